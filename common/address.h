@@ -1,4 +1,5 @@
-/* Socket addresses: IPv4, IPv6 and Unix sockets, parsed from and formatted as the configuration writes them. */
+/* Socket addresses: IPv4, IPv6 and Unix sockets, parsed from and formatted as the configuration writes them.
+ */
 #ifndef KEYLESS_COMMON_ADDRESS_H
 #define KEYLESS_COMMON_ADDRESS_H
 
@@ -6,6 +7,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "common/bytes.h"
 #include "common/result.h"
 
 struct address {
@@ -16,12 +18,13 @@ struct address {
 /* "unix:" + a full sun_path, or "[" IPv6 "%" scope "]:65535", with the terminating zero. */
 #define ADDRESS_TEXT_SIZE 128
 
-/* Numeric only: "192.0.2.1:443", "[2001:db8::1]:443", "unix:/run/app.sock". RESULT_CONFIG names what was expected. */
+/* Numeric only: "192.0.2.1:443", "[2001:db8::1]:443", "unix:/run/app.sock". RESULT_CONFIG names what was
+ * expected. */
 MUST_CHECK enum result address_parse(const char *text, struct address *address, struct failure *why);
 
 /*
- * The same, and host names ("keys1.example:2407"), which are looked up with getaddrinfo and so block: only for
- * a master, while it reads its configuration. The first address found is taken.
+ * The same, and host names ("keys1.example:2407"), which are looked up with getaddrinfo and so block: only
+ * for a master, while it reads its configuration. The first address found is taken.
  */
 MUST_CHECK enum result address_resolve(const char *text, struct address *address, struct failure *why);
 
@@ -31,7 +34,7 @@ const char *address_format(const struct address *address, char text[static ADDRE
 bool address_equal(const struct address *a, const struct address *b);
 bool address_is_unix(const struct address *address);
 /* The IP in network order (4 or 16 octets, an IPv4-mapped one as 4); size 0 for a Unix socket. Borrows. */
-struct bytes;
+
 void address_ip(const struct address *address, struct bytes *ip);
 
 #endif

@@ -53,7 +53,8 @@ MUST_CHECK bool read_vector8(struct reader *from, struct bytes *slice);
 MUST_CHECK bool read_vector16(struct reader *from, struct bytes *slice);
 MUST_CHECK bool read_vector24(struct reader *from, struct bytes *slice);
 
-/* ---- Writer: appends to a buffer the caller owns. Running out is sticky and checked once, with writer_ok. */
+/* ---- Writer: appends to a buffer the caller owns. Running out is sticky and checked once, with writer_ok.
+ */
 
 struct writer {
     uint8_t *data;

@@ -1,13 +1,13 @@
 /*
- * One non-blocking mutual-TLS connection that carries kssl frames, on an event loop, over TCP or a Unix socket;
- * the proxy's end and the key server's. Nobody else sees WANT_READ, a partial frame or a TLS record.
+ * One non-blocking mutual-TLS connection that carries kssl frames, on an event loop, over TCP or a Unix
+ * socket; the proxy's end and the key server's. Nobody else sees WANT_READ, a partial frame or a TLS record.
  *
  *   CONNECTING ──▶ HANDSHAKE ──▶ OPEN ──▶ CLOSING ──▶ (closed, freed)
  *        └─────────────┴───────────┴── failure or channel_close ──▶
  *
- * Sending: frames queued in one turn of the loop are sent together, in writes of at most 16,384 octets cut at frame
- * boundaries, so that a frame of up to 16,384 octets lies within one TLS record; a longer one starts its own.
- * Receiving: each call of `frame` is one whole frame; its bytes are valid during the call.
+ * Sending: frames queued in one turn of the loop are sent together, in writes of at most 16,384 octets cut at
+ * frame boundaries, so that a frame of up to 16,384 octets lies within one TLS record; a longer one starts
+ * its own. Receiving: each call of `frame` is one whole frame; its bytes are valid during the call.
  *
  * Freeing inside a callback is legal: the channel is held until the callback has returned.
  */
@@ -26,7 +26,8 @@
 #include "common/result.h"
 
 /* ---- The TLS contexts: both sides verified against a private CA, never the system's store; no tickets, no
- * resumption, no renegotiation; TLS 1.3, and 1.2 with ECDHE and AES-GCM or ChaCha20. Files are read here, once. */
+ * resumption, no renegotiation; TLS 1.3, and 1.2 with ECDHE and AES-GCM or ChaCha20. Files are read here,
+ * once. */
 
 struct channel_credentials {
     const char *certificate; /* PEM, leaf first; paths */
@@ -34,7 +35,8 @@ struct channel_credentials {
     const char *ca;
 };
 
-/* RESULT_CONFIG names the file; also when key and certificate do not belong together, or the leaf has expired. */
+/* RESULT_CONFIG names the file; also when key and certificate do not belong together, or the leaf has
+ * expired. */
 MUST_CHECK enum result channel_client_context(const struct channel_credentials *files, SSL_CTX **context,
                                               struct failure *why);
 MUST_CHECK enum result channel_server_context(const struct channel_credentials *files, SSL_CTX **context,
@@ -58,13 +60,13 @@ struct channel_handler {
     void (*frame)(struct channel *channel, const struct kssl_header *header, struct bytes body, void *owner);
     /* The output queue has fallen below half of output_high after channel_full was true. */
     void (*drained)(struct channel *channel, void *owner);
-    /* It is over, for the reason in why (RESULT_OK: the peer closed in good order). Called once, unless channel_close was
-     * called; afterwards the channel frees itself. */
+    /* It is over, for the reason in why (RESULT_OK: the peer closed in good order). Called once, unless
+     * channel_close was called; afterwards the channel frees itself. */
     void (*closed)(struct channel *channel, const struct failure *why, void *owner);
 };
 
-/* Starts to connect. server_name is verified against the certificate's SANs. context is borrowed and must outlive the
- * channel; handler too. NULL: why says. */
+/* Starts to connect. server_name is verified against the certificate's SANs. context is borrowed and must
+ * outlive the channel; handler too. NULL: why says. */
 struct channel *channel_connect(struct event_base *base, SSL_CTX *context, const struct address *to,
                                 const char *server_name, const struct channel_limits *limits,
                                 const struct channel_handler *handler, void *owner, struct failure *why);
@@ -74,14 +76,15 @@ struct channel *channel_accept(struct event_base *base, SSL_CTX *context, int fd
                                const struct channel_limits *limits, const struct channel_handler *handler,
                                void *owner, struct failure *why);
 
-/* Queues one whole frame (copied). RESULT_LIMIT: it would take the queue past twice output_high; RESULT_PEER: not
- * open, or closing. */
+/* Queues one whole frame (copied). RESULT_LIMIT: it would take the queue past twice output_high; RESULT_PEER:
+ * not open, or closing. */
 MUST_CHECK enum result channel_send(struct channel *channel, struct bytes frame);
 /* Above output_high: stop producing until `drained`. */
 bool channel_full(const struct channel *channel);
 size_t channel_queued(const struct channel *channel);
 
-/* Back pressure towards the peer: no more frames are read, or delivered from what is already read, until resumed. */
+/* Back pressure towards the peer: no more frames are read, or delivered from what is already read, until
+ * resumed. */
 void channel_pause(struct channel *channel);
 void channel_resume(struct channel *channel);
 

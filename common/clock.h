@@ -1,4 +1,5 @@
-/* Time for durations and deadlines: CLOCK_MONOTONIC, never libevent's cached time (which is as old as the loop turn). */
+/* Time for durations and deadlines: CLOCK_MONOTONIC, never libevent's cached time (which is as old as the
+ * loop turn). */
 #ifndef KEYLESS_COMMON_CLOCK_H
 #define KEYLESS_COMMON_CLOCK_H
 

@@ -35,8 +35,8 @@ struct key_id {
 };
 
 /*
- * Computes the identity of a key's public half. RESULT_CONFIG: a key of a kind we do not serve (RSASSA-PSS OID,
- * RSA out of bounds, another curve, DSA, explicit curve parameters); why says which.
+ * Computes the identity of a key's public half. RESULT_CONFIG: a key of a kind we do not serve (RSASSA-PSS
+ * OID, RSA out of bounds, another curve, DSA, explicit curve parameters); why says which.
  */
 MUST_CHECK enum result key_id_of(EVP_PKEY *key, struct key_id *id, struct failure *why);
 

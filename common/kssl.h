@@ -110,7 +110,8 @@ struct kssl_header {
 
 void kssl_header_parse(const uint8_t octets[static KSSL_HEADER_SIZE], struct kssl_header *header);
 
-/* A message's items. A slice whose data is NULL is absent; an item that is present and empty has data and size 0. */
+/* A message's items. A slice whose data is NULL is absent; an item that is present and empty has data and
+ * size 0. */
 struct kssl_message {
     bool has_opcode;
     uint8_t opcode;
@@ -126,12 +127,12 @@ struct kssl_message {
     struct bytes trace; /* 0x15: between our own peers, the request id */
 };
 
-/* RESULT_PROTOCOL: items do not parse, a fixed length is wrong, or a known tag stands twice. Unknown tags, 0x16, 0x17 and
- * padding are skipped. A missing opcode is no error here: has_opcode tells. */
+/* RESULT_PROTOCOL: items do not parse, a fixed length is wrong, or a known tag stands twice. Unknown tags,
+ * 0x16, 0x17 and padding are skipped. A missing opcode is no error here: has_opcode tells. */
 MUST_CHECK enum result kssl_body_parse(struct bytes body, struct kssl_message *message, struct failure *why);
 
-/* Appends one whole frame: header, the items that are present, padding by A.4's rule. False: it does not fit 65,535
- * octets of body or the writer. */
+/* Appends one whole frame: header, the items that are present, padding by A.4's rule. False: it does not fit
+ * 65,535 octets of body or the writer. */
 MUST_CHECK bool kssl_message_write(struct writer *to, uint32_t id, const struct kssl_message *message);
 /* A response that succeeded, or the one-octet error. */
 MUST_CHECK bool kssl_success_write(struct writer *to, uint32_t id, struct bytes payload, struct bytes extra);
@@ -143,16 +144,17 @@ size_t kssl_frame_size(size_t items_size);
 
 struct kssl_bare_operation {
     uint8_t opcode;
-    bool rsa;            /* else ECDSA, or Ed25519 */
+    bool rsa; /* else ECDSA, or Ed25519 */
     enum tls_padding padding;
-    const char *hash;    /* OpenSSL's name ("MD5-SHA1" for the 36 octets); NULL: Ed25519, the whole message */
-    size_t input_size;   /* the digest's octets; 0: any */
+    const char *hash;  /* OpenSSL's name ("MD5-SHA1" for the 36 octets); NULL: Ed25519, the whole message */
+    size_t input_size; /* the digest's octets; 0: any */
 };
 
 /* The signing operation with this opcode, or NULL (decryption, seal and everything else). */
 const struct kssl_bare_operation *kssl_bare_find(uint8_t opcode);
 
-/* ---- Payloads of Part B. Parsers demand exactly the form, nothing behind it; false is a format error (0x07). */
+/* ---- Payloads of Part B. Parsers demand exactly the form, nothing behind it; false is a format error
+ * (0x07). */
 
 struct kssl_sign_tls13 {
     uint16_t scheme;
@@ -165,9 +167,11 @@ struct kssl_sign_tls12 {
     uint16_t scheme;
     struct tls_server_key_exchange parts;
 };
-/* Syntax only: the sizes that params may have. What the params say is content (0x41): parts_valid tells whether
- * tls_ecdh_params_parse took them; where it did not, parts.params is set and parts.point is absent. */
-MUST_CHECK bool kssl_sign_tls12_parse(struct bytes payload, struct kssl_sign_tls12 *request, bool *parts_valid);
+/* Syntax only: the sizes that params may have. What the params say is content (0x41): parts_valid tells
+ * whether tls_ecdh_params_parse took them; where it did not, parts.params is set and parts.point is absent.
+ */
+MUST_CHECK bool kssl_sign_tls12_parse(struct bytes payload, struct kssl_sign_tls12 *request,
+                                      bool *parts_valid);
 void kssl_sign_tls12_write(struct writer *to, const struct kssl_sign_tls12 *request);
 
 struct kssl_hello {
@@ -175,7 +179,8 @@ struct kssl_hello {
     struct bytes opcodes; /* one octet each */
     uint64_t time;        /* Unix seconds */
 };
-MUST_CHECK bool kssl_hello_parse(struct bytes payload, struct kssl_hello *hello); /* what may follow is ignored */
+MUST_CHECK bool kssl_hello_parse(struct bytes payload,
+                                 struct kssl_hello *hello); /* what may follow is ignored */
 void kssl_hello_write(struct writer *to, const struct kssl_hello *hello);
 bool kssl_hello_offers(const struct kssl_hello *hello, uint8_t opcode);
 

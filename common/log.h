@@ -23,7 +23,8 @@ struct log_settings {
 
 struct log;
 
-/* A log for this process that writes to fd (not owned). program is "proxy" or "keyserver". NULL: no memory. */
+/* A log for this process that writes to fd (not owned). program is "proxy" or "keyserver". NULL: no memory.
+ */
 struct log *log_new(const char *program, int fd, const struct log_settings *settings);
 void log_free(struct log *log);
 
@@ -61,7 +62,7 @@ struct log_field log_reason(const char *reason);
 /* event is a fixed word or phrase in our own source: "handshake failed". log may be NULL: nothing happens. */
 void log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields);
 
-#define LOG_FIELDS(...)          ((const struct log_field[]){__VA_ARGS__, {.type = LOG_FIELD_END}})
+#define LOG_FIELDS(...)            ((const struct log_field[]){__VA_ARGS__, {.type = LOG_FIELD_END}})
 #define log_error(log, event, ...) log_write((log), LOG_LEVEL_ERROR, (event), LOG_FIELDS(__VA_ARGS__))
 #define log_warn(log, event, ...)  log_write((log), LOG_LEVEL_WARN, (event), LOG_FIELDS(__VA_ARGS__))
 #define log_info(log, event, ...)  log_write((log), LOG_LEVEL_INFO, (event), LOG_FIELDS(__VA_ARGS__))

@@ -1,7 +1,7 @@
 /*
  * Counters, gauges and histograms in memory that all processes of a program share. Every process writes a row
- * of its own, without atomics or locks; a reader adds the rows up. A row outlives its process and is given to a
- * later one, which goes on counting, so that no counter ever falls.
+ * of its own, without atomics or locks; a reader adds the rows up. A row outlives its process and is given to
+ * a later one, which goes on counting, so that no counter ever falls.
  */
 #ifndef KEYLESS_COMMON_METRICS_H
 #define KEYLESS_COMMON_METRICS_H
@@ -40,9 +40,10 @@ void metrics_return_row(struct metrics *metrics, struct metrics_row *row);
 
 /* id is the index in the table. A NULL row is allowed and counts nothing. */
 void metric_add(struct metrics_row *row, size_t id, uint64_t amount);
-void metric_set(struct metrics_row *row, size_t id, int64_t value);   /* gauge */
-void metric_change(struct metrics_row *row, size_t id, int64_t by);   /* gauge */
-void metric_observe(struct metrics_row *row, size_t id, uint64_t microseconds); /* histogram; shown in seconds */
+void metric_set(struct metrics_row *row, size_t id, int64_t value); /* gauge */
+void metric_change(struct metrics_row *row, size_t id, int64_t by); /* gauge */
+void metric_observe(struct metrics_row *row, size_t id,
+                    uint64_t microseconds); /* histogram; shown in seconds */
 
 /* The sum over all rows. For a histogram: the number of observations. */
 int64_t metrics_sum(const struct metrics *metrics, size_t id);

@@ -1,20 +1,23 @@
 /*
  * Masters, generations and children: what both programs are made of.
  *
- * The master reads the configuration, binds the listening sockets and forks; it parses nothing that comes from the
- * network. The children of one reading of the configuration are a generation. A reload is a new generation: when all
- * of its children are ready it gets the listening sockets, and the old one drains and ends. If the new configuration
- * is bad, or one of the new children fails to become ready, the old generation goes on and the log says why.
+ * The master reads the configuration, binds the listening sockets and forks; it parses nothing that comes
+ * from the network. The children of one reading of the configuration are a generation. A reload is a new
+ * generation: when all of its children are ready it gets the listening sockets, and the old one drains and
+ * ends. If the new configuration is bad, or one of the new children fails to become ready, the old generation
+ * goes on and the log says why.
  *
- * Sockets and children are separate things. An address has S listening sockets (SO_REUSEPORT; S = cores, at least 4; a Unix
- * socket has one that all share). Every child of a kind that accepts inherits them all, and is told by the master which it
- * accepts on: socket i belongs to live child i mod n. When a child dies or stalls, its sockets go to others at once.
+ * Sockets and children are separate things. An address has S listening sockets (SO_REUSEPORT; S = cores, at
+ * least 4; a Unix socket has one that all share). Every child of a kind that accepts inherits them all, and
+ * is told by the master which it accepts on: socket i belongs to live child i mod n. When a child dies or
+ * stalls, its sockets go to others at once.
  *
- * Master and child talk over a SOCK_SEQPACKET pair; a child whose master has gone drains and ends. A child shows that it
- * is alive by a heartbeat in shared memory, written by a timer of its event loop.
+ * Master and child talk over a SOCK_SEQPACKET pair; a child whose master has gone drains and ends. A child
+ * shows that it is alive by a heartbeat in shared memory, written by a timer of its event loop.
  *
- * Signals of the master: SIGHUP reload, SIGTERM and SIGINT drain and end, SIGQUIT end at once. Children are replaced when they end
- * unasked: at once the first time, with a growing delay (100 ms .. 5 s) when they end again within 10 s.
+ * Signals of the master: SIGHUP reload, SIGTERM and SIGINT drain and end, SIGQUIT end at once. Children are
+ * replaced when they end unasked: at once the first time, with a growing delay (100 ms .. 5 s) when they end
+ * again within 10 s.
  */
 #ifndef KEYLESS_COMMON_PROCESS_H
 #define KEYLESS_COMMON_PROCESS_H
@@ -39,11 +42,12 @@ struct process_kind {
     const char *name; /* "worker", "frontend", "signer" */
     unsigned count;
     bool accepts; /* gets listening sockets */
-    /* The kind of which every child of this one gets a link (a stream socket pair) to every child; or -1. The link's ends
-     * reach both through child_handler.link, again whenever one of the two was replaced. */
+    /* The kind of which every child of this one gets a link (a stream socket pair) to every child; or -1. The
+     * link's ends reach both through child_handler.link, again whenever one of the two was replaced. */
     int links_to;
-    /* The child's life. Runs in the new process, still with the master's privileges; sets up, drops privileges
-     * (process_drop_privileges), calls child_ready, and runs child_loop. Its result is the exit status. */
+    /* The child's life. Runs in the new process, still with the master's privileges; sets up, drops
+     * privileges (process_drop_privileges), calls child_ready, and runs child_loop. Its result is the exit
+     * status. */
     int (*run)(struct child *child, const void *config);
 };
 
@@ -62,8 +66,8 @@ struct process_plan {
 
 struct process_program {
     const char *name; /* "proxy", "keyserver" */
-    /* Reads everything, whole or not at all. The plan's memory is the program's, given back through release once its
-     * generation has ended. Called at the start and at each SIGHUP. */
+    /* Reads everything, whole or not at all. The plan's memory is the program's, given back through release
+     * once its generation has ended. Called at the start and at each SIGHUP. */
     enum result (*load)(void *context, struct process_plan *plan, struct failure *why);
     void (*release)(void *context, struct process_plan *plan);
     void *context;
@@ -76,14 +80,14 @@ int master_run(const struct process_program *program, struct log *log);
 /* ---- What a child has. */
 
 struct child_handler {
-    /* Accept on exactly these sockets from now on; their meaning: child_listener. May be none. Sockets that are not
-     * in the list are left alone, not closed. */
+    /* Accept on exactly these sockets from now on; their meaning: child_listener. May be none. Sockets that
+     * are not in the list are left alone, not closed. */
     void (*listen)(const size_t *sockets, size_t count, void *owner);
-    /* Listening socket is no longer wanted: accept until EAGAIN, if the child was accepting on it, then it is closed by the
-     * caller. */
+    /* Listening socket is no longer wanted: accept until EAGAIN, if the child was accepting on it, then it is
+     * closed by the caller. */
     void (*retire)(size_t socket, void *owner);
-    /* A link to child `index` of the kind linked; fd is owned by the callee. One that was there before for the same
-     * kind and index is dead. */
+    /* A link to child `index` of the kind linked; fd is owned by the callee. One that was there before for
+     * the same kind and index is dead. */
     void (*link)(size_t kind, unsigned index, int fd, void *owner);
     /* End when the work is done: accept nothing new, finish, then call child_end. The master has gone when
      * orphaned is true. */
@@ -105,15 +109,16 @@ size_t child_listener_address(const struct child *child, size_t socket);
 /* Tells the master that this child can do its work. Handler and owner must live as long as the child. */
 void child_start(struct child *child, const struct child_handler *handler, void *owner);
 void child_ready(struct child *child);
-/* Tells the master why this child cannot; run then returns non-zero. During a start or reload it fails the generation. */
+/* Tells the master why this child cannot; run then returns non-zero. During a start or reload it fails the
+ * generation. */
 void child_failed(struct child *child, const struct failure *why);
 /* Runs the loop until child_end. Returns run's result. */
 int child_loop(struct child *child);
 void child_end(struct child *child, int status);
 
 /*
- * Becomes user (NULL: nobody) for good, with its groups, and sets no_new_privs. Only changes anything when started as
- * root. RESULT_CONFIG: no such user. No core dumps, not traceable (PR_SET_DUMPABLE 0) afterwards.
+ * Becomes user (NULL: nobody) for good, with its groups, and sets no_new_privs. Only changes anything when
+ * started as root. RESULT_CONFIG: no such user. No core dumps, not traceable (PR_SET_DUMPABLE 0) afterwards.
  */
 MUST_CHECK enum result process_drop_privileges(const char *user, struct failure *why);
 

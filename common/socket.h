@@ -19,11 +19,13 @@ struct socket_listen_options {
  * A listening socket. A stale Unix socket file (nobody answers on it) is replaced; a live one is an error.
  * IPv6 sockets are IPv6 only.
  */
-MUST_CHECK enum result socket_listen(const struct address *address, const struct socket_listen_options *options,
-                                     int *fd, struct failure *why);
+MUST_CHECK enum result socket_listen(const struct address *address,
+                                     const struct socket_listen_options *options, int *fd,
+                                     struct failure *why);
 
-/* Accepts one connection. RESULT_AGAIN: none queued. RESULT_LIMIT: out of descriptors or memory (EMFILE, ENFILE,
- * ENOBUFS, ENOMEM). Transient network errors (ECONNABORTED, EPROTO, ...) are skipped over. TCP gets TCP_NODELAY. */
+/* Accepts one connection. RESULT_AGAIN: none queued. RESULT_LIMIT: out of descriptors or memory (EMFILE,
+ * ENFILE, ENOBUFS, ENOMEM). Transient network errors (ECONNABORTED, EPROTO, ...) are skipped over. TCP gets
+ * TCP_NODELAY. */
 MUST_CHECK enum result socket_accept(int listener, int *fd, struct address *peer, struct failure *why);
 
 /* Starts a connection: RESULT_OK, connected or under way (wait for writability, then ask socket_error). */

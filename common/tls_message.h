@@ -18,11 +18,11 @@ enum tls_padding { TLS_PADDING_NONE, TLS_PADDING_PKCS1, TLS_PADDING_PSS };
 
 struct tls_scheme {
     uint16_t code;
-    const char *name;     /* as in the registry: "ecdsa_secp256r1_sha256" */
-    const char *hash;     /* OpenSSL's digest name, NULL for EdDSA */
-    size_t hash_size;     /* octets, 0 for EdDSA */
+    const char *name; /* as in the registry: "ecdsa_secp256r1_sha256" */
+    const char *hash; /* OpenSSL's digest name, NULL for EdDSA */
+    size_t hash_size; /* octets, 0 for EdDSA */
     enum tls_padding padding;
-    enum key_type curve;  /* the one key type it may be used with in TLS 1.3; RSA for the RSA schemes */
+    enum key_type curve; /* the one key type it may be used with in TLS 1.3; RSA for the RSA schemes */
 };
 
 /* The scheme with this code, or NULL for one that nobody may sign with here. */
@@ -34,8 +34,8 @@ bool tls_scheme_fits_tls12(const struct tls_scheme *scheme, enum key_type type);
 
 /* ---- TLS 1.3 CertificateVerify (RFC 8446 section 4.4.3). */
 
-#define TLS_TRANSCRIPT_HASH_MAX        48
-#define TLS_CERTIFICATE_VERIFY_MAX     (64 + 33 + 1 + TLS_TRANSCRIPT_HASH_MAX)
+#define TLS_TRANSCRIPT_HASH_MAX    48
+#define TLS_CERTIFICATE_VERIFY_MAX (64 + 33 + 1 + TLS_TRANSCRIPT_HASH_MAX)
 
 /* 64 spaces, the server's context string, a zero, the hash; false unless hash is 32 or 48 octets. */
 MUST_CHECK bool tls_certificate_verify_write(struct writer *to, struct bytes hash);
@@ -44,8 +44,8 @@ MUST_CHECK bool tls_certificate_verify_parse(struct bytes content, struct bytes 
 
 /* ---- TLS 1.2 ServerKeyExchange (RFC 8422 section 5.4). */
 
-#define TLS_RANDOM_SIZE            32
-#define TLS_ECDH_PARAMS_MAX        137
+#define TLS_RANDOM_SIZE             32
+#define TLS_ECDH_PARAMS_MAX         137
 #define TLS_SERVER_KEY_EXCHANGE_MAX (2 * TLS_RANDOM_SIZE + TLS_ECDH_PARAMS_MAX)
 
 struct tls_server_key_exchange {
@@ -56,8 +56,8 @@ struct tls_server_key_exchange {
     struct bytes params; /* borrowed: curve_type, group, length, point as sent */
 };
 
-/* Splits client_random || server_random || params and checks the form of params: a known named group, a point of
- * exactly its length, nothing behind it. Whether the point is on its curve: tls_ecdh_point_valid. */
+/* Splits client_random || server_random || params and checks the form of params: a known named group, a point
+ * of exactly its length, nothing behind it. Whether the point is on its curve: tls_ecdh_point_valid. */
 MUST_CHECK bool tls_server_key_exchange_parse(struct bytes content, struct tls_server_key_exchange *parts);
 /* The params part alone, by the same rules. */
 MUST_CHECK bool tls_ecdh_params_parse(struct bytes params, uint16_t *group, struct bytes *point);

@@ -1,0 +1,79 @@
+/* The key server's configuration: keyserver.yaml, read whole or not at all. Plain values; durations in
+ * microseconds. */
+#ifndef KEYLESS_KEYSERVER_CONFIG_H
+#define KEYLESS_KEYSERVER_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/address.h"
+#include "common/config_table.h"
+#include "common/log.h"
+#include "common/result.h"
+
+/* What a client entry may `allow`. */
+enum keyserver_allow {
+    ALLOW_TLS13 = 1u << 0,
+    ALLOW_TLS12 = 1u << 1,
+    ALLOW_LIST = 1u << 2,
+    ALLOW_DIGEST = 1u << 3,
+};
+
+struct keyserver_key_source {
+    struct config_position where;
+    char *dir; /* *.key and *.pem are read */
+};
+
+struct keyserver_client {
+    struct config_position where;
+    char *match; /* "DNS:name", "IP:address", "URI:uri", "CN:name", "sha256:" + hex of the certificate */
+    char **keys; /* labels, globs on labels, SKI in hex */
+    size_t key_count;
+    unsigned allow; /* of enum keyserver_allow */
+};
+
+struct keyserver_config {
+    unsigned workers; /* front ends; "auto": one per core */
+    char *user;       /* NULL: nobody */
+
+    struct address *listen;
+    size_t listen_count;
+
+    struct {
+        char *certificate, *key, *client_ca;
+    } tls;
+
+    struct keyserver_key_source *keys;
+    size_t key_count;
+
+    struct keyserver_client *clients; /* first match wins */
+    size_t client_count;
+
+    struct {
+        unsigned connections; /* of one front end process times workers: the whole program's */
+        unsigned in_flight;   /* requests of one connection */
+        uint64_t handshake_timeout, idle_timeout;
+    } limits;
+
+    struct {
+        unsigned ec, rsa, rsa_large; /* bounded queue per cost class, in requests */
+        uint64_t deadline;
+    } queues;
+
+    uint64_t drain_timeout;
+    struct log_settings log;
+    struct address admin_listen; /* size 0: off */
+};
+
+/* Relative paths come back relative to the file's directory. why names file, line, key and what was expected.
+ */
+MUST_CHECK enum result keyserver_config_read(const char *path, struct keyserver_config **config,
+                                             struct failure *why);
+void keyserver_config_free(struct keyserver_config *config);
+
+/* Prints every setting with its value in force, as `-t` does. */
+struct evbuffer;
+void keyserver_config_print(const struct keyserver_config *config, struct evbuffer *to);
+
+#endif

@@ -1,0 +1,108 @@
+/* The proxy's configuration: proxy.yaml, read whole or not at all. Plain values; durations in microseconds.
+ */
+#ifndef KEYLESS_PROXY_CONFIG_H
+#define KEYLESS_PROXY_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/address.h"
+#include "common/config_table.h"
+#include "common/log.h"
+#include "common/result.h"
+
+struct proxy_listen {
+    struct config_position where;
+    struct address address;
+    char *backend; /* a name in backends, checked */
+};
+
+struct proxy_certificate_source {
+    struct config_position where;
+    char *dir;  /* *.pem and *.crt are read; or */
+    char *file; /* one chain */
+};
+
+/* What is sent to a key server to be signed. */
+enum proxy_key_mode {
+    KEY_MODE_TBS, /* the parts of what is signed: operations 0x61 and 0x62 */
+};
+
+struct proxy_key_server {
+    struct config_position where;
+    char *name;             /* for logs and metrics; by default the address as written */
+    struct address address; /* names are resolved when the file is read */
+    char *server_name;      /* verified against its certificate */
+    enum proxy_key_mode mode;
+};
+
+struct proxy_backend_server {
+    struct address address; /* size 0: builtin:hello */
+    bool builtin_hello;
+};
+
+struct proxy_backend {
+    struct config_position where;
+    char *name;
+    struct proxy_backend_server *servers; /* taken in turn */
+    size_t server_count;
+    uint64_t connect_timeout;
+};
+
+struct proxy_config {
+    unsigned workers; /* "auto": one per core */
+    char *user;       /* NULL: nobody */
+
+    struct proxy_listen *listen;
+    size_t listen_count;
+
+    struct {
+        int min_version;    /* TLS1_2_VERSION or TLS1_3_VERSION */
+        char *groups;       /* OpenSSL's list, checked */
+        char *ciphersuites; /* TLS 1.3, checked */
+        char *ciphers;      /* TLS 1.2, checked: ECDHE with AEAD only by default */
+        char **alpn;        /* in order of preference; none: ALPN is not negotiated */
+        size_t alpn_count;
+        char *default_name; /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first chain's
+                             */
+    } tls;
+
+    struct proxy_certificate_source *certificates;
+    size_t certificate_count;
+
+    struct proxy_key_server *key_servers; /* exactly one for now */
+    size_t key_server_count;
+
+    struct {
+        char *certificate, *key, *ca;
+        uint64_t timeout; /* of one signature, queueing and reconnecting included */
+        unsigned in_flight;
+    } key_channel;
+
+    struct proxy_backend *backends;
+    size_t backend_count;
+
+    struct {
+        unsigned connections; /* of the whole program; a worker takes its share */
+        unsigned handshakes;  /* in progress in one worker: fibres */
+        uint64_t handshake_timeout, idle_timeout;
+    } limits;
+
+    uint64_t drain_timeout;
+    struct log_settings log;
+    struct address admin_listen; /* size 0: off */
+};
+
+/* Relative paths come back relative to the file's directory. why names file, line, key and what was expected.
+ */
+MUST_CHECK enum result proxy_config_read(const char *path, struct proxy_config **config, struct failure *why);
+void proxy_config_free(struct proxy_config *config);
+
+const struct proxy_backend *proxy_config_backend(const struct proxy_config *config, const char *name);
+
+/* Prints every setting with its value in force, as `-t` does. */
+struct evbuffer;
+void proxy_config_print(const struct proxy_config *config, struct evbuffer *to);
+
+#endif

@@ -1,0 +1,91 @@
+/*
+ * One client's TLS handshake, run on a fibre (ASYNC_JOB) and parked while its signature is pending. It knows
+ * libssl, the ClientHello, the chains and the key client; it knows no events and no backend.
+ *
+ *   handshake_run ──▶ WANT_READ / WANT_WRITE   call again when the socket is ready
+ *                 ──▶ WANT_KEY                 wake() will be called: then call again. Watch the socket
+ * meanwhile for the client leaving, and for nothing else. ──▶ WANT_FIBRE               all fibres are in use:
+ * call again when another handshake of this worker has ended ──▶ DONE                     handshake_take_ssl
+ * gives the connection ──▶ FAILED                   handshake_failure says at which stage and why; an alert
+ * went out where TLS has one
+ *
+ * handshake_free is legal in every state, also while a signature is pending: the operation is cancelled and
+ * the fibre resumed once, so that it ends.
+ */
+#ifndef KEYLESS_PROXY_HANDSHAKE_H
+#define KEYLESS_PROXY_HANDSHAKE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <openssl/ssl.h>
+
+#include "common/address.h"
+#include "common/bytes.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/result.h"
+#include "proxy/certificates.h"
+#include "proxy/config.h"
+#include "proxy/key_client.h"
+
+/* What all handshakes of a worker share: SSL_CTXs, remote keys, fibres. Made once, after the fork. */
+struct handshake_context;
+
+MUST_CHECK enum result handshake_context_new(const struct proxy_config *config,
+                                             const struct certificates *certificates,
+                                             struct key_client *client, struct log *log,
+                                             struct metrics_row *metrics, struct handshake_context **context,
+                                             struct failure *why);
+void handshake_context_free(struct handshake_context *context);
+
+enum handshake_state {
+    HANDSHAKE_WANT_READ,
+    HANDSHAKE_WANT_WRITE,
+    HANDSHAKE_WANT_KEY,
+    HANDSHAKE_WANT_FIBRE,
+    HANDSHAKE_DONE,
+    HANDSHAKE_FAILED,
+};
+
+struct handshake;
+
+/* What is known of a handshake, as far as it has come. Names are unescaped bytes from the client: never print
+ * them raw. */
+#define HANDSHAKE_NAME_MAX 255
+struct handshake_facts {
+    uint8_t sni[HANDSHAKE_NAME_MAX];
+    size_t sni_size; /* 0: none */
+    uint8_t alpn[HANDSHAKE_NAME_MAX];
+    size_t alpn_size;    /* the protocol selected; 0: none */
+    const char *version; /* "TLSv1.3" */
+    const char *suite;   /* "TLS_AES_128_GCM_SHA256" */
+    const char *group;   /* "X25519", "P-256" */
+    const char *scheme;  /* "ecdsa_secp256r1_sha256"; NULL: nothing was signed */
+    enum key_type key_type;
+    bool resumed;
+    const char *key_server; /* which one signed; NULL: none */
+    uint64_t key_duration;  /* microseconds that the signature took, as this side saw it */
+    uint64_t duration;      /* microseconds from handshake_new to the end */
+    unsigned retries;       /* HelloRetryRequests sent: 0 or 1 */
+};
+
+/* fd is borrowed, non-blocking. wake(owner) is called from the event loop, never from within a call to the
+ * handshake. only_http11: the backend speaks no h2, so it is not negotiated. NULL: no memory. */
+struct handshake *handshake_new(struct handshake_context *context, int fd, const struct address *client,
+                                bool only_http11, void (*wake)(void *owner), void *owner);
+void handshake_free(struct handshake *handshake);
+
+enum handshake_state handshake_run(struct handshake *handshake);
+
+const struct handshake_facts *handshake_facts(const struct handshake *handshake);
+/* stage: "client hello", "certificate", "key", "finished"; reason: a short text; both borrowed. */
+void handshake_failure(const struct handshake *handshake, const char **stage, const char **reason);
+/* Fails the handshake from outside (deadline, shutdown, client gone): sends the alert if there is one to
+ * send. */
+void handshake_abort(struct handshake *handshake, const char *reason);
+
+/* After DONE: the connection, owned by the caller, async mode off; the handshake keeps its facts. */
+SSL *handshake_take_ssl(struct handshake *handshake);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * Signatures from a key server: one channel of this worker's own, requests pipelined and matched by handle,
+ * deadlines, reconnects with jittered backoff. Requests lost with a channel are sent again on the next one
+ * while they have time left (signing twice is harmless).
+ *
+ * A request's id on the wire is a slot and its generation; an answer to a generation that has gone is counted
+ * and dropped, so no pointer crosses the wire or outlives its connection.
+ */
+#ifndef KEYLESS_PROXY_KEY_CLIENT_H
+#define KEYLESS_PROXY_KEY_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <event2/event.h>
+#include <openssl/ssl.h>
+
+#include "common/address.h"
+#include "common/bytes.h"
+#include "common/key_id.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/result.h"
+#include "proxy/config.h"
+
+#define KEY_SIGNATURE_MAX 2048 /* RSA-16384 */
+
+struct key_client;
+
+/* One signature, embedded in the handshake that wants it. The caller fills the first part before
+ * key_client_sign; the client fills the second before it calls done. */
+struct key_operation {
+    /* request */
+    const struct key_id *key;
+    uint16_t scheme;       /* TLS SignatureScheme */
+    struct bytes content;  /* to be signed; borrowed until key_client_sign returns */
+    struct bytes sni;      /* borrowed until key_client_sign returns; absent: no SNI */
+    struct address client; /* for the key server's policy and audit */
+    void (*done)(
+        struct key_operation *operation); /* never called from within key_client_sign or key_client_cancel */
+    void *owner;
+
+    /* outcome */
+    enum result result; /* RESULT_OK: signature is set */
+    uint8_t error;      /* kssl error, when the key server answered one; else 0 */
+    const char *reason; /* a fixed string: "key not found", "key server timeout", "no key server", ... */
+    const char *server; /* which key server answered; borrowed from the configuration */
+    uint64_t duration;  /* microseconds from key_client_sign to done */
+    size_t signature_size;
+    uint8_t signature[KEY_SIGNATURE_MAX];
+
+    /* the client's own */
+    bool pending;
+    uint32_t slot;
+};
+
+MUST_CHECK enum result key_client_new(struct event_base *base, const struct proxy_config *config,
+                                      SSL_CTX *channel_context, struct log *log, struct metrics_row *metrics,
+                                      struct key_client **client, struct failure *why);
+/* Pending operations are dropped without a call to done. */
+void key_client_free(struct key_client *client);
+
+/* Sends operation, or keeps it until the channel is up. Not RESULT_OK: it cannot be tried at all
+ * (RESULT_LIMIT: too many wait; RESULT_PROTOCOL: content is nothing a TLS server signs), done will not be
+ * called. */
+MUST_CHECK enum result key_client_sign(struct key_client *client, struct key_operation *operation);
+/* The operation's owner goes away: done will not be called, a late answer is dropped. Legal when not pending.
+ */
+void key_client_cancel(struct key_client *client, struct key_operation *operation);
+
+/* Called once when the first channel is up, or at once if it is. For readiness. */
+void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner);
+bool key_client_ready(const struct key_client *client);
+unsigned key_client_pending(const struct key_client *client);
+
+#endif
