@@ -18,6 +18,7 @@ const char *result_name(enum result kind)
     return (size_t)kind < sizeof NAMES / sizeof *NAMES ? NAMES[kind] : "unknown";
 }
 
+PRINTF(3, 0)
 static void failure_format(struct failure *why, enum result kind, const char *format, va_list arguments)
 {
     why->kind = kind;
