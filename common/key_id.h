@@ -36,7 +36,8 @@ struct key_id {
 
 /*
  * Computes the identity of a key's public half. RESULT_CONFIG: a key of a kind we do not serve (RSASSA-PSS
- * OID, RSA out of bounds, another curve, DSA, explicit curve parameters); why says which.
+ * OID, RSA out of bounds, another curve, DSA, explicit curve parameters); why says which. RESULT_CRYPTO: it
+ * has no public half that we can read. Either way *id is zero.
  */
 MUST_CHECK enum result key_id_of(EVP_PKEY *key, struct key_id *id, struct failure *why);
 

@@ -132,7 +132,7 @@ struct kssl_message {
 MUST_CHECK enum result kssl_body_parse(struct bytes body, struct kssl_message *message, struct failure *why);
 
 /* Appends one whole frame: header, the items that are present, padding by A.4's rule. False: it does not fit
- * 65,535 octets of body or the writer. */
+ * 65,535 octets of body or the writer, or an item has not the size its tag demands; nothing was written. */
 MUST_CHECK bool kssl_message_write(struct writer *to, uint32_t id, const struct kssl_message *message);
 /* A response that succeeded, or the one-octet error. */
 MUST_CHECK bool kssl_success_write(struct writer *to, uint32_t id, struct bytes payload, struct bytes extra);
@@ -179,15 +179,15 @@ struct kssl_hello {
     struct bytes opcodes; /* one octet each */
     uint64_t time;        /* Unix seconds */
 };
-MUST_CHECK bool kssl_hello_parse(struct bytes payload,
-                                 struct kssl_hello *hello); /* what may follow is ignored */
+/* Version 1 only. What may follow is ignored. */
+MUST_CHECK bool kssl_hello_parse(struct bytes payload, struct kssl_hello *hello);
 void kssl_hello_write(struct writer *to, const struct kssl_hello *hello);
 bool kssl_hello_offers(const struct kssl_hello *hello, uint8_t opcode);
 
 struct kssl_list_entry {
     const uint8_t *ski; /* KEY_ID_SKI_SIZE octets */
-    enum key_type type;
-    struct bytes name; /* at most 255 octets */
+    enum key_type type; /* KEY_TYPE_NONE: one that only a newer peer knows */
+    struct bytes name;  /* at most 255 octets */
 };
 MUST_CHECK bool kssl_list_entry_read(struct reader *from, struct kssl_list_entry *entry);
 void kssl_list_entry_write(struct writer *to, const struct kssl_list_entry *entry);
