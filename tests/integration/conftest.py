@@ -1,0 +1,83 @@
+"""Fixtures: certificates once, programs that are stopped and looked at whatever the test did."""
+
+import signal
+import subprocess
+
+import pytest
+
+import harness
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates():
+    subprocess.run(["sh", harness.ROOT / "certs" / "make-certs.sh", harness.CERTS], check=True)
+
+
+class Stack:
+    """Programs of one test: whatever is started through it is stopped and checked at the end."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.programs = []
+
+    def _keep(self, program):
+        self.programs.append(program)
+        return program
+
+    def key_server(self, start=True, **changes):
+        name = changes.pop("name", f"keyserver{len(self.programs)}")
+        program = self._keep(harness.KeyServer(self.directory, name=name, **changes))
+        return program.start() if start else program
+
+    def proxy(self, key_server, start=True, **changes):
+        name = changes.pop("name", f"proxy{len(self.programs)}")
+        program = self._keep(harness.Proxy(self.directory, key_server, name=name, **changes))
+        return program.start() if start else program
+
+    def pair(self, key_server=None, **proxy_changes):
+        """A key server and a proxy that uses it."""
+        server = self.key_server(**(key_server or {}))
+        return server, self.proxy(server, **proxy_changes)
+
+    def finish(self):
+        problems = []
+        for program in reversed(self.programs):
+            try:
+                if program.popen is not None:
+                    for process in [*program.children(), program.master()]:
+                        process.signal(signal.SIGCONT)
+                    status = program.stop()
+                    if status != 0:
+                        problems.append(f"{program.name} ended with status {status}:\n{program.tail()}")
+                program.assert_clean()
+            except (AssertionError, OSError) as error:
+                problems.append(str(error))
+            finally:
+                program.kill_all()
+        assert not problems, "\n".join(problems)
+
+
+@pytest.fixture
+def stack(tmp_path):
+    programs = Stack(tmp_path)
+    yield programs
+    programs.finish()
+
+
+@pytest.fixture(scope="module")
+def module_stack(tmp_path_factory):
+    """Programs that the tests of one file share, for tests that change nothing."""
+    programs = Stack(tmp_path_factory.mktemp("stack"))
+    yield programs
+    programs.finish()
+
+
+@pytest.hookimpl(tryfirst=True, hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for name in ("stack", "module_stack"):
+            programs = item.funcargs.get(name)
+            for program in programs.programs if programs else []:
+                report.sections.append((f"log of {program.name}", program.tail(80)))

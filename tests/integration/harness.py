@@ -1,0 +1,385 @@
+"""Runs the real programs for the integration tests: configuration, start, log, metrics, processes, clean end.
+
+Every wait has a deadline and a condition; nothing sleeps for a fixed time and hopes.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("KEYLESS_BUILD", ROOT / "build" / "dev"))
+CERTS = pathlib.Path(os.environ.get("KEYLESS_CERTS", ROOT / "certs" / "out"))
+SANITIZED = os.environ.get("KEYLESS_SANITIZED", "1") == "1"
+# A sanitizer build on a busy machine needs patience; a condition that holds ends the wait at once.
+PATIENCE = float(os.environ.get("KEYLESS_PATIENCE", "20"))
+
+SITE_CA = CERTS / "sites" / "ca.pem"
+CHANNEL = CERTS / "channel"
+SITES = CERTS / "sites"
+
+_SANITIZER_REPORT = re.compile(r"(ERROR: \w+Sanitizer|runtime error:|WARNING: \w+Sanitizer)")
+
+
+def wait_until(condition, what, timeout=None):
+    """Calls condition until it returns something true, which is returned; fails after timeout seconds."""
+    timeout = PATIENCE if timeout is None else timeout
+    deadline = time.monotonic() + timeout
+    pause = 0.005
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout} s in vain for {what}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+
+
+_ports = itertools.count(20000 + (os.getpid() * 37) % 8000)
+
+
+def free_port():
+    """A port of 127.0.0.1 and ::1 on which nothing listens, below the range that outgoing connections use."""
+    for port in _ports:
+        with contextlib.ExitStack() as stack:
+            try:
+                for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+                    probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+
+
+def parse_logfmt(line):
+    """One log line as a dict. Values are as written, unquoted; escapes stay."""
+    fields = {}
+    for match in re.finditer(r'([A-Za-z_][\w.]*)=("(?:[^"\\]|\\.)*"|\S*)', line):
+        value = match.group(2)
+        fields[match.group(1)] = value[1:-1] if value.startswith('"') else value
+    return fields
+
+
+class Process:
+    """What /proc tells of one process."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def _read(self, name):
+        return pathlib.Path(f"/proc/{self.pid}/{name}").read_text()
+
+    def alive(self):
+        try:
+            return self.state() != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    def state(self):
+        return self._read("stat").rpartition(")")[2].split()[0]
+
+    def name(self):
+        return self._read("comm").strip()
+
+    def children(self):
+        found = []
+        for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+            found += [Process(int(pid)) for pid in (task / "children").read_text().split()]
+        return found
+
+    def resident(self):
+        """Resident memory in bytes."""
+        return int(re.search(r"VmRSS:\s+(\d+) kB", self._read("status")).group(1)) * 1024
+
+    def user(self):
+        return int(re.search(r"Uid:\s+(\d+)", self._read("status")).group(1))
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+
+class Program:
+    """One of our programs with a configuration of its own in a directory of its own."""
+
+    binary = None
+    directory_of_binary = None
+    ready_event = "ready"
+
+    def __init__(self, directory, config, name=None, wrapper=()):
+        self.name = name or self.binary
+        self.directory = pathlib.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.config_path = self.directory / f"{self.name}.yaml"
+        self.log_path = self.directory / f"{self.name}.log"
+        self.config = config
+        self.wrapper = list(wrapper)
+        self.popen = None
+        self.expect_sanitizer_report = False
+        self.environment = dict(os.environ)
+
+    # ---- Life.
+
+    @classmethod
+    def path(cls):
+        return BUILD / cls.directory_of_binary / cls.binary
+
+    def write_config(self):
+        # JSON is YAML's flow style, and needs no library to write.
+        self.config_path.write_text(json.dumps(self.config, indent=2) + "\n")
+
+    def run(self, *arguments, timeout=60):
+        """Runs the program to its end with other arguments (-t, -V, ...)."""
+        return subprocess.run(
+            [self.path(), *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def check(self):
+        """keyless-... -t on the configuration as it is now."""
+        self.write_config()
+        return self.run("-c", self.config_path, "-t")
+
+    def launch(self):
+        self.write_config()
+        with open(self.log_path, "ab") as log:
+            self.popen = subprocess.Popen(
+                [*self.wrapper, self.path(), "-c", self.config_path],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
+            )
+        return self
+
+    def start(self):
+        self.launch()
+        self.wait_ready()
+        return self
+
+    def wait_ready(self, after=0):
+        def ready():
+            if self.popen.poll() is not None:
+                raise AssertionError(f"{self.name} ended with {self.popen.returncode}:\n{self.tail()}")
+            return self.find(self.ready_event, after=after)
+
+        wait_until(ready, f"{self.name} to be ready")
+
+    def wait_exit(self, timeout=None):
+        try:
+            return self.popen.wait(PATIENCE if timeout is None else timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end:\n{self.tail()}") from None
+
+    def stop(self, number=signal.SIGTERM):
+        """Ends the program and returns its exit status."""
+        if self.popen is None:
+            return None
+        if self.popen.poll() is None:
+            os.kill(self.master().pid, number)
+        status = self.wait_exit()
+        self.popen = None
+        return status
+
+    def kill_all(self):
+        """Whatever is left, by the process group of its own session."""
+        if self.popen is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
+            self.popen = None
+
+    def reload(self, expect="reloaded"):
+        """SIGHUP with the configuration as it is now; waits for the line that tells how it went."""
+        after = self.mark()
+        self.write_config()
+        self.master().signal(signal.SIGHUP)
+        return self.wait_for(expect, after=after)
+
+    def master(self):
+        if not self.wrapper:
+            return Process(self.popen.pid)
+        return wait_until(lambda: next(iter(Process(self.popen.pid).children()), None), "the wrapped program")
+
+    def children(self, kind=None):
+        """Live child processes; kind is the end of their name: "worker", "frontend", "signer"."""
+        found = []
+        for child in self.master().children():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if child.alive() and (kind is None or child.name().endswith(kind)):
+                    found.append(child)
+        return found
+
+    # ---- Log.
+
+    def mark(self):
+        """A place in the log: pass it as after= to look only at what is written later."""
+        return self.log_path.stat().st_size if self.log_path.exists() else 0
+
+    def text(self, after=0):
+        if not self.log_path.exists():
+            return ""
+        with open(self.log_path, "rb") as log:
+            log.seek(after)
+            return log.read().decode("utf-8", "replace")
+
+    def tail(self, lines=40):
+        return "\n".join(self.text().splitlines()[-lines:])
+
+    def lines(self, after=0):
+        return [parse_logfmt(line) for line in self.text(after).splitlines() if line.startswith("time=")]
+
+    def find(self, event, after=0, **fields):
+        """The lines of this event whose fields contain these texts."""
+        return [
+            line
+            for line in self.lines(after)
+            if line.get("event") == event and all(str(v) in line.get(k, "") for k, v in fields.items())
+        ]
+
+    def wait_for(self, event, after=0, timeout=None, **fields):
+        what = f"{self.name} to log event={event!r} {fields}"
+        try:
+            return wait_until(lambda: self.find(event, after, **fields), what, timeout)[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error}; its log:\n{self.tail()}") from None
+
+    def assert_clean(self):
+        report = _SANITIZER_REPORT.search(self.text())
+        if report and not self.expect_sanitizer_report:
+            raise AssertionError(f"{self.name} has a sanitizer's report in its log:\n{self.text()[-12000:]}")
+
+    # ---- Admin.
+
+    @property
+    def admin_port(self):
+        return int(self.config["admin"]["listen"].rpartition(":")[2])
+
+    def metrics(self):
+        """{'name{labels}': value} of everything at /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=PATIENCE) as answer:
+            body = answer.read().decode()
+        found = {}
+        for line in body.splitlines():
+            if line and not line.startswith("#"):
+                series, _, value = line.rpartition(" ")
+                found[series] = float(value)
+        return found
+
+    def metric(self, name, **labels):
+        """The sum of the series of this name whose labels include these."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        total = 0
+        for series, value in self.metrics().items():
+            base, _, rest = series.partition("{")
+            if base == name and all(label in rest for label in wanted):
+                total += value
+        return total
+
+
+class KeyServer(Program):
+    binary = "keyless-keyserver"
+    directory_of_binary = "keyserver"
+
+    def __init__(self, directory, name=None, wrapper=(), **changes):
+        self.port = free_port()
+        config = {
+            "workers": 1,
+            "user": "root" if os.geteuid() == 0 else None,
+            "listen": [f"127.0.0.1:{self.port}"],
+            "tls": {
+                "certificate": str(CHANNEL / "keyserver.pem"),
+                "key": str(CHANNEL / "keyserver-key.pem"),
+                "client_ca": str(CHANNEL / "ca.pem"),
+            },
+            "keys": [{"dir": str(SITES / "keys")}],
+            "clients": [{"match": "DNS:edge1.example", "keys": ["*"], "allow": ["tls13", "tls12", "list"]}],
+            "admin": {"listen": f"127.0.0.1:{free_port()}"},
+            "log": {"level": "debug"},
+        }
+        super().__init__(directory, _changed(config, changes), name, wrapper)
+
+
+class Proxy(Program):
+    binary = "keyless-proxy"
+    directory_of_binary = "proxy"
+
+    def __init__(self, directory, key_server, name=None, wrapper=(), **changes):
+        self.port = free_port()
+        config = {
+            "workers": 1,
+            "user": "root" if os.geteuid() == 0 else None,
+            "listen": [{"address": f"127.0.0.1:{self.port}", "backend": "web"}],
+            "tls": {"default": "localhost"},
+            "certificates": [{"dir": str(SITES / "chains")}],
+            "key_servers": [
+                {
+                    "name": "keys-a",
+                    "address": f"127.0.0.1:{key_server if isinstance(key_server, int) else key_server.port}",
+                    "server_name": "keys.example",
+                    "mode": "tbs",
+                }
+            ],
+            "key_channel": {
+                "certificate": str(CHANNEL / "edge1.pem"),
+                "key": str(CHANNEL / "edge1-key.pem"),
+                "ca": str(CHANNEL / "ca.pem"),
+            },
+            "backends": {"web": {"servers": ["builtin:hello"]}},
+            "admin": {"listen": f"127.0.0.1:{free_port()}"},
+            "log": {"level": "debug"},
+        }
+        super().__init__(directory, _changed(config, changes), name, wrapper)
+
+
+def _changed(config, changes):
+    """Top-level settings replaced; None takes a setting out."""
+    config = {**config, **changes}
+    return {key: value for key, value in config.items() if value is not None}
+
+
+class Curl:
+    """What one run of curl saw."""
+
+    def __init__(self, completed):
+        self.status = completed.returncode
+        self.body = completed.stdout
+        self.error = completed.stderr.decode("utf-8", "replace")
+
+    def json(self):
+        assert self.status == 0, f"curl ended with {self.status}: {self.error}"
+        return json.loads(self.body)
+
+
+def curl(host, port, *arguments, path="/", timeout=None, address="127.0.0.1"):
+    """curl to https://host:port at a loopback address, always verified against the sites' CA."""
+    timeout = PATIENCE if timeout is None else timeout
+    command = ["curl", "--silent", "--show-error", "--cacert", str(SITE_CA), "--max-time", str(timeout),
+               "--resolve", f"{host}:{port}:{address}", *map(str, arguments), f"https://{host}:{port}{path}"]
+    return Curl(subprocess.run(command, capture_output=True, timeout=timeout + 10, check=False))
+
+
+def s_client(port, *arguments, stdin=b"", timeout=None):
+    """openssl s_client; returns (exit status, everything it printed)."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(SITE_CA), *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=PATIENCE if timeout is None else timeout, check=False)
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def command_line(arguments):
+    return " ".join(shlex.quote(str(a)) for a in arguments)
