@@ -10,14 +10,21 @@
  * Sockets and children are separate things. An address has S listening sockets (SO_REUSEPORT; S = cores, at
  * least 4; a Unix socket has one that all share). Every child of a kind that accepts inherits them all, and
  * is told by the master which it accepts on: socket i belongs to live child i mod n. When a child dies or
- * stalls, its sockets go to others at once.
+ * stalls, its sockets go to others at once. They are bound once and kept over reloads, matched by address as
+ * the plan writes it. Port 0 is chosen by the kernel at the first bind, the same for all sockets of the
+ * address.
  *
  * Master and child talk over a SOCK_SEQPACKET pair; a child whose master has gone drains and ends. A child
- * shows that it is alive by a heartbeat in shared memory, written by a timer of its event loop.
+ * shows that it is alive by a heartbeat in shared memory, written by a timer of its event loop. Without one
+ * for 400 ms it loses its sockets until it beats again; without one for stall_timeout it is killed (SIGABRT,
+ * then SIGKILL) and replaced.
  *
  * Signals of the master: SIGHUP reload, SIGTERM and SIGINT drain and end, SIGQUIT end at once. Children are
  * replaced when they end unasked: at once the first time, with a growing delay (100 ms .. 5 s) when they end
- * again within 10 s.
+ * again within 10 s. SIGTERM makes a child drain, and the master replaces it; children ignore SIGHUP, SIGINT
+ * and SIGPIPE.
+ *
+ * What drains is told in order: a kind that others link to only when the last of those has ended.
  */
 #ifndef KEYLESS_COMMON_PROCESS_H
 #define KEYLESS_COMMON_PROCESS_H
@@ -25,6 +32,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <event2/event.h>
 
@@ -43,15 +51,17 @@ struct process_kind {
     unsigned count;
     bool accepts; /* gets listening sockets */
     /* The kind of which every child of this one gets a link (a stream socket pair) to every child; or -1. The
-     * link's ends reach both through child_handler.link, again whenever one of the two was replaced. */
+     * link's ends reach both through child_handler.link, again whenever one of the two was replaced;
+     * never the own kind. */
     int links_to;
     /* The child's life. Runs in the new process, still with the master's privileges; sets up, drops
-     * privileges (process_drop_privileges), calls child_ready, and runs child_loop. Its result is the exit
-     * status. */
+     * privileges (process_drop_privileges), calls child_start and child_ready, and runs child_loop.
+     * Its result is the exit status (0: ended as asked). It frees what it made; the config is released after
+     * it. */
     int (*run)(struct child *child, const void *config);
 };
 
-/* One reading of the configuration. */
+/* One reading of the configuration. No address twice in listen; at least one child in all. */
 struct process_plan {
     void *config;
     const struct process_kind *kinds;
@@ -59,19 +69,36 @@ struct process_plan {
     const struct address *listen; /* addresses to bind */
     size_t listen_count;
     int listen_backlog;
+    mode_t unix_mode;       /* permissions of Unix sockets; 0: 0660 */
+    gid_t unix_group;       /* their group; 0: the master's */
     uint64_t drain_timeout; /* microseconds; then draining children are ended */
-    uint64_t ready_timeout; /* microseconds that a new generation may take */
+    uint64_t ready_timeout; /* microseconds that a new generation, or a replaced child, may take */
+    uint64_t stall_timeout; /* microseconds without a heartbeat until a child is replaced; 0: 10 s */
     struct log_settings log;
 };
+
+/* The rows that the master keeps, for the program's table of metrics; they stand together, in this order. */
+#define PROCESS_METRIC_ROWS                                                                                  \
+    {"keyless_children", NULL, METRIC_GAUGE, "Child processes, draining ones included."},                    \
+        {"keyless_generation", NULL, METRIC_GAUGE, "Number of the reading of the configuration in use."},    \
+        {"keyless_children_restarted_total", NULL, METRIC_COUNTER, "Children that ended unasked."},          \
+        {"keyless_children_stalled_total", NULL, METRIC_COUNTER, "Times a child's heartbeat stopped."},      \
+        {"keyless_reloads_total", "outcome=\"ok\"", METRIC_COUNTER, "Reloads of the configuration."},        \
+    {                                                                                                        \
+        "keyless_reloads_total", "outcome=\"failed\"", METRIC_COUNTER, "Reloads of the configuration."       \
+    }
+#define PROCESS_METRIC_COUNT 6
 
 struct process_program {
     const char *name; /* "proxy", "keyserver" */
     /* Reads everything, whole or not at all. The plan's memory is the program's, given back through release
-     * once its generation has ended. Called at the start and at each SIGHUP. */
+     * once its generation has ended. Called at the start and at each SIGHUP. release is also
+     * called in a child, for its copies of plans: it frees memory and closes descriptors, nothing else. */
     enum result (*load)(void *context, struct process_plan *plan, struct failure *why);
     void (*release)(void *context, struct process_plan *plan);
     void *context;
     struct metrics *metrics; /* may be NULL */
+    size_t first_metric;     /* the id of the first of PROCESS_METRIC_ROWS in its table */
 };
 
 /* Runs the master until it is told to end: the program's exit status (0, 1 or 2). */
@@ -81,16 +108,19 @@ int master_run(const struct process_program *program, struct log *log);
 
 struct child_handler {
     /* Accept on exactly these sockets from now on; their meaning: child_listener. May be none. Sockets that
-     * are not in the list are left alone, not closed. */
+     * are not in the list
+     * are left alone, not closed: no event on them is left when this returns. NULL: does not accept. */
     void (*listen)(const size_t *sockets, size_t count, void *owner);
-    /* Listening socket is no longer wanted: accept until EAGAIN, if the child was accepting on it, then it is
-     * closed by the caller. */
+    /* Listening socket is no longer wanted: accept until EAGAIN, if the child was accepting on it; then it is
+     * closed by the caller, so no event on it is left when this returns. */
     void (*retire)(size_t socket, void *owner);
-    /* A link to child `index` of the kind linked; fd is owned by the callee. One that was there before for
-     * the same kind and index is dead. */
+    /* A link to child `index` of the kind linked (both as in the plan); fd is owned by the callee. One that
+     * was there before for the same kind and index leads to a process that is dead or draining: start nothing
+     * new on it. It ends by EOF; closing it at once is legal too. NULL: the kind has no links. */
     void (*link)(size_t kind, unsigned index, int fd, void *owner);
-    /* End when the work is done: accept nothing new, finish, then call child_end. The master has gone when
-     * orphaned is true. */
+    /* End when the work is done: accept nothing new (listen or retire was called before), finish, then call
+     * child_end. The master has gone when orphaned is true; then nobody keeps the order of draining: a kind
+     * that others link to goes on until its links have closed. Called once. NULL: ends at once. */
     void (*drain)(bool orphaned, void *owner);
 };
 
@@ -101,24 +131,26 @@ struct metrics_row *child_metrics(struct child *child);
 unsigned child_index(const struct child *child);
 unsigned child_generation(const struct child *child);
 
-/* Listening socket number i, and the index in plan.listen of its address. */
+/* Listening socket number i (-1: closed, drained or retired), and the index in plan.listen of its address. */
 size_t child_listener_count(const struct child *child);
 int child_listener_fd(const struct child *child, size_t socket);
 size_t child_listener_address(const struct child *child, size_t socket);
 
-/* Tells the master that this child can do its work. Handler and owner must live as long as the child. */
+/* From now on the loop hears the master. Handler and owner must live until child_loop has returned. */
 void child_start(struct child *child, const struct child_handler *handler, void *owner);
+/* Tells the master that this child can do its work: it gets its sockets. Before child_loop or from within. */
 void child_ready(struct child *child);
 /* Tells the master why this child cannot; run then returns non-zero. During a start or reload it fails the
  * generation. */
 void child_failed(struct child *child, const struct failure *why);
-/* Runs the loop until child_end. Returns run's result. */
+/* Runs the loop until child_end. Returns run's result: the status that child_end was given. */
 int child_loop(struct child *child);
 void child_end(struct child *child, int status);
 
 /*
- * Becomes user (NULL: nobody) for good, with its groups, and sets no_new_privs. Only changes anything when
- * started as root. RESULT_CONFIG: no such user. No core dumps, not traceable (PR_SET_DUMPABLE 0) afterwards.
+ * Becomes user (NULL: nobody) for good, with its groups, if started as root; otherwise the user stays and the
+ * name is not looked up. In any case afterwards: no capabilities, no_new_privs, no core dumps, not traceable
+ * (PR_SET_DUMPABLE 0). RESULT_CONFIG: no such user, or one with root's id.
  */
 MUST_CHECK enum result process_drop_privileges(const char *user, struct failure *why);
 
