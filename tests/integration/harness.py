@@ -299,7 +299,6 @@ class KeyServer(Program):
         self.port = free_port()
         config = {
             "workers": 1,
-            "user": "root" if os.geteuid() == 0 else None,
             "listen": [f"127.0.0.1:{self.port}"],
             "tls": {
                 "certificate": str(CHANNEL / "keyserver.pem"),
@@ -322,7 +321,6 @@ class Proxy(Program):
         self.port = free_port()
         config = {
             "workers": 1,
-            "user": "root" if os.geteuid() == 0 else None,
             "listen": [{"address": f"127.0.0.1:{self.port}", "backend": "web"}],
             "tls": {"default": "localhost"},
             "certificates": [{"dir": str(SITES / "chains")}],

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy
+# Says what it installs; does nothing when all is there. Needs root, or sudo.
+set -eu
+
+build="gcc cmake ninja-build pkg-config libc6-dev libssl-dev libevent-dev libyaml-dev openssl curl"
+test="$build libcmocka-dev python3 python3-pytest python3-pytest-timeout python3-cryptography nginx-light
+    strace procps clang libclang-rt-14-dev clang-format"
+
+case ${1:-} in
+build) wanted=$build ;;
+test) wanted=$test ;;
+tidy) wanted="$test clang-tidy" ;;
+*) echo "usage: sh conf/install-packages.sh build|test|tidy" >&2; exit 2 ;;
+esac
+
+missing=
+for package in $wanted; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "install-packages.sh: missing:$missing; run as root or install sudo" >&2; exit 1; }
+    as_root=sudo
+fi
+echo "==> installing:$missing"
+
+# A package's service (nginx) must not start only because it is installed.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+    trap '$as_root rm -f "$policy"' EXIT
+fi
+quiet() {
+    "$@" >"$log" 2>&1 || { cat "$log" >&2; echo "install-packages.sh: failed: $*" >&2; exit 1; }
+}
+log=$(mktemp)
+quiet $as_root apt-get update
+# shellcheck disable=SC2086  # one word a package
+quiet $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+rm -f "$log"

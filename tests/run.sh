@@ -1,0 +1,165 @@
+#!/bin/sh
+# Installs what is missing, builds, and runs the tests.
+#   sh tests/run.sh                    what CI runs
+#   sh tests/run.sh --all              the long ones too
+#   sh tests/run.sh --group NAME ...   only these groups
+#   sh tests/run.sh --list             the groups
+# Ends with the ten slowest tests and a line that counts; its exit status is 0 only when nothing failed.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+root=$(dirname -- "$here")
+results=$root/build/results
+cd "$root"
+
+# name, in the default run, what it does
+groups() {
+    cat <<'LIST'
+format       default  the source is formatted as .clang-format says
+unit         default  unit tests, built with ASan and UBSan
+integration  default  the real programs with real clients, built with ASan and UBSan
+release      default  release build: unit tests, the integration tests marked release, installing
+fuzz         default  every fuzz target for a few seconds
+quickstart   default  conf/quickstart.sh, twice
+fuzz-long    all      every fuzz target for two minutes
+release-all  all      every integration test against the release build
+tidy         all      clang-tidy over everything
+LIST
+}
+
+chosen=
+which=default
+while [ $# -gt 0 ]; do
+    case $1 in
+    --list) groups; exit 0 ;;
+    --all) which=all ;;
+    --group)
+        [ $# -gt 1 ] || { echo "run.sh: --group wants a name" >&2; exit 2; }
+        groups | grep -q "^$2 " || { echo "run.sh: no group $2; there are:" >&2; groups >&2; exit 2; }
+        chosen="$chosen $2"
+        shift
+        ;;
+    *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    esac
+    shift
+done
+if [ -z "$chosen" ]; then
+    chosen=$(groups | awk -v which=$which '$2 == "default" || which == "all" {print $1}')
+fi
+
+say() {
+    printf '==> %s\n' "$*"
+}
+
+# record NAME COMMAND...: runs it as one test, with its time and outcome in the results
+record() {
+    name=$1
+    shift
+    began=$(date +%s.%N)
+    if "$@" >"$results/$name.log" 2>&1; then outcome=passed; else outcome=failed; fi
+    printf '%s\t%s\t%s\t%s\n' "$name" "$outcome" "$began" "$(date +%s.%N)" >>"$results/recorded.tsv"
+    [ $outcome = passed ] || { say "FAILED: $name"; tail -n 100 "$results/$name.log"; }
+}
+
+# build PRESET [OPTION...]
+build() {
+    say "building: cmake --preset $*"
+    { cmake --preset "$@" && cmake --build --preset "$1"; } >"$results/build-$1.log" 2>&1 || {
+        tail -n 100 "$results/build-$1.log"
+        echo "run.sh: the $1 build failed" >&2
+        exit 1
+    }
+}
+
+unit_tests() {
+    ctest --test-dir "build/$1" --output-on-failure --output-junit "$results/unit-$1.xml" -j2 || true
+}
+
+# integration PRESET SANITIZED PYTEST-OPTION...
+integration() {
+    preset=$1
+    sanitized=$2
+    shift 2
+    KEYLESS_BUILD=$root/build/$preset KEYLESS_SANITIZED=$sanitized \
+        /usr/bin/python3 -m pytest -q -p no:cacheprovider --timeout 180 --junitxml "$results/integration-$preset.xml" \
+        "$@" tests/integration || true
+}
+
+group_format() {
+    say "format"
+    record format sh -c 'git ls-files "*.c" "*.h" | xargs clang-format --dry-run --Werror'
+}
+
+group_unit() {
+    build dev
+    say "unit tests (ASan, UBSan)"
+    unit_tests dev
+}
+
+group_integration() {
+    build dev
+    say "integration tests (ASan, UBSan)"
+    integration dev 1
+}
+
+group_release() {
+    build release
+    say "unit tests (release)"
+    unit_tests release
+    say "integration tests (release)"
+    integration release 0 -m release
+    record install sh -c "DESTDIR='$results/installed' cmake --install build/release &&
+        '$results/installed/usr/local/sbin/keyless-proxy' -V && '$results/installed/usr/local/sbin/keyless-keyserver' -V"
+}
+
+# fuzz SECONDS
+fuzz() {
+    build fuzz
+    for target in build/fuzz/tests/fuzz/*fuzz_*; do
+        [ -x "$target" ] && [ ! -d "$target" ] || continue
+        name=$(basename "$target")
+        say "fuzzing: $name for $1 s"
+        mkdir -p "build/corpus/$name" "$results/$name"
+        record "$name" "$target" -max_total_time="$1" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$results/$name/" \
+            -print_final_stats=1 "build/corpus/$name"
+    done
+}
+
+group_fuzz() {
+    fuzz 4
+}
+
+group_fuzz_long() {
+    fuzz 120
+}
+
+group_quickstart() {
+    say "quickstart"
+    record quickstart sh conf/quickstart.sh
+    record quickstart-again sh conf/quickstart.sh
+}
+
+group_release_all() {
+    build release
+    say "all integration tests (release)"
+    integration release 0
+}
+
+group_tidy() {
+    build dev
+    say "clang-tidy"
+    record tidy sh -c 'git ls-files "common/*.c" "proxy/*.c" "keyserver/*.c" | xargs -n 1 -P 2 clang-tidy -p build/dev --quiet'
+}
+
+rm -rf "$results"
+mkdir -p "$results"
+: >"$results/recorded.tsv"
+sh conf/install-packages.sh test
+case " $chosen " in
+*tidy*) command -v clang-tidy >/dev/null || sh conf/install-packages.sh tidy ;;
+esac
+
+for group in $chosen; do
+    "group_$(echo "$group" | tr - _)"
+done
+/usr/bin/python3 tests/summary.py "$results"
