@@ -1,7 +1,21 @@
 /*
  * Structured log lines: time, level, event, then fields, as logfmt or JSON, one write(2) a line to standard
- * error. All text from outside (names, reasons, file contents) is escaped here and nowhere else. More than
- * `rate` lines a second for one event and reason are counted, not written; one line then tells the number.
+ * error. All text from outside (names, reasons, file contents) is escaped here and nowhere else:
+ *
+ *     time=2026-03-01T12:00:00.123Z level=info program=proxy process=worker/3 event="handshake failed" ...
+ *
+ * In both formats a value is first made harmless, then quoted. Harmless: control characters, characters that
+ * hide or reorder text, backslashes and octets that are no UTF-8 become \xNN, octet by octet, so that what a
+ * reader decodes can drive no terminal and a backslash in it always begins such an escape. A value of more
+ * than 640 octets is cut and ends in "...(+N)", N the octets left out. A line has at most 4096 octets; fields
+ * that do not fit are left out, and the line then says cut=true.
+ *
+ * More than `rate` lines a second for one event and reason are counted, not written; one line then tells the
+ * number (event=suppressed). Distinct reasons past a bound share one count, so that a peer who chooses the
+ * reason's text cannot flood the log. Writing never waits: when a pipe's or socket's reader is behind, lines
+ * are lost, and the next one that gets through is preceded by their number (event="lines lost").
+ *
+ * A log may be used from several threads.
  */
 #ifndef KEYLESS_COMMON_LOG_H
 #define KEYLESS_COMMON_LOG_H
@@ -26,12 +40,16 @@ struct log;
 /* A log for this process that writes to fd (not owned). program is "proxy" or "keyserver". NULL: no memory.
  */
 struct log *log_new(const char *program, int fd, const struct log_settings *settings);
+/* Writes the numbers suppressed that were not yet told. NULL is allowed. */
 void log_free(struct log *log);
 
 /* After a fork: names the process in each line ("worker", 3) and forgets the rates counted so far. */
 void log_set_process(struct log *log, const char *process, unsigned index);
 void log_set_settings(struct log *log, const struct log_settings *settings);
 bool log_enabled(const struct log *log, enum log_level level);
+/* Tells the numbers suppressed in past seconds. log_write does so too: this is for a timer, once a second or
+ * so, so that the last number does not wait for the next line. */
+void log_flush(struct log *log);
 
 /* One key and value. The constructors below borrow; the value is formatted before log_write returns. */
 struct log_field {
@@ -62,7 +80,7 @@ struct log_field log_reason(const char *reason);
 /* event is a fixed word or phrase in our own source: "handshake failed". log may be NULL: nothing happens. */
 void log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields);
 
-#define LOG_FIELDS(...)            ((const struct log_field[]){__VA_ARGS__, {.type = LOG_FIELD_END}})
+#define LOG_FIELDS(...)            ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.type = LOG_FIELD_END}})
 #define log_error(log, event, ...) log_write((log), LOG_LEVEL_ERROR, (event), LOG_FIELDS(__VA_ARGS__))
 #define log_warn(log, event, ...)  log_write((log), LOG_LEVEL_WARN, (event), LOG_FIELDS(__VA_ARGS__))
 #define log_info(log, event, ...)  log_write((log), LOG_LEVEL_INFO, (event), LOG_FIELDS(__VA_ARGS__))
