@@ -71,18 +71,33 @@ build() {
     }
 }
 
-unit_tests() {
-    ctest --test-dir "build/$1" --output-on-failure --output-junit "$results/unit-$1.xml" -j2 || true
+# A runner that broke before it could report (no results, no tests) counts as a failed test of its own name.
+# reported NAME STATUS RESULTS: 0 and 1 (pytest) or 8 (ctest) are in the results already.
+reported() {
+    case $2 in
+    0 | 1 | 8) [ ! -s "$3" ] || return 0 ;;
+    esac
+    record "$1-runner" sh -c "echo 'ended with status $2'; false"
 }
 
-# integration PRESET SANITIZED PYTEST-OPTION...
+# unit_tests PRESET
+unit_tests() {
+    status=0
+    ctest --test-dir "build/$1" --output-on-failure --no-tests=error --output-junit "$results/unit-$1.xml" -j2 || status=$?
+    reported "unit-$1" "$status" "$results/unit-$1.xml"
+}
+
+# integration NAME PRESET SANITIZED PYTEST-OPTION...
 integration() {
-    preset=$1
-    sanitized=$2
-    shift 2
+    name=$1
+    preset=$2
+    sanitized=$3
+    shift 3
+    status=0
     KEYLESS_BUILD=$root/build/$preset KEYLESS_SANITIZED=$sanitized \
-        /usr/bin/python3 -m pytest -q -p no:cacheprovider --timeout 180 --junitxml "$results/integration-$preset.xml" \
-        "$@" tests/integration || true
+        /usr/bin/python3 -m pytest -q -p no:cacheprovider --timeout 180 --junitxml "$results/$name.xml" \
+        "$@" tests/integration || status=$?
+    reported "$name" "$status" "$results/$name.xml"
 }
 
 group_format() {
@@ -99,7 +114,7 @@ group_unit() {
 group_integration() {
     build dev
     say "integration tests (ASan, UBSan)"
-    integration dev 1
+    integration integration dev 1
 }
 
 group_release() {
@@ -107,7 +122,7 @@ group_release() {
     say "unit tests (release)"
     unit_tests release
     say "integration tests (release)"
-    integration release 0 -m release
+    integration integration-release release 0 -m release
     record install sh -c "DESTDIR='$results/installed' cmake --install build/release &&
         '$results/installed/usr/local/sbin/keyless-proxy' -V && '$results/installed/usr/local/sbin/keyless-keyserver' -V"
 }
@@ -142,7 +157,7 @@ group_quickstart() {
 group_release_all() {
     build release
     say "all integration tests (release)"
-    integration release 0
+    integration integration-release-all release 0
 }
 
 group_tidy() {

@@ -1,0 +1,160 @@
+"""HTTPS with curl, always verified against the sites' CA: every version, key type and group; SNI; ALPN."""
+
+import re
+
+import pytest
+
+import harness
+from harness import curl, s_client, wait_until
+
+KEYS = {
+    # site: (key type's scheme in TLS 1.3, in TLS 1.2)
+    "rsa2048": "rsa_pss_rsae_sha256",
+    "p256": "ecdsa_secp256r1_sha256",
+    "p384": "ecdsa_secp384r1_sha384",
+    "ed25519": "ed25519",
+}
+VERSIONS = {"1.2": "TLSv1.2", "1.3": "TLSv1.3"}
+GROUPS = {"X25519": "X25519", "P-256": "P-256", "P-384": "P-384"}
+
+
+@pytest.fixture(scope="module")
+def pair(module_stack):
+    server, proxy = module_stack.pair(tls={"default": "localhost", "groups": "X25519:P-256:P-384"})
+    return server, proxy
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("site", KEYS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_version_key_and_group(pair, version, site, group):
+    _, proxy = pair
+    name = f"{site}.example"
+    signed = proxy.metric("keyless_key_requests_total", outcome="ok")
+    answer = curl(name, proxy.port, f"--tlsv{version}", "--tls-max", version, "--curves", group).json()
+    assert answer["version"] == VERSIONS[version]
+    assert answer["sni"] == name
+    assert answer["group"] == GROUPS[group]
+    assert answer["scheme"] == KEYS[site]
+    assert answer["key_server"] == "keys-a"
+    assert answer["resumed"] is False
+    assert 0 < answer["key_ms"] <= answer["handshake_ms"]
+    if version == "1.2":
+        assert answer["suite"].startswith("ECDHE-") and re.search("GCM|CHACHA20", answer["suite"])
+    else:
+        assert answer["suite"].startswith("TLS_")
+    # The answer's word is not enough: the counter of signatures must have moved with it.
+    wait_until(lambda: proxy.metric("keyless_key_requests_total", outcome="ok") == signed + 1, "one more signature")
+
+
+def test_a_signature_comes_from_the_key_server(stack):
+    """With the key server gone there is no handshake: nothing else can sign."""
+    server, proxy = stack.pair(key_channel={
+        "certificate": str(harness.CHANNEL / "edge1.pem"),
+        "key": str(harness.CHANNEL / "edge1-key.pem"),
+        "ca": str(harness.CHANNEL / "ca.pem"),
+        "timeout": "500ms",
+    })
+    assert curl("p256.example", proxy.port).status == 0
+    assert server.stop() == 0
+    failed = curl("p256.example", proxy.port)
+    assert failed.status == 35, failed.error
+    line = proxy.wait_for("handshake failed", sni="p256.example", stage="key")
+    assert line["client"].startswith("127.0.0.1:")
+    server.start()
+    wait_until(lambda: curl("p256.example", proxy.port).status == 0, "handshakes to work again")
+
+
+def test_rsa_and_ecdsa_for_one_name(pair):
+    _, proxy = pair
+    modern = curl("dual.example", proxy.port).json()
+    assert modern["scheme"] == "ecdsa_secp256r1_sha256"
+    for version, extra in (("1.3", ("-sigalgs", "rsa_pss_rsae_sha256")), ("1.2", ("-cipher", "aRSA"))):
+        status, text = s_client(proxy.port, "-servername", "dual.example", "-verify_return_error",
+                                f"-tls{version.replace('.', '_')}", *extra)
+        assert status == 0, text
+        assert "Peer signature type: RSA" in text, text
+
+
+def test_wildcard(pair):
+    _, proxy = pair
+    assert curl("any.wild.example", proxy.port).json()["sni"] == "any.wild.example"
+
+
+@pytest.mark.parametrize("name", ["two.labels.wild.example", "wild.example", "unknown.example"])
+def test_unknown_name_gets_the_default_chain(pair, name):
+    _, proxy = pair
+    refused = curl(name, proxy.port)
+    assert refused.status == 60, refused.error  # the chain is good, the name is not in it
+    status, text = s_client(proxy.port, "-servername", name, "-verify_hostname", "localhost", "-verify_return_error")
+    assert status == 0, text
+
+
+def test_no_sni_gets_the_default_chain(pair):
+    _, proxy = pair
+    status, text = s_client(proxy.port, "-noservername", "-verify_hostname", "localhost", "-verify_return_error",
+                            stdin=b"GET / HTTP/1.0\r\n\r\n")
+    assert status == 0, text
+
+
+def test_name_in_capitals(pair):
+    _, proxy = pair
+    status, text = s_client(proxy.port, "-servername", "P256.Example", "-verify_hostname", "p256.example",
+                            "-verify_return_error")
+    assert status == 0, text
+
+
+def test_alpn(pair):
+    _, proxy = pair
+    # The built-in backend speaks HTTP/1.1 alone, so h2 is not negotiated with it.
+    assert curl("p256.example", proxy.port, "--http2").json()["alpn"] == "http/1.1"
+    assert curl("p256.example", proxy.port, "--http1.1").json()["alpn"] == "http/1.1"
+    assert curl("p256.example", proxy.port, "--no-alpn").json()["alpn"] in (None, "")
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_unknown_alpn_gets_an_alert(pair, version):
+    _, proxy = pair
+    before = proxy.metric("keyless_handshakes_total", outcome="failed")
+    status, text = s_client(proxy.port, "-servername", "p256.example", "-alpn", "spdy/9", version)
+    assert status != 0
+    assert "alert number 120" in text, text
+    proxy.wait_for("handshake failed", sni="p256.example", reason="application protocol")
+    wait_until(lambda: proxy.metric("keyless_handshakes_total", outcome="failed") == before + 1, "the counter")
+
+
+@pytest.mark.parametrize("arguments", [
+    ("-tls1_2", "-cipher", "kRSA@SECLEVEL=0"),
+    ("-tls1_2", "-cipher", "kDHE@SECLEVEL=0"),
+    ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA@SECLEVEL=0"),
+    ("-tls1_1", "-cipher", "ALL@SECLEVEL=0"),
+], ids=["TLS_RSA", "DHE", "CBC", "TLS 1.1"])
+def test_refused(pair, arguments):
+    _, proxy = pair
+    after = proxy.mark()
+    status, text = s_client(proxy.port, "-servername", "dual.example", *arguments)
+    assert status != 0
+    assert "alert" in text, text
+    proxy.wait_for("handshake failed", after=after, stage="client hello")
+
+
+def test_minimum_version(stack):
+    _, proxy = stack.pair(tls={"min_version": "1.3", "default": "localhost"})
+    assert curl("p256.example", proxy.port, "--tlsv1.2", "--tls-max", "1.2").status == 35
+    assert curl("p256.example", proxy.port, "--tlsv1.3").status == 0
+
+
+def test_html_for_browsers(pair):
+    _, proxy = pair
+    answer = curl("p256.example", proxy.port, "--header", "Accept: text/html,application/xhtml+xml,*/*;q=0.8")
+    assert answer.status == 0
+    assert b"<html" in answer.body and b"p256.example" in answer.body
+
+
+def test_plain_http_to_the_tls_port(pair):
+    _, proxy = pair
+    done = harness.subprocess.run(["curl", "-sS", "--max-time", "10", f"http://127.0.0.1:{proxy.port}/"],
+                                  capture_output=True, check=False)
+    assert done.returncode != 0
+    proxy.wait_for("handshake failed", reason="HTTP")
+    assert curl("p256.example", proxy.port).status == 0

@@ -1,0 +1,264 @@
+"""Starting, checking, reloading and ending: exit statuses, messages, and what must go on meanwhile."""
+
+import contextlib
+import os
+import signal
+import socket
+
+import pytest
+
+import clients
+import harness
+from clients import Load
+from harness import CHANNEL, SITES, curl, wait_until
+
+
+@pytest.fixture
+def both(stack):
+    server = stack.key_server(start=False)
+    return {"keyserver": server, "proxy": stack.proxy(server, start=False)}
+
+
+PROGRAMS = pytest.mark.parametrize("which", ["keyserver", "proxy"])
+
+
+@PROGRAMS
+def test_version(both, which):
+    done = both[which].run("-V")
+    assert done.returncode == 0
+    assert f"keyless-{which} " in done.stdout and "OpenSSL 3." in done.stdout and "libevent 2." in done.stdout
+
+
+@PROGRAMS
+@pytest.mark.parametrize("arguments", [[], ["-c"], ["-x"], ["-c", "/nowhere.yaml"], ["-t"], ["-c", "/nowhere.yaml", "-t"]])
+def test_bad_usage(both, which, arguments):
+    done = both[which].run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.strip()
+
+
+@PROGRAMS
+def test_check(both, which):
+    done = both[which].check()
+    assert done.returncode == 0, done.stderr
+    assert "handshake_timeout" in done.stdout  # a default, shown with its value in force
+
+
+BAD = {
+    "unknown setting": ({"wrokers": 2}, ["wrokers", "workers"]),
+    "wrong type": ({"workers": "many"}, ["workers", "many"]),
+    "wrong address": ({"listen": ["127.0.0.1:notaport"]}, ["listen", "notaport"]),
+}
+
+
+@PROGRAMS
+@pytest.mark.parametrize("what", BAD)
+def test_bad_configuration(both, which, what):
+    changes, words = BAD[what]
+    program = both[which]
+    if what == "wrong address" and which == "proxy":
+        changes = {"listen": [{"address": "127.0.0.1:notaport", "backend": "web"}]}
+    program.config.update(changes)
+    checked = program.check()
+    assert checked.returncode == 2
+    assert f"{program.config_path}:" in checked.stderr
+    for word in words:
+        assert word in checked.stderr, checked.stderr
+    assert program.launch().wait_exit() == 2
+    assert words[0] in program.text()
+    program.popen = None
+
+
+@pytest.mark.parametrize("form", ["pem", "chain", "der", "encrypted", "sec1"])
+def test_proxy_refuses_a_site_key(both, form, tmp_path):
+    """A file among the chains that holds a private key, in whatever form, and the proxy does not start."""
+    key = SITES / "keys" / "p256.key"
+    chains = tmp_path / "chains"
+    chains.mkdir()
+    target = chains / "site.pem"
+    openssl = {
+        "der": ["pkcs8", "-topk8", "-nocrypt", "-outform", "DER"],
+        "encrypted": ["pkcs8", "-topk8", "-passout", "pass:secret"],
+        "sec1": ["ec"],
+    }
+    if form in openssl:
+        harness.subprocess.run(["openssl", *openssl[form], "-in", key, "-out", target], check=True, capture_output=True)
+    else:
+        target.write_bytes((SITES / "chains" / "p256.pem").read_bytes() if form == "chain" else b"")
+        target.write_bytes(target.read_bytes() + key.read_bytes())
+    proxy = both["proxy"]
+    proxy.config["certificates"] = [{"dir": str(chains)}]
+    checked = proxy.check()
+    assert checked.returncode == 2
+    assert str(target) in checked.stderr and "private key" in checked.stderr
+    assert proxy.launch().wait_exit() == 2
+    assert "private key" in proxy.text()
+    proxy.popen = None
+
+
+def test_address_in_use(stack):
+    server = stack.key_server()
+    second = stack.key_server(start=False)
+    second.config["listen"] = server.config["listen"]
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        second.config["listen"] = [f"127.0.0.1:{holder.getsockname()[1]}"]
+        assert second.launch().wait_exit() in (1, 2)
+    second.popen = None
+    assert "in use" in second.text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root")
+def test_privileges_are_dropped(stack):
+    server, proxy = stack.pair()
+    nobody = 65534
+    for program in (server, proxy):
+        assert program.master().user() == 0
+        for child in program.children():
+            assert child.user() == nobody, child.name()
+
+
+@PROGRAMS
+def test_quit_ends_at_once(stack, which):
+    server, proxy = stack.pair()
+    program = server if which == "keyserver" else proxy
+    children = program.children()
+    with contextlib.closing(clients.connect(proxy.port)):
+        assert program.stop(signal.SIGQUIT) == 0
+        assert not any(child.alive() for child in children)
+
+
+def test_proxy_drains(stack):
+    """SIGTERM: nobody new is accepted, an open connection is served to its end."""
+    _, proxy = stack.pair()
+    with clients.connect(proxy.port) as client:
+        proxy.master().signal(signal.SIGTERM)
+
+        def refused():
+            try:
+                socket.create_connection(("127.0.0.1", proxy.port), timeout=1).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait_until(refused, "new connections to be refused")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: p256.example\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+    assert proxy.wait_exit() == 0
+    proxy.popen = None
+
+
+def test_drain_has_a_deadline(stack):
+    _, proxy = stack.pair(drain_timeout="500ms")
+    with clients.connect(proxy.port):
+        assert proxy.stop() == 0
+
+
+def test_reload_loses_nothing(stack):
+    """Eight reloads of each program under load: no client notices."""
+    server, proxy = stack.pair(workers=2)
+    with Load(proxy.port) as load:
+        load.more(10)
+        for _ in range(4):
+            proxy.reload()
+            server.reload()
+            load.more(5)
+    assert not load.failures, load.failures
+    assert proxy.metric("keyless_reloads_total", outcome="ok") == 4
+
+
+def test_open_connection_survives_a_reload(stack):
+    server, proxy = stack.pair()
+    with clients.connect(proxy.port) as client:
+        proxy.reload()
+        server.reload()
+        client.sendall(b"GET / HTTP/1.1\r\nHost: p256.example\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+@PROGRAMS
+def test_bad_reload_changes_nothing(stack, which):
+    server, proxy = stack.pair()
+    program = server if which == "keyserver" else proxy
+    children = {child.pid for child in program.children()}
+    good = dict(program.config)
+    program.config["wrokers"] = 3
+    line = program.reload(expect="reload failed")
+    assert "wrokers" in line["reason"]
+    program.config = dict(good, tls=dict(good["tls"]))
+    if which == "keyserver":
+        program.config["keys"] = [{"dir": str(program.directory / "none")}]
+    else:
+        program.config["certificates"] = [{"dir": str(program.directory / "none")}]
+    line = program.reload(expect="reload failed")
+    assert "none" in line["reason"]
+    assert {child.pid for child in program.children()} == children
+    assert curl("p256.example", proxy.port).status == 0
+    assert program.metric("keyless_reloads_total", outcome="failed") == 2
+    program.config = good
+    program.reload()
+    assert curl("p256.example", proxy.port).status == 0
+
+
+def test_reload_brings_new_certificates(stack, tmp_path):
+    chains = tmp_path / "chains"
+    chains.mkdir()
+    (chains / "p256.pem").write_bytes((SITES / "chains" / "p256.pem").read_bytes())
+    server, proxy = stack.pair(certificates=[{"dir": str(chains)}], tls={})
+    assert curl("p384.example", proxy.port).status == 60
+    (chains / "p384.pem").write_bytes((SITES / "chains" / "p384.pem").read_bytes())
+    proxy.reload()
+    assert curl("p384.example", proxy.port).json()["scheme"] == "ecdsa_secp384r1_sha384"
+
+
+def test_key_server_over_a_unix_socket(stack):
+    path = stack.directory / "keyserver.sock"
+    server = stack.key_server(start=False)
+    server.config["listen"] = [f"unix:{path}"]
+    server.start()
+    proxy = stack.proxy(server, start=False)
+    proxy.config["key_servers"][0]["address"] = f"unix:{path}"
+    for parent in [stack.directory, *stack.directory.parents][:3]:
+        parent.chmod(0o755)
+    path.chmod(0o666)  # the worker that connects is nobody
+    proxy.start()
+    assert curl("p256.example", proxy.port).json()["key_server"] == "keys-a"
+
+
+def test_wrong_channel_certificates(stack):
+    """Each certificate that must be refused, by either side: no handshake, and a line that names the reason."""
+    cases = [
+        ("proxy", "bad-edge-other-ca"),
+        ("proxy", "bad-edge-expired"),
+        ("proxy", "bad-edge-server-eku"),
+        ("proxy", "stranger"),
+        ("keyserver", "bad-keyserver-other-ca"),
+        ("keyserver", "bad-keyserver-expired"),
+        ("keyserver", "bad-keyserver-client-eku"),
+        ("keyserver", "bad-keyserver-name"),
+    ]
+    for which, name in cases:
+        identity = {"certificate": str(CHANNEL / f"{name}.pem"), "key": str(CHANNEL / f"{name}-key.pem")}
+        server = stack.key_server(start=False)
+        proxy = stack.proxy(server, start=False)
+        if which == "keyserver":
+            server.config["tls"].update(identity)
+        else:
+            proxy.config["key_channel"].update(identity)
+        program = server if which == "keyserver" else proxy
+        proxy.config["key_channel"]["timeout"] = "300ms"
+        if "expired" in name:
+            # A program refuses to start with a certificate of its own that has expired, and says so.
+            assert program.launch().wait_exit() == 2, name
+            assert "expired" in program.text()
+            program.popen = None
+            continue
+        server.start()
+        proxy.launch()
+        reason = server.wait_for("channel closed", timeout=15) if which == "proxy" else None
+        assert reason is None or reason["reason"], name
+        proxy.wait_for("key channel failed", timeout=15)
+        proxy.wait_ready()
+        assert curl("p256.example", proxy.port).status == 35, name
+        assert proxy.stop() == 0 and server.stop() == 0
