@@ -56,8 +56,8 @@ struct process_kind {
     int links_to;
     /* The child's life. Runs in the new process, still with the master's privileges; sets up, drops
      * privileges (process_drop_privileges), calls child_start and child_ready, and runs child_loop.
-     * Its result is the exit status (0: ended as asked). It frees what it made; the config is released after
-     * it. */
+     * Its result is the exit status (0: ended as asked). It frees what it made; the config is released later.
+     */
     int (*run)(struct child *child, const void *config);
 };
 
@@ -71,29 +71,29 @@ struct process_plan {
     int listen_backlog;
     mode_t unix_mode;       /* permissions of Unix sockets; 0: 0660 */
     gid_t unix_group;       /* their group; 0: the master's */
-    uint64_t drain_timeout; /* microseconds; then draining children are ended */
+    uint64_t drain_timeout; /* microseconds; then draining children are ended; 0: never */
     uint64_t ready_timeout; /* microseconds that a new generation, or a replaced child, may take */
     uint64_t stall_timeout; /* microseconds without a heartbeat until a child is replaced; 0: 10 s */
     struct log_settings log;
 };
 
 /* The rows that the master keeps, for the program's table of metrics; they stand together, in this order. */
-#define PROCESS_METRIC_ROWS                                                                                  \
-    {"keyless_children", NULL, METRIC_GAUGE, "Child processes, draining ones included."},                    \
-        {"keyless_generation", NULL, METRIC_GAUGE, "Number of the reading of the configuration in use."},    \
-        {"keyless_children_restarted_total", NULL, METRIC_COUNTER, "Children that ended unasked."},          \
-        {"keyless_children_stalled_total", NULL, METRIC_COUNTER, "Times a child's heartbeat stopped."},      \
-        {"keyless_reloads_total", "outcome=\"ok\"", METRIC_COUNTER, "Reloads of the configuration."},        \
-    {                                                                                                        \
-        "keyless_reloads_total", "outcome=\"failed\"", METRIC_COUNTER, "Reloads of the configuration."       \
-    }
+/* clang-format off */
+#define PROCESS_METRIC_ROWS                                                                                \
+    {"keyless_children", NULL, METRIC_GAUGE, "Child processes, draining ones included."},                  \
+    {"keyless_generation", NULL, METRIC_GAUGE, "Number of the reading of the configuration in use."},      \
+    {"keyless_children_restarted_total", NULL, METRIC_COUNTER, "Children that ended unasked."},            \
+    {"keyless_children_stalled_total", NULL, METRIC_COUNTER, "Times that a child's heartbeat stopped."},   \
+    {"keyless_reloads_total", "outcome=\"ok\"", METRIC_COUNTER, "Reloads of the configuration."},          \
+    {"keyless_reloads_total", "outcome=\"failed\"", METRIC_COUNTER, "Reloads of the configuration."}
+/* clang-format on */
 #define PROCESS_METRIC_COUNT 6
 
 struct process_program {
     const char *name; /* "proxy", "keyserver" */
     /* Reads everything, whole or not at all. The plan's memory is the program's, given back through release
-     * once its generation has ended. Called at the start and at each SIGHUP. release is also
-     * called in a child, for its copies of plans: it frees memory and closes descriptors, nothing else. */
+     * once its generation has ended. Called at the start and at each SIGHUP. release is also called in a
+     * child, for its copies of plans: it frees memory and closes descriptors, nothing else. */
     enum result (*load)(void *context, struct process_plan *plan, struct failure *why);
     void (*release)(void *context, struct process_plan *plan);
     void *context;
@@ -108,8 +108,8 @@ int master_run(const struct process_program *program, struct log *log);
 
 struct child_handler {
     /* Accept on exactly these sockets from now on; their meaning: child_listener. May be none. Sockets that
-     * are not in the list
-     * are left alone, not closed: no event on them is left when this returns. NULL: does not accept. */
+     * are not in the list are left alone, not closed: no event on them is left when this returns. NULL: does
+     * not accept. */
     void (*listen)(const size_t *sockets, size_t count, void *owner);
     /* Listening socket is no longer wanted: accept until EAGAIN, if the child was accepting on it; then it is
      * closed by the caller, so no event on it is left when this returns. */
