@@ -2,14 +2,24 @@
  * One non-blocking mutual-TLS connection that carries kssl frames, on an event loop, over TCP or a Unix
  * socket; the proxy's end and the key server's. Nobody else sees WANT_READ, a partial frame or a TLS record.
  *
- *   CONNECTING ──▶ HANDSHAKE ──▶ OPEN ──▶ CLOSING ──▶ (closed, freed)
- *        └─────────────┴───────────┴── failure or channel_close ──▶
+ *   CONNECTING ──▶ HANDSHAKE ──▶ OPEN ──▶ FLUSHING ──▶ DRAINING ──▶ CLOSED (freed)
+ *        │             │           └── failure, channel_close ──────────▲
+ *        └─────────────┴── failure ──▶ (DRAINING, so that our alert arrives) ──┘
+ *
+ * FLUSHING sends what is queued and then close_notify; DRAINING has closed its own direction and waits for
+ * the peer to close; in both, what still arrives is dropped. OPEN ends with a reason of its own when the
+ * peer's certificate, or another of its chain, expires.
  *
  * Sending: frames queued in one turn of the loop are sent together, in writes of at most 16,384 octets cut at
  * frame boundaries, so that a frame of up to 16,384 octets lies within one TLS record; a longer one starts
  * its own. Receiving: each call of `frame` is one whole frame; its bytes are valid during the call.
  *
- * Freeing inside a callback is legal: the channel is held until the callback has returned.
+ * Every call of this header is legal inside every callback; channel_close there frees when the callback has
+ * returned. Callbacks come from the event loop only, never from inside a call. SIGPIPE must be ignored by the
+ * program.
+ *
+ * TLS 1.3: a client's handshake is complete before the server has looked at its certificate. A refusal
+ * therefore comes after `open`, as `closed` with the server's alert as the reason.
  */
 #ifndef KEYLESS_COMMON_CHANNEL_H
 #define KEYLESS_COMMON_CHANNEL_H
@@ -47,9 +57,11 @@ MUST_CHECK enum result channel_server_context(const struct channel_credentials *
 struct channel;
 
 struct channel_limits {
-    uint64_t handshake_timeout; /* microseconds from the start, connecting included */
-    uint64_t idle_timeout;      /* without a frame in either direction; 0: none */
-    size_t output_high;         /* octets queued for sending above which channel_full is true */
+    uint64_t handshake_timeout; /* microseconds from the start, connecting included; again for channel_finish;
+                                   0: none */
+    uint64_t idle_timeout; /* no frame received, and no octet taken by the peer; 0: none. Does not run while
+                              the channel is paused and has nothing to send: then the wait is our own. */
+    size_t output_high;    /* octets queued for sending above which channel_full is true */
 };
 
 /* The owner's callbacks. Any may be NULL but closed. */
@@ -88,9 +100,10 @@ size_t channel_queued(const struct channel *channel);
 void channel_pause(struct channel *channel);
 void channel_resume(struct channel *channel);
 
-/* Sends what is queued, then close_notify, then closes; `closed` follows. */
+/* Sends what is queued, then close_notify, then waits for the peer to close; `closed` follows, and no frame.
+ */
 void channel_finish(struct channel *channel);
-/* At once; no callback follows. NULL is allowed. */
+/* At once, what is queued is lost; no callback follows. NULL is allowed. */
 void channel_close(struct channel *channel);
 
 const struct address *channel_peer_address(const struct channel *channel);
