@@ -34,6 +34,8 @@ struct keyserver_client {
 };
 
 struct keyserver_config {
+    char *file; /* its name as given; every position in here borrows it */
+
     unsigned workers; /* front ends; "auto": one per core */
     char *user;       /* NULL: nobody */
 
@@ -70,10 +72,16 @@ struct keyserver_config {
  */
 MUST_CHECK enum result keyserver_config_read(const char *path, struct keyserver_config **config,
                                              struct failure *why);
+/* The same from memory, with host names looked up as source says: for tests. */
+MUST_CHECK enum result keyserver_config_parse(const struct config_source *source,
+                                              struct keyserver_config **config, struct failure *why);
 void keyserver_config_free(struct keyserver_config *config);
 
 /* Prints every setting with its value in force, as `-t` does. */
 struct evbuffer;
 void keyserver_config_print(const struct keyserver_config *config, struct evbuffer *to);
+
+/* The rows, for the manual. */
+const struct config_table *keyserver_config_table(void);
 
 #endif

@@ -51,6 +51,8 @@ struct proxy_backend {
 };
 
 struct proxy_config {
+    char *file; /* its name as given; every position in here borrows it */
+
     unsigned workers; /* "auto": one per core */
     char *user;       /* NULL: nobody */
 
@@ -97,6 +99,9 @@ struct proxy_config {
 /* Relative paths come back relative to the file's directory. why names file, line, key and what was expected.
  */
 MUST_CHECK enum result proxy_config_read(const char *path, struct proxy_config **config, struct failure *why);
+/* The same from memory, with host names looked up as source says: for tests. */
+MUST_CHECK enum result proxy_config_parse(const struct config_source *source, struct proxy_config **config,
+                                          struct failure *why);
 void proxy_config_free(struct proxy_config *config);
 
 const struct proxy_backend *proxy_config_backend(const struct proxy_config *config, const char *name);
@@ -104,5 +109,8 @@ const struct proxy_backend *proxy_config_backend(const struct proxy_config *conf
 /* Prints every setting with its value in force, as `-t` does. */
 struct evbuffer;
 void proxy_config_print(const struct proxy_config *config, struct evbuffer *to);
+
+/* The rows, for the manual. */
+const struct config_table *proxy_config_table(void);
 
 #endif

@@ -1,0 +1,66 @@
+#include "common/config_rows.h"
+
+#include <sched.h>
+#include <stdio.h>
+
+const struct config_word CONFIG_WORKERS_WORDS[] = {{"auto", 0}, {NULL, 0}};
+
+const struct config_word CONFIG_LOG_LEVEL_WORDS[] = {
+    {"error", LOG_LEVEL_ERROR},
+    {"warn", LOG_LEVEL_WARN},
+    {"info", LOG_LEVEL_INFO},
+    {"debug", LOG_LEVEL_DEBUG},
+    {NULL, 0},
+};
+
+const struct config_word CONFIG_LOG_FORMAT_WORDS[] = {
+    {"logfmt", LOG_FORMAT_LOGFMT},
+    {"json", LOG_FORMAT_JSON},
+    {NULL, 0},
+};
+
+static unsigned usable_cores(void)
+{
+    cpu_set_t cores;
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0)
+        return 1;
+    int count = CPU_COUNT(&cores);
+    return count > 0 ? (unsigned)count : 1;
+}
+
+enum result config_settle_workers(const struct config_scope *scope, unsigned *workers, unsigned connections,
+                                  struct failure *why)
+{
+    if (*workers == 0) {
+        unsigned cores = usable_cores();
+        *workers = cores < connections ? cores : connections;
+    }
+    if (*workers <= connections)
+        return RESULT_OK;
+    return config_refuse(scope, why, "limits.connections", "expected at least one for each of %u workers",
+                         *workers);
+}
+
+bool config_settle_most(const struct config_scope *scope, const char *path, uint64_t *value, uint64_t most)
+{
+    if (*value <= most)
+        return true;
+    *value = most;
+    return !config_given(scope, path);
+}
+
+enum result config_check_listen(const struct config_scope *scope, const char *suffix,
+                                const struct address *(*at)(const void *object, size_t i), const void *object,
+                                size_t count, struct failure *why)
+{
+    for (size_t i = 1; i < count; i++) {
+        for (size_t j = 0; j < i; j++) {
+            if (!address_equal(at(object, i), at(object, j)))
+                continue;
+            char path[64];
+            (void)snprintf(path, sizeof path, "listen[%zu]%s", i, suffix);
+            return config_refuse(scope, why, path, "expected each address once; it is also listen[%zu]", j);
+        }
+    }
+    return RESULT_OK;
+}

@@ -1,0 +1,357 @@
+#include "keyserver/config.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <arpa/inet.h>
+
+#include "common/config_rows.h"
+
+/* ---- keys */
+
+static const struct config_row KEY_ROWS[] = {
+    {
+        .path = "dir",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct keyserver_key_source, dir),
+        .required = true,
+        .help =
+            "A directory: every *.key and *.pem in it is one private key, in PEM or DER. Its label is the "
+            "file's name without the ending. A file that others may read is refused.",
+    },
+};
+
+static const struct config_table KEYS = {
+    CONFIG_ROWS(KEY_ROWS),
+    .size = sizeof(struct keyserver_key_source),
+    CONFIG_POSITION(struct keyserver_key_source, where),
+};
+
+/* ---- clients */
+
+#define FINGERPRINT_DIGITS 64
+
+/* 64 digits, or 32 pairs with colons between as OpenSSL prints them; kept as 64 in lower case. */
+static bool settle_fingerprint(char *text)
+{
+    size_t digits = 0;
+    for (const char *next = text; *next != '\0'; next++) {
+        if (*next == ':' && digits > 0 && digits % 2 == 0 && next[1] != '\0' && next[-1] != ':')
+            continue;
+        if (!isxdigit((unsigned char)*next) || digits == FINGERPRINT_DIGITS)
+            return false;
+        text[digits++] = (char)tolower((unsigned char)*next);
+    }
+    text[digits] = '\0';
+    return digits == FINGERPRINT_DIGITS;
+}
+
+static bool is_ip(char *text)
+{
+    unsigned char octets[16];
+    return inet_pton(AF_INET, text, octets) == 1 || inet_pton(AF_INET6, text, octets) == 1;
+}
+
+static bool is_host_name(char *text)
+{
+    static const char ALLOWED[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    return text[0] != '\0' && text[0] != '.' && strspn(text, ALLOWED) == strlen(text);
+}
+
+static bool is_some_text(char *text)
+{
+    return text[0] != '\0';
+}
+
+/* What of a certificate an entry may match. */
+static const struct match_form {
+    const char *prefix;
+    bool (*settle)(char *rest);
+    const char *expected;
+} MATCH_FORMS[] = {
+    {"DNS:", is_host_name, "a host name behind DNS:"},
+    {"IP:", is_ip, "an IP address behind IP:"},
+    {"URI:", is_some_text, "a URI behind URI:"},
+    {"CN:", is_some_text, "a name behind CN:"},
+    {"sha256:", settle_fingerprint, "64 hexadecimal digits behind sha256:"},
+};
+
+static enum result check_match(const struct config_row *row, const void *value, struct failure *why)
+{
+    (void)row;
+    char *match = *(char *const *)value;
+    for (size_t i = 0; i < sizeof MATCH_FORMS / sizeof *MATCH_FORMS; i++) {
+        const struct match_form *form = &MATCH_FORMS[i];
+        size_t size = strlen(form->prefix);
+        if (strncmp(match, form->prefix, size) != 0)
+            continue;
+        if (form->settle(match + size))
+            return RESULT_OK;
+        return failure_set(why, RESULT_CONFIG, "got \"%.200s\", expected %s", match, form->expected);
+    }
+    return failure_set(
+        why, RESULT_CONFIG,
+        "got \"%.200s\", expected DNS:name, IP:address, URI:uri, CN:name or sha256:fingerprint", match);
+}
+
+static const struct config_word ALLOW_WORDS[] = {
+    {"tls13", ALLOW_TLS13}, {"tls12", ALLOW_TLS12}, {"list", ALLOW_LIST}, {"digest", ALLOW_DIGEST}, {NULL, 0},
+};
+
+static const struct config_row CLIENT_ROWS[] = {
+    {
+        .path = "match",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct keyserver_client, match),
+        .required = true,
+        .check = check_match,
+        .help =
+            "What the client's certificate must have: a SAN (DNS:name, IP:address, URI:uri), the subject's "
+            "CN:name, or the certificate's own sha256:fingerprint.",
+    },
+    {
+        .path = "keys",
+        .type = &CONFIG_TEXT,
+        CONFIG_LIST_AT(struct keyserver_client, keys, key_count),
+        .required = true,
+        .help = "The keys that it may use: labels, globs on labels (\"*\" is all), or SKIs in hex. Any other "
+                "key looks to it like one that does not exist.",
+    },
+    {
+        .path = "allow",
+        .type = &CONFIG_FLAGS,
+        CONFIG_AT(struct keyserver_client, allow),
+        .words = ALLOW_WORDS,
+        .fallback = "tls13,tls12",
+        .help =
+            "What it may ask for. tls13, tls12: signatures in handshakes, over contents that the key server "
+            "rebuilds. list: the keys it may use. digest: signatures over bare digests, for peers that know "
+            "nothing else; whoever has this client's certificate can then sign anything.",
+    },
+};
+
+static const struct config_table CLIENTS = {
+    CONFIG_ROWS(CLIENT_ROWS),
+    .size = sizeof(struct keyserver_client),
+    CONFIG_POSITION(struct keyserver_client, where),
+};
+
+/* ---- The file. */
+
+static const struct config_row ROWS[] = {
+    CONFIG_WORKERS_ROW(
+        struct keyserver_config, workers,
+        "Processes that speak with clients. auto: one for each core that the key server may use."),
+    CONFIG_USER_ROW(struct keyserver_config, user),
+    {
+        .path = "listen",
+        .type = &CONFIG_ADDRESS,
+        CONFIG_LIST_AT(struct keyserver_config, listen, listen_count),
+        .required = true,
+        .most = 256,
+        .help = "Where proxies connect. [::] takes IPv6 only; list both families to have both.",
+    },
+    {
+        .path = "tls.certificate",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct keyserver_config, tls.certificate),
+        .required = true,
+        .help = "The certificate that is shown to clients, PEM, with its intermediates.",
+    },
+    {
+        .path = "tls.key",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct keyserver_config, tls.key),
+        .required = true,
+        .help = "Its private key.",
+    },
+    {
+        .path = "tls.client_ca",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct keyserver_config, tls.client_ca),
+        .required = true,
+        .help = "The private CA that clients' certificates must come from.",
+    },
+    {
+        .path = "keys",
+        .table = &KEYS,
+        CONFIG_LIST_AT(struct keyserver_config, keys, key_count),
+        .required = true,
+        .most = 1024,
+        .help = "Where the sites' private keys are.",
+    },
+    {
+        .path = "clients",
+        .table = &CLIENTS,
+        CONFIG_LIST_AT(struct keyserver_config, clients, client_count),
+        .required = true,
+        .most = 4096,
+        .help = "Who may use which keys, and for what. The first entry that matches a certificate counts; a "
+                "client that matches none is refused.",
+    },
+    {
+        .path = "limits.connections",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_config, limits.connections),
+        .min = 1,
+        .max = 1000000,
+        .fallback = "1024",
+        .unit = "clients",
+        .help = "At once, of the whole program; a worker takes its share.",
+    },
+    {
+        .path = "limits.in_flight",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_config, limits.in_flight),
+        .min = 1,
+        .max = 65536,
+        .fallback = "1024",
+        .unit = "requests of one connection",
+        .help = "Unanswered at once; past it the connection is not read from.",
+    },
+    {
+        .path = "limits.handshake_timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct keyserver_config, limits.handshake_timeout),
+        .min = CONFIG_MILLISECOND,
+        .max = CONFIG_HOUR,
+        .fallback = "5s",
+        .help = "From a client's connection to the end of its handshake.",
+    },
+    {
+        .path = "limits.idle_timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct keyserver_config, limits.idle_timeout),
+        .min = CONFIG_MILLISECOND,
+        .fallback = "60s",
+        .help = "Until a connection is closed on which nothing is asked.",
+    },
+    {
+        .path = "queues.ec",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_config, queues.ec),
+        .min = 1,
+        .max = 1000000,
+        .fallback = "8192",
+        .unit = "requests",
+        .help =
+            "That may wait for an ECDSA or EdDSA signature; further ones are told that they were not tried.",
+    },
+    {
+        .path = "queues.rsa",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_config, queues.rsa),
+        .min = 1,
+        .max = 1000000,
+        .fallback = "2048",
+        .unit = "requests",
+        .help = "The same for RSA keys of up to 2048 bits.",
+    },
+    {
+        .path = "queues.rsa_large",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_config, queues.rsa_large),
+        .min = 1,
+        .max = 1000000,
+        .fallback = "256",
+        .unit = "requests",
+        .help = "The same for larger RSA keys.",
+    },
+    {
+        .path = "queues.deadline",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct keyserver_config, queues.deadline),
+        .min = CONFIG_MILLISECOND,
+        .max = CONFIG_HOUR,
+        .fallback = "1s",
+        .help = "A request that has waited this long is not tried any more.",
+    },
+    {
+        .path = "drain_timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct keyserver_config, drain_timeout),
+        .max = 24 * CONFIG_HOUR,
+        .fallback = "30s",
+        .help = "How long connections may go on after a reload or SIGTERM before they are cut.",
+    },
+    CONFIG_LOG_ROWS(struct keyserver_config, log),
+    CONFIG_ADMIN_ROW(struct keyserver_config, admin_listen),
+};
+
+/* ---- What concerns several settings. */
+
+static const struct address *listen_address(const void *object, size_t i)
+{
+    return &((const struct keyserver_config *)object)->listen[i];
+}
+
+/* The first match wins, so a second entry for the same would never be used. */
+static enum result check_clients(const struct config_scope *scope, const struct keyserver_config *config,
+                                 struct failure *why)
+{
+    for (size_t i = 1; i < config->client_count; i++) {
+        for (size_t j = 0; j < i; j++) {
+            if (strcmp(config->clients[i].match, config->clients[j].match) != 0)
+                continue;
+            char path[64];
+            (void)snprintf(path, sizeof path, "clients[%zu].match", i);
+            return config_refuse(
+                scope, why, path,
+                "expected one entry for it: the one in line %u comes first, this is never used",
+                config->clients[j].where.line);
+        }
+    }
+    return RESULT_OK;
+}
+
+static enum result settle(const struct config_scope *scope, void *object, struct failure *why)
+{
+    struct keyserver_config *config = object;
+    enum result result = config_settle_workers(scope, &config->workers, config->limits.connections, why);
+    if (result == RESULT_OK)
+        result = config_check_listen(scope, "", listen_address, config, config->listen_count, why);
+    return result == RESULT_OK ? check_clients(scope, config, why) : result;
+}
+
+static const struct config_table TABLE = {
+    CONFIG_ROWS(ROWS),
+    .size = sizeof(struct keyserver_config),
+    CONFIG_FILE(struct keyserver_config, file),
+    .check = settle,
+};
+
+const struct config_table *keyserver_config_table(void)
+{
+    return &TABLE;
+}
+
+/* ---- Reading. */
+
+enum result keyserver_config_parse(const struct config_source *source, struct keyserver_config **config,
+                                   struct failure *why)
+{
+    void *object = NULL;
+    enum result result = config_parse(&TABLE, source, &object, why);
+    *config = object;
+    return result;
+}
+
+enum result keyserver_config_read(const char *path, struct keyserver_config **config, struct failure *why)
+{
+    void *object = NULL;
+    enum result result = config_read(&TABLE, path, &object, why);
+    *config = object;
+    return result;
+}
+
+void keyserver_config_free(struct keyserver_config *config)
+{
+    config_free(&TABLE, config);
+}
+
+void keyserver_config_print(const struct keyserver_config *config, struct evbuffer *to)
+{
+    config_print(&TABLE, config, to);
+}

@@ -1,0 +1,514 @@
+#include "proxy/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/ssl.h>
+
+#include "common/config_rows.h"
+#include "proxy/config_tls.h"
+
+/* ---- listen */
+
+static const struct config_row LISTEN_ROWS[] = {
+    {
+        .path = "address",
+        .type = &CONFIG_ADDRESS,
+        CONFIG_AT(struct proxy_listen, address),
+        .required = true,
+        .help = "Where clients connect. [::] takes IPv6 only; list both families to have both.",
+    },
+    {
+        .path = "backend",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_listen, backend),
+        .max = 64,
+        .help = "The name in backends that gets the connections. May be left out when there is only one.",
+    },
+};
+
+static const struct config_table LISTEN = {
+    CONFIG_ROWS(LISTEN_ROWS),
+    .size = sizeof(struct proxy_listen),
+    CONFIG_POSITION(struct proxy_listen, where),
+};
+
+/* ---- certificates */
+
+static const struct config_row CERTIFICATE_ROWS[] = {
+    {
+        .path = "dir",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct proxy_certificate_source, dir),
+        .help = "A directory: every *.pem and *.crt in it is one chain, leaf first.",
+    },
+    {
+        .path = "file",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct proxy_certificate_source, file),
+        .help = "One chain, leaf first.",
+    },
+};
+
+static enum result check_certificate_source(const struct config_scope *scope, void *object,
+                                            struct failure *why)
+{
+    const struct proxy_certificate_source *source = object;
+    if (source->dir == NULL && source->file == NULL)
+        return config_refuse(scope, why, "dir", "expected either dir or file");
+    if (source->dir != NULL && source->file != NULL)
+        return config_refuse(scope, why, "file", "expected either dir or file, not both");
+    return RESULT_OK;
+}
+
+static const struct config_table CERTIFICATES = {
+    CONFIG_ROWS(CERTIFICATE_ROWS),
+    .size = sizeof(struct proxy_certificate_source),
+    CONFIG_POSITION(struct proxy_certificate_source, where),
+    .check = check_certificate_source,
+};
+
+/* ---- key_servers */
+
+static const struct config_word MODE_WORDS[] = {{"tbs", KEY_MODE_TBS}, {NULL, 0}};
+
+static const struct config_row KEY_SERVER_ROWS[] = {
+    {
+        .path = "address",
+        .type = &CONFIG_ADDRESS,
+        CONFIG_AT(struct proxy_key_server, address),
+        .required = true,
+        .resolve = true,
+        .help = "Where the key server listens. A host name is looked up when this file is read.",
+    },
+    {
+        .path = "server_name",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_key_server, server_name),
+        .max = 253,
+        .check = proxy_config_check_name,
+        .help = "The name that its certificate must have. Without it: the host name in address.",
+    },
+    {
+        .path = "mode",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct proxy_key_server, mode),
+        .words = MODE_WORDS,
+        .fallback = "tbs",
+        .help = "What is sent to be signed. tbs: the parts of what is signed, from which the key server "
+                "rebuilds it. The proxy never goes below this, whatever a key server answers.",
+    },
+    {
+        .path = "name",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_key_server, name),
+        .max = 128,
+        .help = "Its name in logs and metrics. Without it: the address as written.",
+    },
+};
+
+/* The host of "name:port"; NULL when the address is numeric or a Unix socket's. */
+static char *host_name(const char *address)
+{
+    struct address numeric;
+    struct failure ignored;
+    const char *colon = strrchr(address, ':');
+    if (colon == NULL || strncmp(address, "unix:", 5) == 0 ||
+        address_parse(address, &numeric, &ignored) == RESULT_OK)
+        return NULL;
+    return strndup(address, (size_t)(colon - address));
+}
+
+static enum result settle_key_server(const struct config_scope *scope, void *object, struct failure *why)
+{
+    struct proxy_key_server *server = object;
+    const char *address = config_given_text(scope, "address");
+    if (server->server_name == NULL)
+        server->server_name = host_name(address);
+    if (server->server_name == NULL)
+        return config_refuse(
+            scope, why, "server_name",
+            "expected the name in the key server's certificate, as its address is no host name");
+    if (server->name == NULL)
+        server->name = strdup(address);
+    return server->name != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
+}
+
+static const struct config_table KEY_SERVERS = {
+    CONFIG_ROWS(KEY_SERVER_ROWS),
+    .size = sizeof(struct proxy_key_server),
+    CONFIG_POSITION(struct proxy_key_server, where),
+    .check = settle_key_server,
+};
+
+/* ---- backends */
+
+#define BUILTIN_HELLO "builtin:hello"
+
+static enum result backend_server_parse(const struct config_row *row, const struct config_source *source,
+                                        const char *text, void *value, struct failure *why)
+{
+    struct proxy_backend_server *server = value;
+    server->builtin_hello = strcmp(text, BUILTIN_HELLO) == 0;
+    return server->builtin_hello ? RESULT_OK : CONFIG_ADDRESS.parse(row, source, text, &server->address, why);
+}
+
+static void backend_server_expect(const struct config_row *row, char text[static CONFIG_EXPECT_SIZE])
+{
+    CONFIG_ADDRESS.expect(row, text);
+    size_t used = strlen(text);
+    (void)snprintf(text + used, CONFIG_EXPECT_SIZE - used, ", or " BUILTIN_HELLO);
+}
+
+static bool backend_server_print(const struct config_row *row, const void *value, struct evbuffer *to)
+{
+    const struct proxy_backend_server *server = value;
+    if (!server->builtin_hello)
+        return CONFIG_ADDRESS.print(row, &server->address, to);
+    config_print_quoted(BUILTIN_HELLO, to);
+    return true;
+}
+
+static const struct config_type BACKEND_SERVER = {
+    .name = "address",
+    .size = sizeof(struct proxy_backend_server),
+    .parse = backend_server_parse,
+    .expect = backend_server_expect,
+    .print = backend_server_print,
+};
+
+static const struct config_row BACKEND_ROWS[] = {
+    {
+        .path = "servers",
+        .type = &BACKEND_SERVER,
+        CONFIG_LIST_AT(struct proxy_backend, servers, server_count),
+        .required = true,
+        .most = 1024,
+        .help = "Where the plaintext goes, taken in turn. builtin:hello answers over HTTP with what the "
+                "handshake did.",
+    },
+    {
+        .path = "connect_timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_backend, connect_timeout),
+        .min = CONFIG_MILLISECOND,
+        .max = CONFIG_HOUR,
+        .fallback = "5s",
+        .help = "Until a connection to one server is made.",
+    },
+};
+
+static const struct config_table BACKENDS = {
+    CONFIG_ROWS(BACKEND_ROWS),
+    .size = sizeof(struct proxy_backend),
+    CONFIG_POSITION(struct proxy_backend, where),
+    CONFIG_NAME(struct proxy_backend, name),
+};
+
+/* ---- The file. */
+
+static const struct config_word VERSION_WORDS[] = {
+    {"1.2", TLS1_2_VERSION},
+    {"1.3", TLS1_3_VERSION},
+    {NULL, 0},
+};
+
+static const struct config_row ROWS[] = {
+    CONFIG_WORKERS_ROW(struct proxy_config, workers,
+                       "Processes that serve clients. auto: one for each core that the proxy may use."),
+    CONFIG_USER_ROW(struct proxy_config, user),
+    {
+        .path = "listen",
+        .table = &LISTEN,
+        CONFIG_LIST_AT(struct proxy_config, listen, listen_count),
+        .required = true,
+        .most = 256,
+        .help = "Addresses on which clients are served.",
+    },
+    {
+        .path = "tls.min_version",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct proxy_config, tls.min_version),
+        .words = VERSION_WORDS,
+        .fallback = "1.2",
+        .help = "The oldest version of TLS that is spoken with clients.",
+    },
+    {
+        .path = "tls.groups",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_config, tls.groups),
+        .fallback = "X25519:P-256",
+        .check = proxy_config_check_groups,
+        .help = "Key exchange groups between colons, the preferred one first.",
+    },
+    {
+        .path = "tls.ciphersuites",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_config, tls.ciphersuites),
+        .fallback = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
+        .check = proxy_config_check_ciphersuites,
+        .help = "Cipher suites of TLS 1.3 between colons, the preferred one first.",
+    },
+    {
+        .path = "tls.ciphers",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_config, tls.ciphers),
+        .fallback = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+                    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+                    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305",
+        .check = proxy_config_check_ciphers,
+        .help = "Ciphers of TLS 1.2 between colons, by OpenSSL's names; only ECDHE with an AEAD.",
+    },
+    {
+        .path = "tls.alpn",
+        .type = &CONFIG_TEXT,
+        CONFIG_LIST_AT(struct proxy_config, tls.alpn, tls.alpn_count),
+        .max = 255,
+        .most = 64,
+        .help = "Application protocols, the preferred one first: those that the backends speak, as the proxy "
+                "passes the plaintext on unseen. Without it, ALPN is not negotiated.",
+    },
+    {
+        .path = "tls.default",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_config, tls.default_name),
+        .max = 253,
+        .check = proxy_config_check_name,
+        .help = "The name whose chain is shown to clients that ask for none, or for an unknown one. Without "
+                "it: the first chain.",
+    },
+    {
+        .path = "certificates",
+        .table = &CERTIFICATES,
+        CONFIG_LIST_AT(struct proxy_config, certificates, certificate_count),
+        .required = true,
+        .most = 1024,
+        .help = "The sites' chains. A file that holds a private key is refused.",
+    },
+    {
+        .path = "key_servers",
+        .table = &KEY_SERVERS,
+        CONFIG_LIST_AT(struct proxy_config, key_servers, key_server_count),
+        .required = true,
+        .help = "Who holds the sites' private keys. One, in this version.",
+    },
+    {
+        .path = "key_channel.certificate",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct proxy_config, key_channel.certificate),
+        .required = true,
+        .help = "The certificate that the proxy shows to key servers, PEM, with its intermediates.",
+    },
+    {
+        .path = "key_channel.key",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct proxy_config, key_channel.key),
+        .required = true,
+        .help = "Its private key: the only one that the proxy has.",
+    },
+    {
+        .path = "key_channel.ca",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct proxy_config, key_channel.ca),
+        .required = true,
+        .help = "The private CA that key servers' certificates must come from.",
+    },
+    {
+        .path = "key_channel.timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, key_channel.timeout),
+        .min = CONFIG_MILLISECOND,
+        .max = CONFIG_HOUR,
+        .fallback = "2s",
+        .help =
+            "Until a signature must be there, waiting and reconnecting included; then the handshake fails. "
+            "At most limits.handshake_timeout.",
+    },
+    {
+        .path = "key_channel.in_flight",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct proxy_config, key_channel.in_flight),
+        .min = 1,
+        .max = 65536,
+        .fallback = "512",
+        .unit = "requests of one worker",
+        .help = "Unanswered on one key server's channel; others wait.",
+    },
+    {
+        .path = "backends",
+        .table = &BACKENDS,
+        CONFIG_LIST_AT(struct proxy_config, backends, backend_count),
+        .required = true,
+        .help = "Where decrypted connections go, by name.",
+    },
+    {
+        .path = "limits.connections",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct proxy_config, limits.connections),
+        .min = 1,
+        .max = 10000000,
+        .fallback = "100000",
+        .unit = "clients",
+        .help = "At once, of the whole program; a worker takes its share.",
+    },
+    {
+        .path = "limits.handshakes",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct proxy_config, limits.handshakes),
+        .min = 1,
+        .max = 1000000,
+        .fallback = "2000",
+        .unit = "handshakes of one worker",
+        .help = "In progress at once; further clients wait. At most limits.connections.",
+    },
+    {
+        .path = "limits.handshake_timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, limits.handshake_timeout),
+        .min = CONFIG_MILLISECOND,
+        .max = CONFIG_HOUR,
+        .fallback = "10s",
+        .help = "From a client's connection to the end of its handshake.",
+    },
+    {
+        .path = "limits.idle_timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, limits.idle_timeout),
+        .min = CONFIG_MILLISECOND,
+        .fallback = "60s",
+        .help = "Until a connection is closed on which nothing moves in either direction.",
+    },
+    {
+        .path = "drain_timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, drain_timeout),
+        .max = 24 * CONFIG_HOUR,
+        .fallback = "60s",
+        .help = "How long connections may go on after a reload or SIGTERM before they are cut.",
+    },
+    CONFIG_LOG_ROWS(struct proxy_config, log),
+    CONFIG_ADMIN_ROW(struct proxy_config, admin_listen),
+};
+
+/* ---- What concerns several settings. */
+
+static const struct address *listen_address(const void *object, size_t i)
+{
+    return &((const struct proxy_config *)object)->listen[i].address;
+}
+
+/* "web, api": the backends that there are. */
+static void backend_names(const struct proxy_config *config, char *names, size_t size)
+{
+    size_t used = 0;
+    names[0] = '\0';
+    for (size_t i = 0; i < config->backend_count && used < size; i++)
+        used +=
+            (size_t)snprintf(names + used, size - used, "%s%s", i > 0 ? ", " : "", config->backends[i].name);
+}
+
+static enum result settle_backend(const struct config_scope *scope, struct proxy_config *config, size_t i,
+                                  struct failure *why)
+{
+    struct proxy_listen *listen = &config->listen[i];
+    if (listen->backend == NULL && config->backend_count == 1) {
+        listen->backend = strdup(config->backends[0].name);
+        return listen->backend != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
+    }
+    if (listen->backend != NULL && proxy_config_backend(config, listen->backend) != NULL)
+        return RESULT_OK;
+    char path[64];
+    char names[256];
+    (void)snprintf(path, sizeof path, "listen[%zu].backend", i);
+    backend_names(config, names, sizeof names);
+    return config_refuse(scope, why, path, "expected one of the backends: %s", names);
+}
+
+static enum result check_key_servers(const struct config_scope *scope, const struct proxy_config *config,
+                                     struct failure *why)
+{
+    if (config->key_server_count == 1)
+        return RESULT_OK;
+    return config_refuse(scope, why, "key_servers[1]",
+                         "expected exactly one key server: several are not supported yet");
+}
+
+static enum result settle_limits(const struct config_scope *scope, struct proxy_config *config,
+                                 struct failure *why)
+{
+    uint64_t handshakes = config->limits.handshakes;
+    if (!config_settle_most(scope, "limits.handshakes", &handshakes, config->limits.connections))
+        return config_refuse(scope, why, "limits.handshakes",
+                             "expected at most limits.connections, which is %u", config->limits.connections);
+    config->limits.handshakes = (unsigned)handshakes;
+    if (!config_settle_most(scope, "key_channel.timeout", &config->key_channel.timeout,
+                            config->limits.handshake_timeout))
+        return config_refuse(scope, why, "key_channel.timeout",
+                             "expected at most limits.handshake_timeout, which is %llums",
+                             (unsigned long long)(config->limits.handshake_timeout / CONFIG_MILLISECOND));
+    return RESULT_OK;
+}
+
+static enum result settle(const struct config_scope *scope, void *object, struct failure *why)
+{
+    struct proxy_config *config = object;
+    enum result result = config_settle_workers(scope, &config->workers, config->limits.connections, why);
+    if (result == RESULT_OK)
+        result = config_check_listen(scope, ".address", listen_address, config, config->listen_count, why);
+    for (size_t i = 0; result == RESULT_OK && i < config->listen_count; i++)
+        result = settle_backend(scope, config, i, why);
+    if (result == RESULT_OK)
+        result = check_key_servers(scope, config, why);
+    return result == RESULT_OK ? settle_limits(scope, config, why) : result;
+}
+
+static const struct config_table TABLE = {
+    CONFIG_ROWS(ROWS),
+    .size = sizeof(struct proxy_config),
+    CONFIG_FILE(struct proxy_config, file),
+    .check = settle,
+};
+
+const struct config_table *proxy_config_table(void)
+{
+    return &TABLE;
+}
+
+/* ---- Reading. */
+
+enum result proxy_config_parse(const struct config_source *source, struct proxy_config **config,
+                               struct failure *why)
+{
+    void *object = NULL;
+    enum result result = config_parse(&TABLE, source, &object, why);
+    *config = object;
+    return result;
+}
+
+enum result proxy_config_read(const char *path, struct proxy_config **config, struct failure *why)
+{
+    void *object = NULL;
+    enum result result = config_read(&TABLE, path, &object, why);
+    *config = object;
+    return result;
+}
+
+void proxy_config_free(struct proxy_config *config)
+{
+    config_free(&TABLE, config);
+}
+
+const struct proxy_backend *proxy_config_backend(const struct proxy_config *config, const char *name)
+{
+    for (size_t i = 0; i < config->backend_count; i++) {
+        if (strcmp(config->backends[i].name, name) == 0)
+            return &config->backends[i];
+    }
+    return NULL;
+}
+
+void proxy_config_print(const struct proxy_config *config, struct evbuffer *to)
+{
+    config_print(&TABLE, config, to);
+}
