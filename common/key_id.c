@@ -162,10 +162,8 @@ static bool curve_is_explicit(EVP_PKEY *key)
 {
     char encoding[16] = "";
     int from_explicit = 0;
-    ERR_set_mark();
     (void)EVP_PKEY_get_utf8_string_param(key, OSSL_PKEY_PARAM_EC_ENCODING, encoding, sizeof encoding, NULL);
     (void)EVP_PKEY_get_int_param(key, OSSL_PKEY_PARAM_EC_DECODED_FROM_EXPLICIT_PARAMS, &from_explicit);
-    ERR_pop_to_mark();
     return from_explicit == 1 || strcmp(encoding, OSSL_PKEY_EC_ENCODING_EXPLICIT) == 0;
 }
 
@@ -263,20 +261,30 @@ static const struct family FAMILIES[] = {
     {"ED448", ed448_key_id}, {"RSA-PSS", rsa_pss_key_id},
 };
 
-enum result key_id_of(EVP_PKEY *key, struct key_id *id, struct failure *why)
+static enum result unknown_key_id(EVP_PKEY *key, struct failure *why)
 {
-    *id = (struct key_id){0};
-    for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++) {
-        if (!EVP_PKEY_is_a(key, FAMILIES[i].name))
-            continue;
-        enum result result = FAMILIES[i].identify(key, id, why);
-        if (result != RESULT_OK)
-            *id = (struct key_id){0};
-        return result;
-    }
     const char *name = EVP_PKEY_get0_type_name(key);
     return failure_set(why, RESULT_CONFIG, "a key of type %s; expected RSA, EC, Ed25519 or Ed448",
                        name != NULL ? name : "unknown");
+}
+
+static enum result identify(EVP_PKEY *key, struct key_id *id, struct failure *why)
+{
+    for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++)
+        if (EVP_PKEY_is_a(key, FAMILIES[i].name))
+            return FAMILIES[i].identify(key, id, why);
+    return unknown_key_id(key, why);
+}
+
+enum result key_id_of(EVP_PKEY *key, struct key_id *id, struct failure *why)
+{
+    *id = (struct key_id){0};
+    ERR_set_mark();
+    enum result result = identify(key, id, why);
+    ERR_pop_to_mark(); /* asking for parameters that a provider does not have is no error */
+    if (result != RESULT_OK)
+        *id = (struct key_id){0};
+    return result;
 }
 
 const char *key_type_name(enum key_type type)

@@ -232,7 +232,7 @@ static void padding_write(struct writer *to, size_t size)
 bool kssl_message_write(struct writer *to, uint32_t id, const struct kssl_message *message)
 {
     size_t items = items_size(message);
-    if (items > KSSL_BODY_MAX || to->overflow || kssl_frame_size(items) > to->capacity - to->size)
+    if (items > KSSL_BODY_MAX || kssl_frame_size(items) > to->capacity - to->size)
         return false;
     write_u8(to, KSSL_MAJOR);
     write_u8(to, 0);

@@ -95,16 +95,16 @@ bool tls_certificate_verify_parse(struct bytes content, struct bytes *hash)
 
 struct group {
     uint16_t code;
-    size_t point_size;
     int nid; /* of a NIST curve; NID_undef where every string of that size is a point */
+    size_t point_size;
 };
 
 static const struct group GROUPS[] = {
-    {0x001D, 32, NID_undef},            /* x25519 */
-    {0x0017, 65, NID_X9_62_prime256v1}, /* secp256r1 */
-    {0x0018, 97, NID_secp384r1},        /* secp384r1 */
-    {0x0019, 133, NID_secp521r1},       /* secp521r1 */
-    {0x001E, 56, NID_undef},            /* x448 */
+    {0x001D, NID_undef, 32},            /* x25519 */
+    {0x0017, NID_X9_62_prime256v1, 65}, /* secp256r1 */
+    {0x0018, NID_secp384r1, 97},        /* secp384r1 */
+    {0x0019, NID_secp521r1, 133},       /* secp521r1 */
+    {0x001E, NID_undef, 56},            /* x448 */
 };
 
 static const struct group *group_find(uint16_t code)

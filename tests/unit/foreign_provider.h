@@ -9,6 +9,7 @@
 #include <openssl/core.h>
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
 #include <openssl/params.h>
@@ -86,8 +87,11 @@ static int foreign_key_get(void *opaque, OSSL_PARAM *params)
     const struct foreign_key *key = opaque;
     for (; params->key != NULL; params++) {
         const OSSL_PARAM *have = OSSL_PARAM_locate_const(key->params, params->key);
-        if (have != NULL && !foreign_param_copy(params, have))
+        if (have == NULL || !foreign_param_copy(params, have)) {
+            ERR_raise(ERR_LIB_PROV,
+                      ERR_R_UNSUPPORTED); /* ill-mannered: it should leave the parameter alone */
             return 0;
+        }
     }
     return 1;
 }
@@ -153,23 +157,32 @@ static inline void foreign_provider_unload(struct foreign_provider *foreign)
     free(foreign);
 }
 
-/* The public half of key, of this type, in the foreign provider; with group as the name of its curve if not
- * NULL. */
-static inline EVP_PKEY *foreign_provider_key(struct foreign_provider *foreign, EVP_PKEY *key,
-                                             const char *type, const char *group)
+/* A key of this type with these public parameters, in the foreign provider. */
+static inline EVP_PKEY *foreign_provider_import(struct foreign_provider *foreign, const char *type,
+                                                OSSL_PARAM *params)
 {
-    OSSL_PARAM *all = NULL, *renamed;
-    EVP_PKEY *elsewhere = NULL;
-    OSSL_PARAM name[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)group, 0),
-        OSSL_PARAM_construct_end()};
-    assert_int_equal(EVP_PKEY_todata(key, EVP_PKEY_PUBLIC_KEY, &all), 1);
-    renamed = OSSL_PARAM_merge(all, group != NULL ? name : NULL);
+    EVP_PKEY *key = NULL;
     EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(foreign->library, type, NULL);
     assert_non_null(context);
     assert_int_equal(EVP_PKEY_fromdata_init(context), 1);
-    assert_int_equal(EVP_PKEY_fromdata(context, &elsewhere, EVP_PKEY_PUBLIC_KEY, renamed), 1);
+    assert_int_equal(EVP_PKEY_fromdata(context, &key, EVP_PKEY_PUBLIC_KEY, params), 1);
     EVP_PKEY_CTX_free(context);
+    ERR_clear_error();
+    return key;
+}
+
+/* The public half of key; with group as the name of its curve if not NULL. */
+static inline EVP_PKEY *foreign_provider_key(struct foreign_provider *foreign, EVP_PKEY *key,
+                                             const char *type, const char *group)
+{
+    OSSL_PARAM name[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)group, 0),
+        OSSL_PARAM_construct_end(),
+    };
+    OSSL_PARAM *all = NULL;
+    assert_int_equal(EVP_PKEY_todata(key, EVP_PKEY_PUBLIC_KEY, &all), 1);
+    OSSL_PARAM *renamed = OSSL_PARAM_merge(all, group != NULL ? name : NULL);
+    EVP_PKEY *elsewhere = foreign_provider_import(foreign, type, renamed);
     OSSL_PARAM_free(renamed);
     OSSL_PARAM_free(all);
     return elsewhere;

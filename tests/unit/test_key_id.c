@@ -324,6 +324,9 @@ static void explicit_curves_are_refused(void **state)
     back = d2i_PUBKEY(NULL, &at, size);
     assert_non_null(back);
     check_explicit_is_refused(back);
+    /* What it was read from still counts when it would now be written otherwise. */
+    assert_int_equal(EVP_PKEY_set_utf8_string_param(back, OSSL_PKEY_PARAM_EC_ENCODING, "named_curve"), 1);
+    check_explicit_is_refused(back);
     OPENSSL_free(der);
     EVP_PKEY_free(back);
     EVP_PKEY_free(key);
@@ -402,6 +405,35 @@ static void foreign_keys_may_name_their_curve_otherwise(void **state)
     foreign_provider_unload(foreign);
 }
 
+static void a_foreign_point_may_have_its_other_name(void **state)
+{
+    (void)state;
+    struct foreign_provider *foreign = foreign_provider_load();
+    EVP_PKEY *key = generated("EC", "P-384");
+    unsigned char point[97];
+    size_t size = 0;
+    assert_int_equal(
+        EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point, sizeof point, &size), 1);
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char[]){"P-384"}, 0),
+        OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY, point, size),
+        OSSL_PARAM_construct_end(),
+    };
+    EVP_PKEY *elsewhere = foreign_provider_import(foreign, "EC", params);
+    struct key_id id = identified(key), again = identified(elsewhere);
+    assert_memory_equal(&again, &id, sizeof id);
+    assert_int_equal(ERR_peek_error(), 0);
+    EVP_PKEY_free(elsewhere);
+
+    point[size - 1] ^= 1; /* off the curve */
+    elsewhere = foreign_provider_import(foreign, "EC", params);
+    struct failure why;
+    assert_int_equal(key_id_of(elsewhere, &again, &why), RESULT_CRYPTO);
+    EVP_PKEY_free(elsewhere);
+    EVP_PKEY_free(key);
+    foreign_provider_unload(foreign);
+}
+
 /* ---- The rest. */
 
 static void types_have_names(void **state)
@@ -438,6 +470,7 @@ int main(void)
         cmocka_unit_test(a_key_without_its_public_half_is_refused),
         cmocka_unit_test(foreign_keys_are_identified),
         cmocka_unit_test(foreign_keys_may_name_their_curve_otherwise),
+        cmocka_unit_test(a_foreign_point_may_have_its_other_name),
         cmocka_unit_test(types_have_names),
         cmocka_unit_test(skis_compare_to_the_last_octet),
     };
