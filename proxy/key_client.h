@@ -18,6 +18,7 @@
 #include "common/address.h"
 #include "common/bytes.h"
 #include "common/key_id.h"
+#include "common/kssl.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/result.h"
@@ -45,13 +46,14 @@ struct key_operation {
     uint8_t error;      /* kssl error, when the key server answered one; else 0 */
     const char *reason; /* a fixed string: "key not found", "key server timeout", "no key server", ... */
     const char *server; /* which key server answered; borrowed from the configuration */
-    uint64_t duration;  /* microseconds from key_client_sign to done */
+    char request_id[KSSL_REQUEST_ID_MAX + 1]; /* as both sides log it */
+    uint64_t duration;                        /* microseconds from key_client_sign to done */
     size_t signature_size;
     uint8_t signature[KEY_SIGNATURE_MAX];
 
     /* the client's own */
     bool pending;
-    uint32_t slot;
+    uint16_t slot;
 };
 
 MUST_CHECK enum result key_client_new(struct event_base *base, const struct proxy_config *config,
@@ -67,6 +69,10 @@ MUST_CHECK enum result key_client_sign(struct key_client *client, struct key_ope
 /* The operation's owner goes away: done will not be called, a late answer is dropped. Legal when not pending.
  */
 void key_client_cancel(struct key_client *client, struct key_operation *operation);
+
+/* The signature of an operation that succeeded does not verify: counted and logged, and the operation's
+ * outcome becomes a failure. */
+void key_client_refute(struct key_client *client, struct key_operation *operation);
 
 /* Called once when the first channel is up, or at once if it is. For readiness. */
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner);

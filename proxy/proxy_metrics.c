@@ -33,6 +33,8 @@ const struct metric proxy_metrics[] = {
     [PROXY_KEY_REQUESTS_REFUSED] = {KEY_REQUESTS, "outcome=\"refused\"", METRIC_COUNTER, KEY_REQUESTS_HELP},
     [PROXY_KEY_SECONDS] = {"keyless_key_request_duration_seconds", NULL, METRIC_HISTOGRAM,
                            "Time from the request for a signature to its answer, queueing included."},
+    [PROXY_KEY_WRONG] = {"keyless_key_signatures_wrong_total", NULL, METRIC_COUNTER,
+                         "Signatures returned by a key server that did not verify with the public key."},
     [PROXY_KEY_RESENT] = {"keyless_key_requests_resent_total", NULL, METRIC_COUNTER,
                           "Requests sent again because their channel was lost."},
     [PROXY_KEY_LATE] = {"keyless_key_answers_late_total", NULL, METRIC_COUNTER,

@@ -27,6 +27,7 @@ enum proxy_metric {
     PROXY_KEY_REQUESTS_CANCELLED, /* the client left first */
     PROXY_KEY_REQUESTS_REFUSED,   /* not tried: too many pending, or nothing a TLS server signs */
     PROXY_KEY_SECONDS,
+    PROXY_KEY_WRONG,
     PROXY_KEY_RESENT,
     PROXY_KEY_LATE,
     PROXY_KEY_PENDING,

@@ -1,0 +1,474 @@
+#include "proxy/key_client.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include <event2/util.h>
+
+#include "common/clock.h"
+#include "proxy/key_link.h"
+#include "proxy/key_request.h"
+#include "proxy/proxy_metrics.h"
+
+/* A request's id is its slot's number and, below it, the slot's generation; the numbers from here on are the
+ * link's. */
+#define SLOTS_MAX       (KEY_LINK_OWN_IDS >> 16)
+#define GENERATION_BITS 16
+
+/*
+ *  FREE ──▶ WAITING ──▶ SENT ──▶ FREE           answered, or out of time
+ *              ▲          │ └──▶ ORPHAN ──▶ FREE  cancelled, but the key server still has it
+ *              └──────────┘ channel lost
+ */
+enum slot_state { SLOT_FREE, SLOT_WAITING, SLOT_SENT, SLOT_ORPHAN };
+
+struct slot {
+    enum slot_state state;
+    uint16_t number, generation;
+    bool sent_before;
+    uint64_t started;
+    struct key_operation *operation; /* NULL: free or orphan */
+    TAILQ_ENTRY(slot) by_age;        /* all but free ones, oldest first: all have the same time to live */
+    TAILQ_ENTRY(slot) waiting;       /* to be sent, oldest first; or free */
+    struct key_request request;
+};
+
+TAILQ_HEAD(slot_list, slot);
+
+struct key_client {
+    struct event_base *base;
+    struct log *log;
+    struct metrics_row *metrics;
+    uint64_t timeout;
+    unsigned in_flight_max; /* on the wire */
+    unsigned live_max;      /* operations, sent or waiting */
+
+    struct key_link *link;
+
+    struct slot *slots; /* live_max + in_flight_max: orphans are on the wire */
+    unsigned slot_count, slots_used;
+    struct slot_list by_age, waiting, unused;
+    unsigned live;
+    struct event *timer; /* the oldest slot's deadline, or earlier */
+
+    uint32_t id_prefix, id_count; /* of request ids */
+    uint8_t frame[KEY_REQUEST_FRAME_MAX];
+
+    void (*ready)(void *owner);
+    void *ready_owner;
+};
+
+/* ---- Slots. */
+
+static struct slot *slot_take(struct key_client *client)
+{
+    struct slot *slot = TAILQ_FIRST(&client->unused);
+    if (slot != NULL) {
+        TAILQ_REMOVE(&client->unused, slot, waiting);
+    } else if (client->slots_used < client->slot_count) {
+        slot = &client->slots[client->slots_used];
+        slot->number = (uint16_t)client->slots_used++;
+    }
+    return slot;
+}
+
+static void slot_release(struct key_client *client, struct slot *slot)
+{
+    if (slot->state == SLOT_WAITING)
+        TAILQ_REMOVE(&client->waiting, slot, waiting);
+    if (slot->state != SLOT_FREE)
+        TAILQ_REMOVE(&client->by_age, slot, by_age);
+    slot->state = SLOT_FREE;
+    slot->operation = NULL;
+    slot->generation++;
+    TAILQ_INSERT_TAIL(&client->unused, slot, waiting);
+}
+
+static struct slot *slot_find(struct key_client *client, uint32_t id)
+{
+    uint32_t number = id >> GENERATION_BITS;
+    if (number >= client->slots_used)
+        return NULL;
+    struct slot *slot = &client->slots[number];
+    bool asked = slot->state == SLOT_SENT || slot->state == SLOT_ORPHAN;
+    return asked && slot->generation == (uint16_t)id ? slot : NULL;
+}
+
+static uint32_t slot_id(const struct slot *slot)
+{
+    return (uint32_t)slot->number << GENERATION_BITS | slot->generation;
+}
+
+static void timer_arm(struct key_client *client)
+{
+    const struct slot *oldest = TAILQ_FIRST(&client->by_age);
+    if (oldest == NULL)
+        return;
+    uint64_t now = clock_now(), due = oldest->started + client->timeout;
+    struct timeval delay = clock_timeval(due > now ? due - now : 0);
+    (void)evtimer_add(client->timer, &delay);
+}
+
+static void live_change(struct key_client *client, int by)
+{
+    client->live = by > 0 ? client->live + 1 : client->live - 1;
+    metric_set(client->metrics, PROXY_KEY_PENDING, client->live);
+}
+
+/* ---- The end of an operation. */
+
+struct outcome {
+    enum result result;
+    uint8_t error;
+    const char *reason;
+    enum proxy_metric metric;
+};
+
+static void complete(struct key_client *client, struct slot *slot, const struct outcome *outcome)
+{
+    struct key_operation *operation = slot->operation;
+    operation->result = outcome->result;
+    operation->error = outcome->error;
+    operation->reason = outcome->reason;
+    operation->duration = clock_now() - slot->started;
+    operation->pending = false;
+    slot_release(client, slot);
+    live_change(client, -1);
+    metric_add(client->metrics, outcome->metric, 1);
+    if (outcome->result == RESULT_OK)
+        metric_observe(client->metrics, PROXY_KEY_SECONDS, operation->duration);
+    operation->done(operation);
+}
+
+/* RSA and EdDSA signatures have one size; ECDSA's, being DER, a largest one. */
+static bool signature_size_ok(const struct key_id *key, size_t size)
+{
+    bool ecdsa = key->type == KEY_TYPE_P256 || key->type == KEY_TYPE_P384 || key->type == KEY_TYPE_P521;
+    if (size == 0 || size > key->signature_size || size > KEY_SIGNATURE_MAX)
+        return false;
+    return ecdsa || size == key->signature_size;
+}
+
+static struct outcome answer_read(struct key_operation *operation, const struct kssl_message *message)
+{
+    if (message->opcode == KSSL_OP_ERROR && message->payload.size == 1)
+        return (struct outcome){RESULT_PEER, message->payload.data[0],
+                                kssl_error_name(message->payload.data[0]), PROXY_KEY_REQUESTS_ERROR};
+    if (message->opcode != KSSL_OP_SUCCESS)
+        return (struct outcome){RESULT_PROTOCOL, 0, "unexpected answer", PROXY_KEY_REQUESTS_INVALID};
+    if (!signature_size_ok(operation->key, message->payload.size))
+        return (struct outcome){RESULT_PROTOCOL, 0, "signature of a wrong size", PROXY_KEY_REQUESTS_INVALID};
+    operation->signature_size = message->payload.size;
+    memcpy(operation->signature, message->payload.data, message->payload.size);
+    return (struct outcome){RESULT_OK, 0, NULL, PROXY_KEY_REQUESTS_OK};
+}
+
+static struct outcome timeout_outcome(const struct key_client *client, const struct slot *slot)
+{
+    if (slot->state == SLOT_WAITING && !key_link_up(client->link))
+        return (struct outcome){RESULT_PEER, 0, "no key server", PROXY_KEY_REQUESTS_NO_SERVER};
+    return (struct outcome){RESULT_PEER, 0, "key server timeout", PROXY_KEY_REQUESTS_TIMEOUT};
+}
+
+/* ---- Sending. */
+
+static bool slot_send(struct key_client *client, struct slot *slot)
+{
+    struct writer to = writer_of(client->frame, sizeof client->frame);
+    if (!key_request_write(&to, slot_id(slot), &slot->request, slot->operation->request_id) ||
+        key_link_send(client->link, writer_bytes(&to)) != RESULT_OK)
+        return false;
+    TAILQ_REMOVE(&client->waiting, slot, waiting);
+    slot->state = SLOT_SENT;
+    slot->operation->server = key_link_name(client->link);
+    metric_add(client->metrics, PROXY_KEY_RESENT, slot->sent_before ? 1 : 0);
+    slot->sent_before = true;
+    return true;
+}
+
+static void send_waiting(struct key_client *client)
+{
+    struct slot *slot;
+    while ((slot = TAILQ_FIRST(&client->waiting)) != NULL && key_link_up(client->link) &&
+           key_link_asked(client->link) < client->in_flight_max && !key_link_full(client->link)) {
+        if (!slot_send(client, slot))
+            break;
+    }
+}
+
+/* ---- The link's callbacks. */
+
+/* What waits for an operation that this key server does not have would wait in vain. */
+static void fail_not_offered(struct key_client *client)
+{
+    const struct outcome outcome = {RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE,
+                                    "operation not offered by key server", PROXY_KEY_REQUESTS_REFUSED};
+    struct slot *slot = TAILQ_FIRST(&client->waiting);
+    while (slot != NULL) {
+        if (key_link_offers(client->link, slot->request.opcode)) {
+            slot = TAILQ_NEXT(slot, waiting);
+        } else {
+            complete(client, slot, &outcome);
+            slot = TAILQ_FIRST(&client->waiting); /* done may have changed the list */
+        }
+    }
+}
+
+static void on_up(struct key_link *link, void *owner)
+{
+    struct key_client *client = owner;
+    (void)link;
+    fail_not_offered(client);
+    send_waiting(client);
+    if (client->ready != NULL) {
+        void (*ready)(void *) = client->ready;
+        client->ready = NULL;
+        ready(client->ready_owner);
+    }
+}
+
+/* Everything asked is waiting again, in the old order; signing twice is harmless. */
+static void on_down(struct key_link *link, void *owner)
+{
+    struct key_client *client = owner;
+    struct slot *slot = TAILQ_FIRST(&client->by_age), *next;
+    (void)link;
+    TAILQ_INIT(&client->waiting);
+    for (; slot != NULL; slot = next) {
+        next = TAILQ_NEXT(slot, by_age);
+        if (slot->state == SLOT_ORPHAN) {
+            slot_release(client, slot);
+            continue;
+        }
+        slot->state = SLOT_WAITING;
+        TAILQ_INSERT_TAIL(&client->waiting, slot, waiting);
+    }
+}
+
+static void on_answer(struct key_link *link, uint32_t id, const struct kssl_message *message, void *owner)
+{
+    struct key_client *client = owner;
+    struct slot *slot = slot_find(client, id);
+    if (slot == NULL) {
+        metric_add(client->metrics, PROXY_KEY_LATE, 1);
+        return;
+    }
+    key_link_settle(link);
+    if (slot->state == SLOT_ORPHAN) {
+        metric_add(client->metrics, PROXY_KEY_LATE, 1);
+        slot_release(client, slot);
+    } else {
+        struct outcome outcome = answer_read(slot->operation, message);
+        complete(client, slot, &outcome);
+    }
+    send_waiting(client);
+}
+
+static void on_writable(struct key_link *link, void *owner)
+{
+    (void)link;
+    send_waiting(owner);
+}
+
+static const struct key_link_handler LINK_HANDLER = {
+    .up = on_up,
+    .down = on_down,
+    .answer = on_answer,
+    .writable = on_writable,
+};
+
+/* ---- Deadlines. */
+
+static void expire(struct key_client *client, struct slot *slot)
+{
+    struct outcome outcome = timeout_outcome(client, slot);
+    if (slot->state != SLOT_WAITING)
+        key_link_settle(client->link);
+    if (slot->state == SLOT_ORPHAN)
+        slot_release(client, slot);
+    else
+        complete(client, slot, &outcome);
+}
+
+static void on_timer(evutil_socket_t fd, short events, void *owner)
+{
+    struct key_client *client = owner;
+    uint64_t now = clock_now();
+    struct slot *slot;
+    (void)fd;
+    (void)events;
+    while ((slot = TAILQ_FIRST(&client->by_age)) != NULL && slot->started + client->timeout <= now)
+        expire(client, slot);
+    send_waiting(client);
+    timer_arm(client);
+}
+
+/* ---- The interface. */
+
+/* "5f0c9a1e-0000002a": told apart by worker and request. Written by hand, because it runs on a fibre. */
+static void request_id_make(struct key_client *client, char id[static KSSL_REQUEST_ID_MAX + 1])
+{
+    static const char digits[] = "0123456789abcdef";
+    uint32_t parts[2] = {client->id_prefix, client->id_count++};
+    for (unsigned i = 0; i < 16; i++)
+        id[i + i / 8] = digits[parts[i / 8] >> (28 - 4 * (i % 8)) & 15];
+    id[8] = '-';
+    id[17] = '\0';
+}
+
+static enum result refuse(struct key_client *client, struct key_operation *operation, enum result result,
+                          const char *reason)
+{
+    operation->result = result;
+    operation->reason = reason;
+    metric_add(client->metrics, PROXY_KEY_REQUESTS_REFUSED, 1);
+    return result;
+}
+
+static void slot_start(struct key_client *client, struct slot *slot, struct key_operation *operation)
+{
+    slot->state = SLOT_WAITING;
+    slot->operation = operation;
+    slot->sent_before = false;
+    slot->started = clock_now();
+    operation->slot = slot->number;
+    operation->pending = true;
+    request_id_make(client, operation->request_id);
+    bool first = TAILQ_EMPTY(&client->by_age);
+    TAILQ_INSERT_TAIL(&client->by_age, slot, by_age);
+    TAILQ_INSERT_TAIL(&client->waiting, slot, waiting);
+    live_change(client, +1);
+    if (first)
+        timer_arm(client);
+}
+
+enum result key_client_sign(struct key_client *client, struct key_operation *operation)
+{
+    operation->error = 0;
+    operation->server = NULL;
+    operation->signature_size = 0;
+    operation->duration = 0;
+    struct slot *slot = client->live < client->live_max ? slot_take(client) : NULL;
+    if (slot == NULL)
+        return refuse(client, operation, RESULT_LIMIT, "too many signatures pending");
+    if (!key_request_make(&slot->request, operation)) {
+        slot_release(client, slot);
+        return refuse(client, operation, RESULT_PROTOCOL, "not a content that a TLS server signs");
+    }
+    if (key_link_up(client->link) && !key_link_offers(client->link, slot->request.opcode)) {
+        slot_release(client, slot);
+        return refuse(client, operation, RESULT_CONFIG, "operation not offered by key server");
+    }
+    slot_start(client, slot, operation);
+    send_waiting(client);
+    return RESULT_OK;
+}
+
+void key_client_cancel(struct key_client *client, struct key_operation *operation)
+{
+    if (!operation->pending)
+        return;
+    struct slot *slot = &client->slots[operation->slot];
+    operation->pending = false;
+    slot->operation = NULL;
+    if (slot->state == SLOT_SENT)
+        slot->state = SLOT_ORPHAN;
+    else
+        slot_release(client, slot);
+    live_change(client, -1);
+    metric_add(client->metrics, PROXY_KEY_REQUESTS_CANCELLED, 1);
+}
+
+void key_client_refute(struct key_client *client, struct key_operation *operation)
+{
+    operation->result = RESULT_CRYPTO;
+    operation->reason = "signature does not verify";
+    metric_add(client->metrics, PROXY_KEY_WRONG, 1);
+    log_error(client->log, "wrong signature from key server", log_text("server", operation->server),
+              log_text("request", operation->request_id),
+              log_hex("ski", bytes_of(operation->key->ski, sizeof operation->key->ski)));
+}
+
+void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner)
+{
+    if (key_client_ready(client)) {
+        ready(owner);
+        return;
+    }
+    client->ready = ready;
+    client->ready_owner = owner;
+}
+
+bool key_client_ready(const struct key_client *client)
+{
+    return key_link_up(client->link);
+}
+
+unsigned key_client_pending(const struct key_client *client)
+{
+    return client->live;
+}
+
+static enum result client_set_up(struct key_client *client, const struct proxy_config *config,
+                                 SSL_CTX *channel_context, struct failure *why)
+{
+    TAILQ_INIT(&client->by_age);
+    TAILQ_INIT(&client->waiting);
+    TAILQ_INIT(&client->unused);
+    client->timeout = config->key_channel.timeout;
+    client->in_flight_max = config->key_channel.in_flight;
+    client->live_max = config->limits.handshakes;
+    evutil_secure_rng_get_bytes(&client->id_prefix, sizeof client->id_prefix);
+    client->slot_count = client->live_max + client->in_flight_max;
+    if (client->slot_count > SLOTS_MAX)
+        client->slot_count = SLOTS_MAX;
+    client->slots = calloc(client->slot_count, sizeof *client->slots);
+    client->timer = evtimer_new(client->base, on_timer, client);
+    if (client->slots == NULL || client->timer == NULL)
+        return failure_set(why, RESULT_SYSTEM, "no memory for %u signatures at a time", client->slot_count);
+    const struct key_link_settings settings = {
+        .base = client->base,
+        .context = channel_context,
+        .server = &config->key_servers[0],
+        .timeout = client->timeout,
+        .log = client->log,
+        .metrics = client->metrics,
+    };
+    return key_link_new(&settings, &LINK_HANDLER, client, &client->link, why);
+}
+
+enum result key_client_new(struct event_base *base, const struct proxy_config *config,
+                           SSL_CTX *channel_context, struct log *log, struct metrics_row *metrics,
+                           struct key_client **client, struct failure *why)
+{
+    *client = NULL;
+    struct key_client *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return failure_set_errno(why, "key client");
+    made->base = base;
+    made->log = log;
+    made->metrics = metrics;
+    enum result result = client_set_up(made, config, channel_context, why);
+    if (result != RESULT_OK) {
+        key_client_free(made);
+        return result;
+    }
+    *client = made;
+    return RESULT_OK;
+}
+
+void key_client_free(struct key_client *client)
+{
+    if (client == NULL)
+        return;
+    for (unsigned i = 0; i < client->slots_used; i++) {
+        if (client->slots[i].operation != NULL)
+            client->slots[i].operation->pending = false;
+    }
+    key_link_free(client->link);
+    if (client->timer != NULL)
+        event_free(client->timer);
+    free(client->slots);
+    free(client);
+}

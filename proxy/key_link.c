@@ -1,0 +1,387 @@
+#include "proxy/key_link.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <event2/util.h>
+
+#include "common/channel.h"
+#include "common/clock.h"
+#include "proxy/proxy_metrics.h"
+
+#define BACKOFF_FIRST   50000u /* microseconds */
+#define BACKOFF_MAX     2000000u
+#define UP_FOR_GOOD     1000000u  /* up at least this long: the next attempt is not a retry */
+#define IDLE_PING       15000000u /* many key servers close what is idle for 30 s */
+#define REPEAT_LOG      60000000u
+#define CLOCK_SKEW_MAX  60 /* seconds */
+#define OUTPUT_HIGH     (512u * 1024)
+#define CLIENT_SOFTWARE "keyless-proxy/" KEYLESS_VERSION
+
+enum state { STATE_DOWN, STATE_CONNECTING, STATE_HELLO, STATE_UP };
+
+struct key_link {
+    struct key_link_settings settings;
+    const struct key_link_handler *handler;
+    void *owner;
+
+    enum state state;
+    struct channel *channel;
+    struct event *timer; /* DOWN: the backoff; HELLO: its deadline; UP: silence */
+    uint64_t timer_due;
+    uint32_t last_id; /* of the link's own requests */
+
+    unsigned attempts; /* that failed since the link was last up for good */
+    char last_reason[FAILURE_TEXT_SIZE];
+    uint64_t last_reason_at;
+
+    uint8_t opcodes[256 / 8]; /* what hello listed */
+    bool clock_skewed;
+    uint64_t up_since, received_at;
+    unsigned asked;
+    uint64_t asked_since; /* when asked became more than none */
+    bool pinged;
+    uint64_t pinged_at;
+};
+
+static void timer_set(struct key_link *link, uint64_t due)
+{
+    uint64_t now = clock_now();
+    struct timeval delay = clock_timeval(due > now ? due - now : 0);
+    link->timer_due = due;
+    (void)evtimer_add(link->timer, &delay);
+}
+
+/* ---- Down, and up again. */
+
+/* The first retry comes at once: most often the key server was restarted. */
+static uint64_t backoff(unsigned attempts)
+{
+    if (attempts < 2)
+        return 0;
+    uint64_t delay = BACKOFF_FIRST;
+    for (unsigned i = 2; i < attempts && delay < BACKOFF_MAX; i++)
+        delay *= 2;
+    if (delay > BACKOFF_MAX)
+        delay = BACKOFF_MAX;
+    uint32_t jitter;
+    evutil_secure_rng_get_bytes(&jitter, sizeof jitter);
+    return delay / 2 + jitter % (delay / 2 + 1);
+}
+
+/* An outage may last for hours: the same reason is told once a minute. */
+static void log_unreachable(struct key_link *link, const char *reason)
+{
+    uint64_t now = clock_now();
+    bool same = strcmp(reason, link->last_reason) == 0;
+    if (same && now - link->last_reason_at < REPEAT_LOG)
+        return;
+    (void)strncpy(link->last_reason, reason, sizeof link->last_reason - 1);
+    link->last_reason_at = now;
+    log_warn(link->settings.log, "key server not reached", log_text("server", link->settings.server->name),
+             log_address("address", &link->settings.server->address), log_reason(reason));
+}
+
+static void leave_up(struct key_link *link, const char *reason)
+{
+    if (clock_now() - link->up_since >= UP_FOR_GOOD)
+        link->attempts = 0;
+    metric_change(link->settings.metrics, PROXY_KEY_CHANNELS_UP, -1);
+    metric_change(link->settings.metrics, PROXY_KEY_CLOCK_SKEWED, link->clock_skewed ? -1 : 0);
+    metric_add(link->settings.metrics, PROXY_KEY_CHANNELS_LOST, 1);
+    log_warn(link->settings.log, "key server lost", log_text("server", link->settings.server->name),
+             log_number("unanswered", link->asked), log_reason(reason));
+}
+
+/* The one way down, from any state. */
+static void link_down(struct key_link *link, const char *reason)
+{
+    enum state before = link->state;
+    channel_close(link->channel);
+    link->channel = NULL;
+    link->state = STATE_DOWN;
+    if (before == STATE_UP) {
+        leave_up(link, reason);
+    } else {
+        metric_add(link->settings.metrics, PROXY_KEY_CONNECT_FAILED, 1);
+        log_unreachable(link, reason);
+    }
+    link->asked = 0;
+    link->attempts++;
+    timer_set(link, clock_now() + backoff(link->attempts));
+    if (before == STATE_UP)
+        link->handler->down(link, link->owner);
+}
+
+static void link_go_up(struct key_link *link)
+{
+    link->state = STATE_UP;
+    link->up_since = link->received_at = clock_now();
+    link->pinged = false;
+    link->asked = 0;
+    link->last_reason[0] = '\0';
+    metric_change(link->settings.metrics, PROXY_KEY_CHANNELS_UP, 1);
+    log_info(link->settings.log, "key server connected", log_text("server", link->settings.server->name),
+             log_address("address", channel_peer_address(link->channel)),
+             log_text("tls", channel_tls_version(link->channel)));
+    timer_set(link, link->received_at + IDLE_PING);
+    link->handler->up(link, link->owner);
+}
+
+/* ---- The link's own requests. */
+
+static enum result send_own(struct key_link *link, uint8_t opcode, struct bytes payload)
+{
+    uint8_t frame[KSSL_PAD_TO];
+    struct writer to = writer_of(frame, sizeof frame);
+    struct kssl_message message = {.has_opcode = true, .opcode = opcode, .payload = payload};
+    link->last_id = KEY_LINK_OWN_IDS | ((link->last_id + 1) & ~KEY_LINK_OWN_IDS);
+    if (!kssl_message_write(&to, link->last_id, &message))
+        return RESULT_LIMIT;
+    return channel_send(link->channel, writer_bytes(&to));
+}
+
+static void note_clock(struct key_link *link, uint64_t theirs)
+{
+    int64_t ahead = (int64_t)(theirs - (uint64_t)time(NULL));
+    link->clock_skewed = ahead > CLOCK_SKEW_MAX || ahead < -CLOCK_SKEW_MAX;
+    if (!link->clock_skewed)
+        return;
+    metric_change(link->settings.metrics, PROXY_KEY_CLOCK_SKEWED, 1);
+    log_warn(link->settings.log, "key server's clock differs",
+             log_text("server", link->settings.server->name), log_number("ahead_seconds", ahead));
+}
+
+static void on_hello(struct key_link *link, const struct kssl_message *message)
+{
+    struct kssl_hello hello;
+    if (message->opcode == KSSL_OP_ERROR) {
+        link_down(link, "the key server does not know our operations (hello answered with an error)");
+        return;
+    }
+    if (message->opcode != KSSL_OP_SUCCESS || !kssl_hello_parse(message->payload, &hello)) {
+        link_down(link, "the key server's hello does not parse");
+        return;
+    }
+    memset(link->opcodes, 0, sizeof link->opcodes);
+    for (size_t i = 0; i < hello.opcodes.size; i++)
+        link->opcodes[hello.opcodes.data[i] / 8] |= (uint8_t)(1u << hello.opcodes.data[i] % 8);
+    note_clock(link, hello.time);
+    link_go_up(link);
+}
+
+static void on_own_answer(struct key_link *link, uint32_t id, const struct kssl_message *message)
+{
+    if (id != link->last_id)
+        return;
+    if (link->state == STATE_HELLO)
+        on_hello(link, message);
+    else
+        link->pinged = false; /* any answer shows that it lives */
+}
+
+/* ---- The channel's callbacks. */
+
+static void on_open(struct channel *channel, void *owner)
+{
+    struct key_link *link = owner;
+    (void)channel;
+    link->state = STATE_HELLO;
+    timer_set(link, clock_now() + link->settings.timeout);
+    if (send_own(link, KSSL_OP_HELLO, bytes_of(CLIENT_SOFTWARE, sizeof CLIENT_SOFTWARE - 1)) != RESULT_OK)
+        link_down(link, "hello could not be sent");
+}
+
+static void on_frame(struct channel *channel, const struct kssl_header *header, struct bytes body,
+                     void *owner)
+{
+    struct key_link *link = owner;
+    (void)channel;
+    struct kssl_message message;
+    struct failure why;
+    if (header->major != KSSL_MAJOR) {
+        link_down(link, "the key server speaks another version of the protocol");
+        return;
+    }
+    if (kssl_body_parse(body, &message, &why) != RESULT_OK || !message.has_opcode) {
+        link_down(link, "the key server sent a frame that does not parse");
+        return;
+    }
+    link->received_at = clock_now();
+    if ((header->id & KEY_LINK_OWN_IDS) == KEY_LINK_OWN_IDS)
+        on_own_answer(link, header->id, &message);
+    else if (link->state == STATE_UP)
+        link->handler->answer(link, header->id, &message, link->owner);
+}
+
+static void on_drained(struct channel *channel, void *owner)
+{
+    struct key_link *link = owner;
+    (void)channel;
+    if (link->state == STATE_UP)
+        link->handler->writable(link, link->owner);
+}
+
+static void on_closed(struct channel *channel, const struct failure *why, void *owner)
+{
+    struct key_link *link = owner;
+    (void)channel;
+    link->channel = NULL; /* it frees itself */
+    link_down(link, why->kind == RESULT_OK ? "closed by the key server" : why->text);
+}
+
+static const struct channel_handler CHANNEL_HANDLER = {
+    .open = on_open,
+    .frame = on_frame,
+    .drained = on_drained,
+    .closed = on_closed,
+};
+
+static void link_connect(struct key_link *link)
+{
+    const struct proxy_key_server *server = link->settings.server;
+    const struct channel_limits limits = {
+        .handshake_timeout = link->settings.timeout,
+        .output_high = OUTPUT_HIGH,
+    };
+    struct failure why;
+    link->state = STATE_CONNECTING;
+    link->channel = channel_connect(link->settings.base, link->settings.context, &server->address,
+                                    server->server_name, &limits, &CHANNEL_HANDLER, link, &why);
+    if (link->channel == NULL)
+        link_down(link, why.text);
+}
+
+/* ---- Silence. */
+
+/* When something has to be done although nothing was received. With requests out, half the time that they
+ * have is long enough to wonder; a ping then tells a slow signature from a dead server. */
+static uint64_t silence_due(const struct key_link *link)
+{
+    if (link->pinged)
+        return link->pinged_at + link->settings.timeout;
+    if (link->asked == 0)
+        return link->received_at + IDLE_PING;
+    uint64_t since = link->asked_since > link->received_at ? link->asked_since : link->received_at;
+    return since + link->settings.timeout / 2;
+}
+
+static void link_ping(struct key_link *link)
+{
+    if (send_own(link, KSSL_OP_PING, bytes_of("", 0)) != RESULT_OK) {
+        link_down(link, "nothing can be sent to the key server");
+        return;
+    }
+    link->pinged = true;
+    link->pinged_at = clock_now();
+    timer_set(link, silence_due(link));
+}
+
+static void check_silence(struct key_link *link)
+{
+    if (link->pinged && link->received_at > link->pinged_at)
+        link->pinged = false;
+    uint64_t due = silence_due(link);
+    if (due > clock_now())
+        timer_set(link, due);
+    else if (link->pinged)
+        link_down(link, "silent: a ping was not answered in time");
+    else
+        link_ping(link);
+}
+
+static void on_timer(evutil_socket_t fd, short events, void *owner)
+{
+    struct key_link *link = owner;
+    (void)fd;
+    (void)events;
+    if (link->state == STATE_DOWN)
+        link_connect(link);
+    else if (link->state == STATE_HELLO)
+        link_down(link, "hello was not answered in time");
+    else if (link->state == STATE_UP)
+        check_silence(link);
+}
+
+/* ---- The owner's side. */
+
+enum result key_link_new(const struct key_link_settings *settings, const struct key_link_handler *handler,
+                         void *owner, struct key_link **link, struct failure *why)
+{
+    struct key_link *made = calloc(1, sizeof *made);
+    *link = NULL;
+    if (made == NULL)
+        return failure_set_errno(why, "key server %s", settings->server->name);
+    made->settings = *settings;
+    made->handler = handler;
+    made->owner = owner;
+    made->timer = evtimer_new(settings->base, on_timer, made);
+    if (made->timer == NULL) {
+        free(made);
+        return failure_set(why, RESULT_SYSTEM, "key server %s: no timer", settings->server->name);
+    }
+    timer_set(made, clock_now());
+    *link = made;
+    return RESULT_OK;
+}
+
+void key_link_free(struct key_link *link)
+{
+    if (link == NULL)
+        return;
+    channel_close(link->channel);
+    event_free(link->timer);
+    if (link->state == STATE_UP) {
+        metric_change(link->settings.metrics, PROXY_KEY_CHANNELS_UP, -1);
+        metric_change(link->settings.metrics, PROXY_KEY_CLOCK_SKEWED, link->clock_skewed ? -1 : 0);
+    }
+    free(link);
+}
+
+bool key_link_up(const struct key_link *link)
+{
+    return link->state == STATE_UP;
+}
+
+bool key_link_offers(const struct key_link *link, uint8_t opcode)
+{
+    return link->state == STATE_UP && (link->opcodes[opcode / 8] & 1u << opcode % 8) != 0;
+}
+
+bool key_link_full(const struct key_link *link)
+{
+    return link->channel != NULL && channel_full(link->channel);
+}
+
+const char *key_link_name(const struct key_link *link)
+{
+    return link->settings.server->name;
+}
+
+enum result key_link_send(struct key_link *link, struct bytes frame)
+{
+    if (link->state != STATE_UP)
+        return RESULT_PEER;
+    enum result result = channel_send(link->channel, frame);
+    if (result != RESULT_OK)
+        return result;
+    if (link->asked++ == 0) {
+        link->asked_since = clock_now();
+        uint64_t due = silence_due(link);
+        if (due < link->timer_due)
+            timer_set(link, due);
+    }
+    return RESULT_OK;
+}
+
+void key_link_settle(struct key_link *link)
+{
+    if (link->asked > 0)
+        link->asked--;
+}
+
+unsigned key_link_asked(const struct key_link *link)
+{
+    return link->asked;
+}

@@ -1,0 +1,68 @@
+/*
+ * One key server as one worker sees it: a channel that is kept up, greeted (operation 0x60), pinged, and made
+ * again when it is lost.
+ *
+ *        ┌───────────── backoff: none, none, 50 ms .. 2 s, jittered ◀────────────┐
+ *        ▼                                                                      │
+ *      DOWN ──▶ CONNECTING ──▶ HELLO ──▶ UP ──────── lost, silent, closed ───────┤
+ *                   └────────────┴── refused, timeout, not a key server ────────┘
+ *
+ * What is asked over it is the owner's business; ids 0xFFFF.... are the link's own.
+ */
+#ifndef KEYLESS_PROXY_KEY_LINK_H
+#define KEYLESS_PROXY_KEY_LINK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <event2/event.h>
+#include <openssl/ssl.h>
+
+#include "common/bytes.h"
+#include "common/kssl.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/result.h"
+#include "proxy/config.h"
+
+#define KEY_LINK_OWN_IDS 0xFFFF0000u
+
+struct key_link;
+
+/* Called from the event loop only, never from within key_link_send. */
+struct key_link_handler {
+    void (*up)(struct key_link *link, void *owner);
+    void (*down)(struct key_link *link, void *owner); /* it was up; what was asked over it is lost */
+    void (*answer)(struct key_link *link, uint32_t id, const struct kssl_message *message, void *owner);
+    void (*writable)(struct key_link *link, void *owner); /* key_link_full has ended */
+};
+
+struct key_link_settings {
+    struct event_base *base;
+    SSL_CTX *context;                      /* the channel's; borrowed */
+    const struct proxy_key_server *server; /* borrowed */
+    uint64_t timeout;                      /* microseconds for connecting, for the hello, for a ping */
+    struct log *log;
+    struct metrics_row *metrics;
+};
+
+/* Starts to connect at the next turn of the loop. */
+MUST_CHECK enum result key_link_new(const struct key_link_settings *settings,
+                                    const struct key_link_handler *handler, void *owner,
+                                    struct key_link **link, struct failure *why);
+/* Calls nothing back. NULL is allowed. */
+void key_link_free(struct key_link *link);
+
+bool key_link_up(const struct key_link *link);
+/* Whether its hello listed the operation; false when not up. */
+bool key_link_offers(const struct key_link *link, uint8_t opcode);
+bool key_link_full(const struct key_link *link);
+const char *key_link_name(const struct key_link *link);
+
+/* Sends a request, which counts as asked until key_link_settle or the loss of the channel. */
+MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);
+/* One request was answered, or will not be waited for any longer. */
+void key_link_settle(struct key_link *link);
+unsigned key_link_asked(const struct key_link *link);
+
+#endif

@@ -1,0 +1,39 @@
+/* What a key server is asked: a request made of the content that libssl wants signed, kept until it is
+ * answered so that it can be sent again on another channel. Pure. */
+#ifndef KEYLESS_PROXY_KEY_REQUEST_H
+#define KEYLESS_PROXY_KEY_REQUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+#include "common/key_id.h"
+#include "common/kssl.h"
+#include "common/tls_message.h"
+#include "proxy/key_client.h"
+
+#define KEY_REQUEST_SNI_MAX     255
+#define KEY_REQUEST_PAYLOAD_MAX (2 + TLS_SERVER_KEY_EXCHANGE_MAX)
+/* Everything above together is less than what a frame is padded to. */
+#define KEY_REQUEST_FRAME_MAX KSSL_PAD_TO
+
+struct key_request {
+    uint8_t opcode;
+    uint8_t ski[KEY_ID_SKI_SIZE];
+    uint16_t payload_size, sni_size, ip_size;
+    bool has_sni;
+    uint8_t payload[KEY_REQUEST_PAYLOAD_MAX];
+    uint8_t sni[KEY_REQUEST_SNI_MAX];
+    uint8_t ip[16];
+};
+
+/* Recognises the content and takes it apart: a TLS 1.3 CertificateVerify becomes operation 0x61, a TLS 1.2
+ * ServerKeyExchange 0x62. False: it is neither, or the SNI is too long. Nothing is borrowed from operation.
+ */
+MUST_CHECK bool key_request_make(struct key_request *request, const struct key_operation *operation);
+
+/* Appends its frame; request_id goes into tag 0x15. */
+MUST_CHECK bool key_request_write(struct writer *to, uint32_t id, const struct key_request *request,
+                                  const char *request_id);
+
+#endif
