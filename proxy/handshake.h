@@ -2,15 +2,17 @@
  * One client's TLS handshake, run on a fibre (ASYNC_JOB) and parked while its signature is pending. It knows
  * libssl, the ClientHello, the chains and the key client; it knows no events and no backend.
  *
- *   handshake_run ──▶ WANT_READ / WANT_WRITE   call again when the socket is ready
- *                 ──▶ WANT_KEY                 wake() will be called: then call again. Watch the socket
- * meanwhile for the client leaving, and for nothing else. ──▶ WANT_FIBRE               all fibres are in use:
- * call again when another handshake of this worker has ended ──▶ DONE                     handshake_take_ssl
- * gives the connection ──▶ FAILED                   handshake_failure says at which stage and why; an alert
- * went out where TLS has one
+ * What handshake_run returns, and what its caller then does:
+ *
+ *   WANT_READ, WANT_WRITE   call again when the socket is ready
+ *   WANT_KEY                wake() will be called: then call again. Until then watch the socket for the
+ * client leaving (handshake_abort), and for nothing else WANT_FIBRE              all fibres are in use: call
+ * again when another handshake of this worker has ended DONE                    handshake_take_ssl gives the
+ * connection FAILED                  handshake_failure says at which stage and why; an alert went out where
+ * TLS has one
  *
  * handshake_free is legal in every state, also while a signature is pending: the operation is cancelled and
- * the fibre resumed once, so that it ends.
+ * the fibre resumed once, so that it ends. How each handshake ended is counted here (proxy_metrics.h).
  */
 #ifndef KEYLESS_PROXY_HANDSHAKE_H
 #define KEYLESS_PROXY_HANDSHAKE_H
@@ -37,6 +39,7 @@ MUST_CHECK enum result handshake_context_new(const struct proxy_config *config,
                                              struct key_client *client, struct log *log,
                                              struct metrics_row *metrics, struct handshake_context **context,
                                              struct failure *why);
+/* After all of its handshakes, and all connections taken from them, are freed. */
 void handshake_context_free(struct handshake_context *context);
 
 enum handshake_state {
@@ -82,10 +85,12 @@ const struct handshake_facts *handshake_facts(const struct handshake *handshake)
 /* stage: "client hello", "certificate", "key", "finished"; reason: a short text; both borrowed. */
 void handshake_failure(const struct handshake *handshake, const char **stage, const char **reason);
 /* Fails the handshake from outside (deadline, shutdown, client gone): sends the alert if there is one to
- * send. */
+ * send. Reason: a fixed text; a client that went away has one of its own, and is counted as such. */
+#define HANDSHAKE_CLIENT_CLOSED "client closed"
 void handshake_abort(struct handshake *handshake, const char *reason);
 
-/* After DONE: the connection, owned by the caller, async mode off; the handshake keeps its facts. */
+/* After DONE: the connection, owned by the caller, async mode off; the handshake keeps its facts. libssl may
+ * have read more than the handshake: read once before waiting for the socket. */
 SSL *handshake_take_ssl(struct handshake *handshake);
 
 #endif

@@ -1,0 +1,307 @@
+#include "proxy/certificates.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "proxy/certificate_file.h"
+#include "proxy/certificate_names.h"
+#include "proxy/name_index.h"
+
+struct certificates {
+    struct certificate **list; /* each of its own, so that pointers stay good while the list grows */
+    size_t count, capacity;
+    struct name_index names;
+    const struct name_entry *fallback; /* what an unknown or absent SNI gets */
+};
+
+/* What reading needs besides. */
+struct reading {
+    const struct proxy_config *config;
+    struct log *log;
+    struct certificates *into;
+    struct certificate *current; /* whose names are being entered */
+    size_t current_names;
+    size_t valid; /* chains within their validity */
+};
+
+/* ---- Names. */
+
+/* Of two chains of one type for one name the one that lasts longer is served. */
+static void replace_if_longer(struct reading *reading, const struct certificate **place, const char *name)
+{
+    struct certificate *challenger = reading->current;
+    const ASN1_TIME *theirs = X509_get0_notAfter((*place)->leaf);
+    bool longer = ASN1_TIME_compare(X509_get0_notAfter(challenger->leaf), theirs) > 0;
+    log_warn(reading->log, "two chains of one type for a name", log_text("name", name),
+             log_text("type", key_type_name(challenger->key.type)),
+             log_text("served", longer ? challenger->path : (*place)->path),
+             log_text("unused", longer ? (*place)->path : challenger->path));
+    if (longer)
+        *place = challenger;
+}
+
+static bool name_found(const char *name, void *owner)
+{
+    struct reading *reading = owner;
+    struct name_entry *entry = name_index_add(&reading->into->names, name);
+    if (entry == NULL)
+        return false;
+    reading->current_names++;
+    for (size_t i = 0; i < entry->count; i++) {
+        if (entry->chains[i] == reading->current)
+            return true; /* the same name twice in one certificate */
+        if (entry->chains[i]->key.type == reading->current->key.type) {
+            replace_if_longer(reading, &entry->chains[i], name);
+            return true;
+        }
+    }
+    entry->chains[entry->count++] = reading->current; /* there are fewer key types than places */
+    return true;
+}
+
+_Static_assert(KEY_TYPE_ED448 <= CERTIFICATES_PER_NAME, "a place for each key type");
+
+static void name_ignored(const char *what, struct bytes value, void *owner)
+{
+    const struct reading *reading = owner;
+    log_debug(reading->log, "name in certificate not used", log_text("file", reading->current->path),
+              log_text("kind", what), log_bytes("value", value));
+}
+
+static enum result names_enter(struct reading *reading, struct failure *why)
+{
+    static const struct certificate_names_handler handler = {name_found, name_ignored};
+    const char *path = reading->current->path;
+    reading->current_names = 0;
+    if (!certificate_names(reading->current->leaf, &handler, reading))
+        return failure_set(why, RESULT_SYSTEM, "%s: no memory for its names", path);
+    if (reading->current_names == 0)
+        return failure_set(why, RESULT_CONFIG,
+                           "%s: has no name that can be served: expected a dNSName in its subjectAltName",
+                           path);
+    return RESULT_OK;
+}
+
+/* ---- Chains. */
+
+static void validity_check(struct reading *reading)
+{
+    const struct certificate *certificate = reading->current;
+    bool expired = X509_cmp_time(X509_get0_notAfter(certificate->leaf), NULL) < 0;
+    bool early = X509_cmp_time(X509_get0_notBefore(certificate->leaf), NULL) > 0;
+    if (expired || early)
+        log_warn(reading->log, expired ? "certificate has expired" : "certificate is not valid yet",
+                 log_text("file", certificate->path));
+    else
+        reading->valid++;
+}
+
+static bool list_push(struct certificates *certificates, struct certificate *certificate)
+{
+    if (certificates->count == certificates->capacity) {
+        size_t capacity = certificates->capacity == 0 ? 16 : 2 * certificates->capacity;
+        struct certificate **list = realloc(certificates->list, capacity * sizeof(struct certificate *));
+        if (list == NULL)
+            return false;
+        certificates->list = list;
+        certificates->capacity = capacity;
+    }
+    certificate->index = certificates->count;
+    certificates->list[certificates->count++] = certificate;
+    return true;
+}
+
+static enum result chain_read(struct reading *reading, const char *path, struct failure *why)
+{
+    struct certificate *certificate = calloc(1, sizeof *certificate);
+    if (certificate == NULL)
+        return failure_set_errno(why, "%s", path);
+    enum result result = certificate_file_read(path, certificate, why);
+    if (result == RESULT_OK && !list_push(reading->into, certificate)) {
+        certificate_clear(certificate);
+        result = failure_set_errno(why, "%s", path);
+    }
+    if (result != RESULT_OK) {
+        free(certificate);
+        return result;
+    }
+    reading->current = certificate;
+    validity_check(reading);
+    return names_enter(reading, why);
+}
+
+/* ---- Files and directories. */
+
+static int is_visible(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+static bool is_chain_name(const char *name)
+{
+    const char *suffix = strrchr(name, '.');
+    return suffix != NULL && (strcmp(suffix, ".pem") == 0 || strcmp(suffix, ".crt") == 0);
+}
+
+/* The proxy's own key towards the key server is named in the configuration and may lie in the same directory.
+ */
+static bool is_channel_key(const struct reading *reading, const char *path)
+{
+    struct stat a, b;
+    const char *own = reading->config->key_channel.key;
+    return own != NULL && stat(path, &a) == 0 && stat(own, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+static enum result dir_entry_read(struct reading *reading, const char *dir, const char *name,
+                                  struct failure *why)
+{
+    char path[4096];
+    int size = snprintf(path, sizeof path, "%s/%s", dir, name);
+    if (size < 0 || (size_t)size >= sizeof path)
+        return failure_set(why, RESULT_CONFIG, "%s: the path of %s is too long", dir, name);
+    if (is_channel_key(reading, path))
+        return RESULT_OK;
+    return is_chain_name(name) ? chain_read(reading, path, why) : certificate_file_refuse_key(path, why);
+}
+
+static enum result dir_read(struct reading *reading, const struct proxy_certificate_source *source,
+                            struct failure *why)
+{
+    struct dirent **entries;
+    int count = scandir(source->dir, &entries, is_visible, alphasort);
+    if (count < 0) {
+        struct failure reason;
+        (void)failure_set_errno(&reason, "%s", source->dir);
+        return config_failure(why, &source->where, "certificates.dir", "%s", reason.text);
+    }
+    enum result result = RESULT_OK;
+    for (int i = 0; i < count; i++) {
+        if (result == RESULT_OK)
+            result = dir_entry_read(reading, source->dir, entries[i]->d_name, why);
+        free(entries[i]);
+    }
+    free(entries);
+    return result;
+}
+
+static enum result sources_read(struct reading *reading, struct failure *why)
+{
+    enum result result = RESULT_OK;
+    for (size_t i = 0; result == RESULT_OK && i < reading->config->certificate_count; i++) {
+        const struct proxy_certificate_source *source = &reading->config->certificates[i];
+        result =
+            source->dir != NULL ? dir_read(reading, source, why) : chain_read(reading, source->file, why);
+    }
+    if (result == RESULT_OK && reading->into->count == 0)
+        return failure_set(why, RESULT_CONFIG,
+                           "certificates: no chain found: expected files named *.pem or *.crt");
+    if (result == RESULT_OK && reading->valid == 0)
+        return failure_set(why, RESULT_CONFIG, "certificates: every chain is expired or not valid yet");
+    return result;
+}
+
+/* ---- The default. */
+
+static bool first_name(const char *name, void *owner)
+{
+    struct reading *reading = owner;
+    reading->into->fallback = name_index_find(&reading->into->names, bytes_of(name, strlen(name)));
+    return false;
+}
+
+static enum result fallback_choose(struct reading *reading, struct failure *why)
+{
+    static const struct certificate_names_handler handler = {first_name, name_ignored};
+    const char *name = reading->config->tls.default_name;
+    char normal[DNS_NAME_MAX + 1];
+    if (name == NULL) {
+        reading->current = reading->into->list[0];
+        (void)certificate_names(reading->current->leaf, &handler, reading);
+    } else if (dns_name_normalise(bytes_of(name, strlen(name)), true, normal)) {
+        reading->into->fallback = name_index_find(&reading->into->names, bytes_of(normal, strlen(normal)));
+    }
+    if (reading->into->fallback == NULL)
+        return failure_set(why, RESULT_CONFIG, "tls.default: no certificate is for the name \"%s\"",
+                           name != NULL ? name : "");
+    return RESULT_OK;
+}
+
+/* ---- The interface. */
+
+enum result certificates_read(const struct proxy_config *config, struct log *log,
+                              struct certificates **certificates, struct failure *why)
+{
+    *certificates = NULL;
+    struct reading reading = {.config = config, .log = log, .into = calloc(1, sizeof *reading.into)};
+    if (reading.into == NULL)
+        return failure_set_errno(why, "certificates");
+    enum result result = sources_read(&reading, why);
+    if (result == RESULT_OK)
+        result = fallback_choose(&reading, why);
+    if (result != RESULT_OK) {
+        certificates_free(reading.into);
+        return result;
+    }
+    *certificates = reading.into;
+    return RESULT_OK;
+}
+
+void certificates_free(struct certificates *certificates)
+{
+    if (certificates == NULL)
+        return;
+    for (size_t i = 0; i < certificates->count; i++) {
+        certificate_clear(certificates->list[i]);
+        free(certificates->list[i]);
+    }
+    free(certificates->list);
+    name_index_clear(&certificates->names);
+    free(certificates);
+}
+
+size_t certificates_count(const struct certificates *certificates)
+{
+    return certificates->count;
+}
+
+const struct certificate *certificates_at(const struct certificates *certificates, size_t index)
+{
+    return certificates->list[index];
+}
+
+/* A wildcard stands for exactly one label, the left-most (RFC 9525 section 6.3). */
+static const struct name_entry *find_wildcard(const struct certificates *certificates, const char *name)
+{
+    char wildcard[DNS_NAME_MAX + 2] = "*";
+    const char *parent = strchr(name, '.');
+    if (parent == NULL)
+        return NULL;
+    size_t size = strlen(parent);
+    memcpy(wildcard + 1, parent, size + 1);
+    return name_index_find(&certificates->names, bytes_of(wildcard, size + 1));
+}
+
+static const struct name_entry *find(const struct certificates *certificates, struct bytes sni)
+{
+    char name[DNS_NAME_MAX + 1];
+    if (sni.data == NULL || !dns_name_normalise(sni, false, name))
+        return NULL;
+    const struct name_entry *entry = name_index_find(&certificates->names, bytes_of(name, strlen(name)));
+    return entry != NULL ? entry : find_wildcard(certificates, name);
+}
+
+size_t certificates_find(const struct certificates *certificates, struct bytes sni,
+                         const struct certificate *found[static CERTIFICATES_PER_NAME], bool *matched)
+{
+    const struct name_entry *entry = find(certificates, sni);
+    *matched = entry != NULL;
+    if (entry == NULL)
+        entry = certificates->fallback;
+    memcpy(found, entry->chains, entry->count * sizeof *found);
+    return entry->count;
+}

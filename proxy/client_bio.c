@@ -1,0 +1,112 @@
+#include "proxy/client_bio.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include <openssl/crypto.h>
+
+struct client {
+    int fd;
+    bool closed, broken;
+};
+
+static bool is_transient(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
+
+static int client_read(BIO *bio, char *into, size_t size, size_t *done)
+{
+    struct client *client = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    ssize_t got = recv(client->fd, into, size, 0);
+    *done = got > 0 ? (size_t)got : 0;
+    if (got > 0)
+        return 1;
+    if (got == 0)
+        client->closed = true;
+    else if (is_transient(errno))
+        BIO_set_retry_read(bio);
+    else
+        client->broken = true;
+    return 0;
+}
+
+static int client_write(BIO *bio, const char *data, size_t size, size_t *done)
+{
+    struct client *client = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
+    *done = sent > 0 ? (size_t)sent : 0;
+    if (sent > 0)
+        return 1;
+    if (sent < 0 && is_transient(errno))
+        BIO_set_retry_write(bio);
+    else
+        client->broken = true;
+    return 0;
+}
+
+static long client_control(BIO *bio, int command, long number, void *pointer)
+{
+    const struct client *client = BIO_get_data(bio);
+    (void)number;
+    switch (command) {
+    case BIO_CTRL_FLUSH:
+        return 1;
+    case BIO_CTRL_EOF:
+        return client->closed || client->broken;
+    case BIO_C_GET_FD:
+        if (pointer != NULL)
+            *(int *)pointer = client->fd;
+        return client->fd;
+    default:
+        return 0;
+    }
+}
+
+static int client_destroy(BIO *bio)
+{
+    OPENSSL_free(BIO_get_data(bio));
+    return 1;
+}
+
+BIO_METHOD *client_bio_method(void)
+{
+    int type = BIO_get_new_index();
+    BIO_METHOD *method =
+        type < 0 ? NULL : BIO_meth_new(type | BIO_TYPE_SOURCE_SINK | BIO_TYPE_DESCRIPTOR, "client");
+    if (method != NULL &&
+        (!BIO_meth_set_read_ex(method, client_read) || !BIO_meth_set_write_ex(method, client_write) ||
+         !BIO_meth_set_ctrl(method, client_control) || !BIO_meth_set_destroy(method, client_destroy))) {
+        BIO_meth_free(method);
+        return NULL;
+    }
+    return method;
+}
+
+BIO *client_bio_new(const BIO_METHOD *method, int fd)
+{
+    BIO *bio = BIO_new(method);
+    struct client *client = bio != NULL ? OPENSSL_zalloc(sizeof *client) : NULL;
+    if (client == NULL) {
+        BIO_free(bio);
+        return NULL;
+    }
+    client->fd = fd;
+    BIO_set_data(bio, client);
+    BIO_set_init(bio, 1);
+    return bio;
+}
+
+bool client_bio_closed(BIO *bio)
+{
+    const struct client *client = BIO_get_data(bio);
+    return client->closed;
+}
+
+bool client_bio_broken(BIO *bio)
+{
+    const struct client *client = BIO_get_data(bio);
+    return client->broken;
+}

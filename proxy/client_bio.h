@@ -1,0 +1,19 @@
+/* libssl's way to a client's socket. It remembers how the client went away, which libssl's errors do not
+ * tell, and never raises SIGPIPE. */
+#ifndef KEYLESS_PROXY_CLIENT_BIO_H
+#define KEYLESS_PROXY_CLIENT_BIO_H
+
+#include <stdbool.h>
+
+#include <openssl/bio.h>
+
+/* One for a process is enough; it must outlive its BIOs. Free with BIO_meth_free. */
+BIO_METHOD *client_bio_method(void);
+/* fd is borrowed and non-blocking. NULL: no memory. */
+BIO *client_bio_new(const BIO_METHOD *method, int fd);
+
+/* The client has closed its sending side in order, or the connection broke. */
+bool client_bio_closed(BIO *bio);
+bool client_bio_broken(BIO *bio);
+
+#endif

@@ -1,0 +1,478 @@
+#include "proxy/handshake.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/async.h>
+#include <openssl/err.h>
+#include <openssl/provider.h>
+
+#include "common/clock.h"
+#include "common/tls_message.h"
+#include "proxy/client_bio.h"
+#include "proxy/client_hello.h"
+#include "proxy/handshake_reason.h"
+#include "proxy/proxy_metrics.h"
+#include "proxy/remote_key.h"
+#include "proxy/tls_policy.h"
+
+/* Fibres made in advance; more are made when they are needed, up to limits.handshakes. */
+#define FIBRES_AT_FIRST 16
+
+struct handshake_context {
+    const struct proxy_config *config;
+    const struct certificates *certificates;
+    struct metrics_row *metrics;
+    OSSL_PROVIDER *provider;
+    BIO_METHOD *bio_method;
+    SSL_CTX *ssl_context;
+    struct remote_signer signer;
+    EVP_PKEY **keys; /* by certificate index */
+    bool has_fibres;
+};
+
+struct handshake {
+    struct handshake_context *context;
+    SSL *ssl; /* NULL after handshake_take_ssl */
+    BIO *bio; /* the SSL's */
+    void (*wake)(void *owner);
+    void *owner;
+    bool only_http11;
+    uint64_t started;
+
+    enum handshake_state state;
+    const char *stage;
+    struct handshake_reason reason;
+    struct handshake_facts facts;
+
+    unsigned hellos; /* ClientHellos seen: two after a HelloRetryRequest */
+    struct client_hello hello;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    size_t found_count;
+    bool name_matched, certificates_set;
+
+    struct remote_signature signature;
+};
+
+/* ---- libssl's callbacks. They run on the fibre: 32 kB of stack. */
+
+static void refuse(struct handshake *handshake, enum handshake_fault fault, const char *text)
+{
+    handshake->reason = (struct handshake_reason){fault, text};
+}
+
+static void read_extension(SSL *ssl, unsigned type, struct client_hello *hello,
+                           void (*read)(struct client_hello *, struct bytes))
+{
+    const unsigned char *data;
+    size_t size;
+    if (SSL_client_hello_get0_ext(ssl, type, &data, &size) == 1)
+        read(hello, bytes_of(data, size));
+}
+
+/* Before libssl has looked at versions or extensions, so that the SNI of what fails is known too. */
+static int on_client_hello(SSL *ssl, int *alert, void *argument)
+{
+    struct handshake *handshake = SSL_get_app_data(ssl);
+    (void)argument;
+    if (SSL_client_hello_isv2(ssl)) {
+        refuse(handshake, HANDSHAKE_FAULT_CLIENT, "hello in SSLv2 format");
+        *alert = SSL_AD_PROTOCOL_VERSION;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
+    struct client_hello *hello = &handshake->hello;
+    *hello = (struct client_hello){0};
+    read_extension(ssl, TLSEXT_TYPE_server_name, hello, client_hello_read_sni);
+    read_extension(ssl, TLSEXT_TYPE_signature_algorithms, hello, client_hello_read_schemes);
+    read_extension(ssl, TLSEXT_TYPE_supported_groups, hello, client_hello_read_groups);
+    handshake->hellos++;
+    handshake->facts.sni_size = hello->sni_size;
+    memcpy(handshake->facts.sni, hello->sni, hello->sni_size);
+    struct bytes sni = bytes_of(hello->sni_size > 0 ? hello->sni : NULL, hello->sni_size);
+    handshake->signature.operation.sni = sni;
+    handshake->found_count =
+        certificates_find(handshake->context->certificates, sni, handshake->found, &handshake->name_matched);
+    return SSL_CLIENT_HELLO_SUCCESS;
+}
+
+/* Makes libssl acknowledge the name if a chain is for it (RFC 6066 section 3). */
+static int on_server_name(SSL *ssl, int *alert, void *argument)
+{
+    const struct handshake *handshake = SSL_get_app_data(ssl);
+    (void)alert;
+    (void)argument;
+    return handshake->name_matched ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
+static int on_certificate(SSL *ssl, void *argument)
+{
+    struct handshake *handshake = SSL_get_app_data(ssl);
+    const struct certificate *chosen[CERTIFICATES_PER_NAME];
+    (void)argument;
+    if (handshake->certificates_set)
+        return 1;
+    handshake->stage = "certificate";
+    bool tls13 = SSL_version(ssl) == TLS1_3_VERSION;
+    size_t count =
+        client_hello_choose(&handshake->hello, tls13, handshake->found, handshake->found_count, chosen);
+    for (size_t i = 0; i < count; i++) {
+        EVP_PKEY *key = handshake->context->keys[chosen[i]->index];
+        if (SSL_use_cert_and_key(ssl, chosen[i]->leaf, key, chosen[i]->chain, 1) != 1)
+            return 0;
+    }
+    handshake->certificates_set = true;
+    return 1;
+}
+
+static int on_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_size, const unsigned char *in,
+                       unsigned in_size, void *argument)
+{
+    struct handshake *handshake = SSL_get_app_data(ssl);
+    const struct proxy_config *config = handshake->context->config;
+    (void)argument;
+    if (config->tls.alpn_count == 0)
+        return SSL_TLSEXT_ERR_NOACK;
+    const char *chosen = client_hello_protocol(bytes_of(in, in_size), config->tls.alpn,
+                                               config->tls.alpn_count, handshake->only_http11 ? "h2" : NULL);
+    if (chosen == NULL) {
+        refuse(handshake, HANDSHAKE_FAULT_CLIENT, "no shared application protocol");
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
+    *out = (const unsigned char *)chosen;
+    *out_size = (unsigned char)strlen(chosen);
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* ---- What all handshakes of a worker share. */
+
+static void set_callbacks(SSL_CTX *context)
+{
+    SSL_CTX_set_client_hello_cb(context, on_client_hello, NULL);
+    (void)SSL_CTX_set_tlsext_servername_callback(context, on_server_name);
+    SSL_CTX_set_cert_cb(context, on_certificate, NULL);
+    SSL_CTX_set_alpn_select_cb(context, on_protocol, NULL);
+}
+
+static enum result make_keys(struct handshake_context *context, struct failure *why)
+{
+    size_t count = certificates_count(context->certificates);
+    context->keys = calloc(count, sizeof(EVP_PKEY *));
+    if (context->keys == NULL)
+        return failure_set_errno(why, "remote keys");
+    for (size_t i = 0; i < count; i++) {
+        EVP_PKEY *public_key = X509_get0_pubkey(certificates_at(context->certificates, i)->leaf);
+        enum result result = remote_key_new(NULL, public_key, &context->signer, &context->keys[i], why);
+        if (result != RESULT_OK)
+            return result;
+    }
+    return RESULT_OK;
+}
+
+static enum result make_fibres(struct handshake_context *context, struct failure *why)
+{
+    size_t most = context->config->limits.handshakes;
+    if (!ASYNC_is_capable())
+        return failure_set(why, RESULT_SYSTEM, "this OpenSSL was built without fibres (ASYNC_JOB)");
+    if (ASYNC_init_thread(most, most < FIBRES_AT_FIRST ? most : FIBRES_AT_FIRST) != 1)
+        return failure_set_openssl(why, "cannot make fibres");
+    context->has_fibres = true;
+    return RESULT_OK;
+}
+
+static enum result context_fill(struct handshake_context *context, struct failure *why)
+{
+    enum result result = remote_key_provider_load(NULL, &context->provider, why);
+    if (result == RESULT_OK)
+        result = tls_policy_context(context->config, &context->ssl_context, why);
+    if (result == RESULT_OK)
+        result = make_keys(context, why);
+    if (result == RESULT_OK)
+        result = make_fibres(context, why);
+    if (result != RESULT_OK)
+        return result;
+    set_callbacks(context->ssl_context);
+    context->bio_method = client_bio_method();
+    return context->bio_method != NULL ? RESULT_OK : failure_set_openssl(why, "cannot make a BIO method");
+}
+
+enum result handshake_context_new(const struct proxy_config *config, const struct certificates *certificates,
+                                  struct key_client *client, struct log *log, struct metrics_row *metrics,
+                                  struct handshake_context **context, struct failure *why)
+{
+    (void)log;
+    *context = NULL;
+    struct handshake_context *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return failure_set_errno(why, "handshakes");
+    made->config = config;
+    made->certificates = certificates;
+    made->metrics = metrics;
+    made->signer.client = client;
+    enum result result = context_fill(made, why);
+    if (result != RESULT_OK) {
+        handshake_context_free(made);
+        return result;
+    }
+    *context = made;
+    return RESULT_OK;
+}
+
+void handshake_context_free(struct handshake_context *context)
+{
+    if (context == NULL)
+        return;
+    if (context->has_fibres)
+        ASYNC_cleanup_thread();
+    SSL_CTX_free(context->ssl_context);
+    for (size_t i = 0; context->keys != NULL && i < certificates_count(context->certificates); i++)
+        EVP_PKEY_free(context->keys[i]);
+    free(context->keys);
+    BIO_meth_free(context->bio_method);
+    if (context->provider != NULL)
+        (void)OSSL_PROVIDER_unload(context->provider);
+    free(context);
+}
+
+/* ---- One handshake. */
+
+/* The answer of a key server, from the event loop. */
+static void on_signature(struct key_operation *operation)
+{
+    struct handshake *handshake = operation->owner;
+    handshake->signature.finished = true;
+    handshake->wake(handshake->owner);
+}
+
+static bool start_tls(struct handshake *handshake, int fd)
+{
+    struct handshake_context *context = handshake->context;
+    handshake->ssl = SSL_new(context->ssl_context);
+    handshake->bio = client_bio_new(context->bio_method, fd);
+    if (handshake->ssl == NULL || handshake->bio == NULL ||
+        SSL_set_app_data(handshake->ssl, handshake) != 1) {
+        SSL_free(handshake->ssl);
+        BIO_free(handshake->bio);
+        return false;
+    }
+    SSL_set_bio(handshake->ssl, handshake->bio, handshake->bio);
+    SSL_set_accept_state(handshake->ssl);
+    (void)SSL_set_mode(handshake->ssl, SSL_MODE_ASYNC);
+    return true;
+}
+
+struct handshake *handshake_new(struct handshake_context *context, int fd, const struct address *client,
+                                bool only_http11, void (*wake)(void *owner), void *owner)
+{
+    struct handshake *handshake = calloc(1, sizeof *handshake);
+    if (handshake == NULL)
+        return NULL;
+    handshake->context = context;
+    handshake->wake = wake;
+    handshake->owner = owner;
+    handshake->only_http11 = only_http11;
+    handshake->started = clock_now();
+    handshake->state = HANDSHAKE_WANT_READ;
+    handshake->stage = "client hello";
+    handshake->signature.operation.client = *client;
+    handshake->signature.operation.done = on_signature;
+    handshake->signature.operation.owner = handshake;
+    if (!start_tls(handshake, fd)) {
+        ERR_clear_error();
+        free(handshake);
+        return NULL;
+    }
+    return handshake;
+}
+
+static const char *group_name(SSL *ssl)
+{
+    static const struct {
+        int nid;
+        const char *name;
+    } names[] = {
+        {NID_X25519, "X25519"},   {NID_X9_62_prime256v1, "P-256"},
+        {NID_secp384r1, "P-384"}, {NID_secp521r1, "P-521"},
+        {NID_X448, "X448"},
+    };
+    int group = (int)SSL_get_negotiated_group(ssl);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (names[i].nid == group)
+            return names[i].name;
+    }
+    return group == NID_undef ? NULL : SSL_group_to_name(ssl, group);
+}
+
+static void note_signature(struct handshake *handshake)
+{
+    const struct key_operation *operation = &handshake->signature.operation;
+    if (handshake->signature.count == 0)
+        return;
+    const struct tls_scheme *scheme = tls_scheme_find(operation->scheme);
+    handshake->facts.scheme = scheme != NULL ? scheme->name : NULL;
+    handshake->facts.key_type = operation->key->type;
+    handshake->facts.key_server = operation->server;
+    handshake->facts.key_duration = operation->duration;
+}
+
+static void note_facts(struct handshake *handshake)
+{
+    struct handshake_facts *facts = &handshake->facts;
+    const unsigned char *alpn;
+    unsigned alpn_size;
+    const SSL_CIPHER *cipher = SSL_get_current_cipher(handshake->ssl);
+    facts->duration = clock_now() - handshake->started;
+    facts->retries = handshake->hellos > 1 ? handshake->hellos - 1 : 0;
+    if (handshake->hellos > 0)
+        facts->version = SSL_get_version(handshake->ssl);
+    if (cipher != NULL) {
+        facts->suite = SSL_CIPHER_standard_name(cipher);
+        facts->group = group_name(handshake->ssl);
+    }
+    SSL_get0_alpn_selected(handshake->ssl, &alpn, &alpn_size);
+    facts->alpn_size = alpn_size <= sizeof facts->alpn ? alpn_size : 0;
+    if (facts->alpn_size > 0)
+        memcpy(facts->alpn, alpn, facts->alpn_size);
+    facts->resumed = SSL_session_reused(handshake->ssl) == 1;
+    note_signature(handshake);
+}
+
+static void count_failure(struct handshake *handshake)
+{
+    static const enum proxy_metric metrics[] = {
+        [HANDSHAKE_FAULT_NONE] = PROXY_HANDSHAKES_INTERNAL,
+        [HANDSHAKE_FAULT_CLIENT_GONE] = PROXY_HANDSHAKES_CLIENT_GONE,
+        [HANDSHAKE_FAULT_CLIENT] = PROXY_HANDSHAKES_CLIENT,
+        [HANDSHAKE_FAULT_KEY] = PROXY_HANDSHAKES_KEY,
+        [HANDSHAKE_FAULT_ABORTED] = PROXY_HANDSHAKES_ABORTED,
+        [HANDSHAKE_FAULT_INTERNAL] = PROXY_HANDSHAKES_INTERNAL,
+    };
+    metric_add(handshake->context->metrics, metrics[handshake->reason.fault], 1);
+}
+
+static enum handshake_state fail(struct handshake *handshake, enum handshake_fault fault, const char *text)
+{
+    if (handshake->reason.fault == HANDSHAKE_FAULT_NONE)
+        refuse(handshake, fault, text);
+    handshake->state = HANDSHAKE_FAILED;
+    note_facts(handshake);
+    count_failure(handshake);
+    ERR_clear_error();
+    return handshake->state;
+}
+
+static enum handshake_state succeed(struct handshake *handshake)
+{
+    handshake->state = HANDSHAKE_DONE;
+    note_facts(handshake);
+    (void)SSL_clear_mode(handshake->ssl, SSL_MODE_ASYNC);
+    metric_add(handshake->context->metrics, PROXY_HANDSHAKES_OK, 1);
+    metric_observe(handshake->context->metrics, PROXY_HANDSHAKE_SECONDS, handshake->facts.duration);
+    return handshake->state;
+}
+
+/* libssl has given up: the key, the connection and OpenSSL's queue are asked for the reason, in that order.
+ */
+static enum handshake_state fail_from_libssl(struct handshake *handshake)
+{
+    const struct key_operation *operation = &handshake->signature.operation;
+    struct handshake_reason reason = handshake_reason_of(ERR_peek_error());
+    if (operation->result != RESULT_OK) {
+        handshake->stage = "key";
+        return fail(handshake, HANDSHAKE_FAULT_KEY, operation->reason);
+    }
+    if (client_bio_broken(handshake->bio))
+        return fail(handshake, HANDSHAKE_FAULT_CLIENT_GONE, "connection reset by client");
+    if (client_bio_closed(handshake->bio) && reason.fault != HANDSHAKE_FAULT_CLIENT)
+        return fail(handshake, HANDSHAKE_FAULT_CLIENT_GONE, HANDSHAKE_CLIENT_CLOSED);
+    return fail(handshake, reason.fault, reason.text);
+}
+
+/* Runs libssl on a fibre until it is done or has to wait; SSL_get_error's answer. */
+static int run_libssl(struct handshake *handshake)
+{
+    struct remote_signer *signer = &handshake->context->signer;
+    struct key_operation *operation = &handshake->signature.operation;
+    operation->sni =
+        bytes_of(handshake->hello.sni_size > 0 ? handshake->hello.sni : NULL, handshake->hello.sni_size);
+    ERR_clear_error();
+    signer->current = &handshake->signature;
+    int result = SSL_do_handshake(handshake->ssl);
+    signer->current = NULL;
+    return SSL_get_error(handshake->ssl, result);
+}
+
+enum handshake_state handshake_run(struct handshake *handshake)
+{
+    if (handshake->state == HANDSHAKE_DONE || handshake->state == HANDSHAKE_FAILED)
+        return handshake->state;
+    int error = run_libssl(handshake);
+    if (handshake->signature.waiting)
+        handshake->stage = "key";
+    else if (handshake->signature.count > 0)
+        handshake->stage = "finished";
+    switch (error) {
+    case SSL_ERROR_NONE:
+        return succeed(handshake);
+    case SSL_ERROR_WANT_READ:
+        return handshake->state = HANDSHAKE_WANT_READ;
+    case SSL_ERROR_WANT_WRITE:
+        return handshake->state = HANDSHAKE_WANT_WRITE;
+    case SSL_ERROR_WANT_ASYNC:
+        return handshake->state = HANDSHAKE_WANT_KEY;
+    case SSL_ERROR_WANT_ASYNC_JOB:
+        metric_add(handshake->context->metrics, PROXY_FIBRES_EXHAUSTED, 1);
+        return handshake->state = HANDSHAKE_WANT_FIBRE;
+    default:
+        return fail_from_libssl(handshake);
+    }
+}
+
+/* A paused fibre must end before its SSL is freed, or it is lost for good: it is resumed once, and the
+ * provider then gives up. libssl sends its alert on the way. */
+static void end_fibre(struct handshake *handshake)
+{
+    if (handshake->state != HANDSHAKE_WANT_KEY)
+        return;
+    key_client_cancel(handshake->context->signer.client, &handshake->signature.operation);
+    handshake->signature.cancelled = true;
+    (void)run_libssl(handshake);
+}
+
+void handshake_abort(struct handshake *handshake, const char *reason)
+{
+    if (handshake->state == HANDSHAKE_DONE || handshake->state == HANDSHAKE_FAILED)
+        return;
+    end_fibre(handshake);
+    bool gone = strcmp(reason, HANDSHAKE_CLIENT_CLOSED) == 0;
+    handshake->reason = (struct handshake_reason){HANDSHAKE_FAULT_NONE, NULL};
+    (void)fail(handshake, gone ? HANDSHAKE_FAULT_CLIENT_GONE : HANDSHAKE_FAULT_ABORTED, reason);
+}
+
+void handshake_free(struct handshake *handshake)
+{
+    if (handshake == NULL)
+        return;
+    handshake_abort(handshake, "dropped");
+    SSL_free(handshake->ssl);
+    free(handshake);
+}
+
+const struct handshake_facts *handshake_facts(const struct handshake *handshake)
+{
+    return &handshake->facts;
+}
+
+void handshake_failure(const struct handshake *handshake, const char **stage, const char **reason)
+{
+    *stage = handshake->stage;
+    *reason = handshake->reason.text;
+}
+
+SSL *handshake_take_ssl(struct handshake *handshake)
+{
+    SSL *ssl = handshake->ssl;
+    if (ssl != NULL)
+        (void)SSL_set_app_data(ssl, NULL);
+    handshake->ssl = NULL;
+    return ssl;
+}
