@@ -245,13 +245,12 @@ static void format_ipv6(const struct address *address, char text[static ADDRESS_
 
 const char *address_format(const struct address *address, char text[static ADDRESS_TEXT_SIZE])
 {
-    if (address->size == 0)
-        (void)snprintf(text, ADDRESS_TEXT_SIZE, "-");
-    else if (address->storage.ss_family == AF_UNIX)
+    sa_family_t family = address->size != 0 ? address->storage.ss_family : AF_UNSPEC;
+    if (family == AF_UNIX)
         format_unix(address, text);
-    else if (address->storage.ss_family == AF_INET)
+    else if (family == AF_INET)
         format_ipv4(address, text);
-    else if (address->storage.ss_family == AF_INET6)
+    else if (family == AF_INET6)
         format_ipv6(address, text);
     else
         (void)snprintf(text, ADDRESS_TEXT_SIZE, "-");
