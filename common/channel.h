@@ -45,8 +45,8 @@ struct channel_credentials {
     const char *ca;
 };
 
-/* RESULT_CONFIG names the file; also when key and certificate do not belong together, or the leaf has
- * expired. */
+/* RESULT_CONFIG names the file; also when key and certificate
+ * do not belong together, or the leaf has expired. */
 MUST_CHECK enum result channel_client_context(const struct channel_credentials *files, SSL_CTX **context,
                                               struct failure *why);
 MUST_CHECK enum result channel_server_context(const struct channel_credentials *files, SSL_CTX **context,
@@ -72,13 +72,13 @@ struct channel_handler {
     void (*frame)(struct channel *channel, const struct kssl_header *header, struct bytes body, void *owner);
     /* The output queue has fallen below half of output_high after channel_full was true. */
     void (*drained)(struct channel *channel, void *owner);
-    /* It is over, for the reason in why (RESULT_OK: the peer closed in good order). Called once, unless
-     * channel_close was called; afterwards the channel frees itself. */
+    /* It is over, for the reason in why (RESULT_OK: the peer closed in good order).
+     * Called once, unless channel_close was called; afterwards the channel frees itself. */
     void (*closed)(struct channel *channel, const struct failure *why, void *owner);
 };
 
-/* Starts to connect. server_name is verified against the certificate's SANs. context is borrowed and must
- * outlive the channel; handler too. NULL: why says. */
+/* Starts to connect. server_name is verified against the certificate's SANs.
+ * context is borrowed and must outlive the channel; handler too. NULL: why says. */
 struct channel *channel_connect(struct event_base *base, SSL_CTX *context, const struct address *to,
                                 const char *server_name, const struct channel_limits *limits,
                                 const struct channel_handler *handler, void *owner, struct failure *why);
@@ -88,20 +88,20 @@ struct channel *channel_accept(struct event_base *base, SSL_CTX *context, int fd
                                const struct channel_limits *limits, const struct channel_handler *handler,
                                void *owner, struct failure *why);
 
-/* Queues one whole frame (copied). RESULT_LIMIT: it would take the queue past twice output_high; RESULT_PEER:
- * not open, or closing. */
+/* Queues one whole frame (copied). RESULT_LIMIT: it would take the queue past twice output_high, or there is
+ * no memory; RESULT_PEER: not open, or closing; RESULT_PROTOCOL: these octets are not one frame. */
 MUST_CHECK enum result channel_send(struct channel *channel, struct bytes frame);
 /* Above output_high: stop producing until `drained`. */
 bool channel_full(const struct channel *channel);
 size_t channel_queued(const struct channel *channel);
 
-/* Back pressure towards the peer: no more frames are read, or delivered from what is already read, until
- * resumed. */
+/* Back pressure towards the peer: no more frames are read, or
+ * delivered from what is already read, until resumed. */
 void channel_pause(struct channel *channel);
 void channel_resume(struct channel *channel);
 
-/* Sends what is queued, then close_notify, then waits for the peer to close; `closed` follows, and no frame.
- */
+/* Sends what is queued, then close_notify, then waits for the
+ * peer to close; `closed` follows, and no frame. */
 void channel_finish(struct channel *channel);
 /* At once, what is queued is lost; no callback follows. NULL is allowed. */
 void channel_close(struct channel *channel);

@@ -153,8 +153,8 @@ void channel_receive(struct channel *channel)
 
 /* ---- Sending. */
 
-/* The peer has reset the connection. What it said before, an alert or close_notify, tells why; the reset does
- * not. */
+/* The peer has reset the connection. What it said before, an
+ * alert or close_notify, tells why; the reset does not. */
 static void write_broke(struct channel *channel, int system_error)
 {
     uint8_t dropped[1024];

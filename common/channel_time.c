@@ -26,8 +26,8 @@ static uint64_t time_left(const struct channel *channel, uint64_t now)
     return elapsed < limit ? limit - elapsed : 0;
 }
 
-/* Microseconds for which the peer's chain is still valid, its last second included; never so many as to
- * overflow. */
+/* Microseconds for which the peer's chain is still valid, its
+ * last second included; never so many as to overflow. */
 static uint64_t validity_left(const struct channel *channel)
 {
     time_t now = time(NULL);

@@ -146,8 +146,16 @@ static enum result load_key(SSL_CTX *context, const struct channel_credentials *
         return failure_set(why, RESULT_CONFIG, "channel key %s is encrypted, which is not supported",
                            files->key);
     }
-    /* SSL_CTX_use_PrivateKey_file also compares it with the certificate, which is loaded first. */
-    if (loaded != 1 || SSL_CTX_check_private_key(context) != 1)
+    /* A key of the same type as the certificate's is compared when
+     * it is loaded, one of another type is not. */
+    if ((loaded != 1 && ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH) ||
+        (loaded == 1 &&
+         X509_check_private_key(SSL_CTX_get0_certificate(context), SSL_CTX_get0_privatekey(context)) != 1)) {
+        ERR_clear_error();
+        return failure_set(why, RESULT_CONFIG, "channel key %s does not belong to channel certificate %s",
+                           files->key, files->certificate);
+    }
+    if (loaded != 1)
         return refuse_file(why, "channel key", files->key);
     return RESULT_OK;
 }
@@ -205,8 +213,8 @@ static bool set_policy(SSL_CTX *context, const struct role *role)
     SSL_CTX_clear_options(context, SSL_OP_LEGACY_SERVER_CONNECT | SSL_OP_IGNORE_UNEXPECTED_EOF |
                                        SSL_OP_PRIORITIZE_CHACHA | SSL_OP_ALLOW_CLIENT_RENEGOTIATION);
     (void)SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    /* The chain is what the file says, not what could be built from the CA file in each handshake. Retries of
-     * a write come from a queue that may have moved. */
+    /* The chain is what the file says, not what could be built from the CA file in
+     * each handshake. Retries of a write come from a queue that may have moved. */
     (void)SSL_CTX_set_mode(context, SSL_MODE_NO_AUTO_CHAIN | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                         SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     /* One read(2) takes a record's header and body, and what follows. */
@@ -293,8 +301,8 @@ enum result channel_tls_new(SSL_CTX *context, int fd, const char *server_name, s
     return RESULT_OK;
 }
 
-/* ASN1_TIME_to_tm and timegm know every year that X.509 can name; durations are computed from it later, in
- * bounds. */
+/* ASN1_TIME_to_tm and timegm know every year that X.509 can
+ * name; durations are computed from it later, in bounds. */
 static time_t chain_valid_until(const SSL *ssl)
 {
     time_t until = (time_t)INT64_MAX;

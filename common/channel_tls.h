@@ -21,8 +21,8 @@
 MUST_CHECK enum result channel_tls_new(SSL_CTX *context, int fd, const char *server_name,
                                        struct failure *verification, SSL **ssl, struct failure *why);
 
-/* After the handshake: the peer's certificate (owned by the caller) and the last second at which its whole
- * chain is valid. */
+/* After the handshake: the peer's certificate (owned by the
+ * caller) and the last second at which its whole chain is valid. */
 MUST_CHECK enum result channel_tls_peer(SSL *ssl, X509 **certificate, time_t *valid_until,
                                         struct failure *why);
 

@@ -53,8 +53,8 @@ bool frame_input_room(struct frame_input *input, uint8_t **room, size_t *size)
 {
     struct kssl_header header;
     size_t needed = frame_input_needed(input, &header);
-    /* What was grown for one long frame holds exactly that frame, so it is empty when the frame has been
-     * taken. */
+    /* What was grown for one long frame holds exactly that frame,
+     * so it is empty when the frame has been taken. */
     if (frame_input_held(input) == 0 && input->capacity > FRAME_INPUT_BASE)
         frame_input_free(input);
     if (!frame_input_arrange(input, needed > FRAME_INPUT_BASE ? needed : FRAME_INPUT_BASE))

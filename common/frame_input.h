@@ -22,8 +22,8 @@ struct frame_input {
     size_t skip; /* octets still to come of a body that nobody wants */
 };
 
-/* Where to put the next octets, and how many fit (never 0). Invalidates bodies handed out. False: no memory.
- */
+/* Where to put the next octets, and how many fit (never 0).
+ * Invalidates bodies handed out. False: no memory. */
 MUST_CHECK bool frame_input_room(struct frame_input *input, uint8_t **room, size_t *size);
 /* So many were put there. */
 void frame_input_filled(struct frame_input *input, size_t size);

@@ -29,8 +29,8 @@ bool frame_output_whole(struct bytes frame);
 /* Copies one whole frame behind the others. False: no memory. */
 MUST_CHECK bool frame_output_append(struct frame_output *output, struct bytes frame);
 
-/* The next write, 1 to 16,384 octets; the same (though perhaps elsewhere in memory) until it is taken. Not
- * when empty. */
+/* The next write, 1 to 16,384 octets; the same (though perhaps
+ * elsewhere in memory) until it is taken. Not when empty. */
 struct bytes frame_output_chunk(struct frame_output *output);
 /* So many octets of the chunk have been written. */
 void frame_output_taken(struct frame_output *output, size_t size);

@@ -59,6 +59,13 @@ void test_net_open(struct test_net *net, const char *unix_path)
         name_of(net->listener, &net->address);
 }
 
+void test_net_small_buffers(const struct test_net *net)
+{
+    static const int SMALL = 32 * 1024; /* inherited by what is accepted */
+    assert_int_equal(setsockopt(net->listener, SOL_SOCKET, SO_SNDBUF, &SMALL, sizeof SMALL), 0);
+    assert_int_equal(setsockopt(net->listener, SOL_SOCKET, SO_RCVBUF, &SMALL, sizeof SMALL), 0);
+}
+
 void test_net_close(struct test_net *net)
 {
     socket_close(&net->listener);
@@ -200,6 +207,12 @@ void test_raw_connect(struct test_raw *raw, const struct test_net *net, const st
     *raw = (struct test_raw){.context = SSL_CTX_new(TLS_client_method())};
     if (socket_connect(&net->address, &raw->fd, &why) != RESULT_OK)
         fail_msg("%s", why.text);
+    /* As large as the kernel makes it by default, but it stays so. */
+    int size = 0;
+    socklen_t length = sizeof size;
+    assert_int_equal(getsockopt(raw->fd, SOL_SOCKET, SO_RCVBUF, &size, &length), 0);
+    size /= 2; /* socket(7): what is set is doubled */
+    assert_int_equal(setsockopt(raw->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size), 0);
     raw_start(raw, ca, identity);
     SSL_CTX_set_verify(raw->context, SSL_VERIFY_PEER, NULL);
     SSL_set_connect_state(raw->ssl);

@@ -1,5 +1,5 @@
-/* Both ends of a channel on one event loop, and a peer that is no channel: plain libssl, one call at a time.
- */
+/* Both ends of a channel on one event loop, and a peer that is
+ * no channel: plain libssl, one call at a time. */
 #ifndef KEYLESS_TESTS_TEST_PEER_H
 #define KEYLESS_TESTS_TEST_PEER_H
 
@@ -14,8 +14,8 @@
 #include "common/clock.h"
 #include "tests/unit/support/test_certificates.h"
 
-/* Runs the loop until the condition holds; the test fails when it does not within ten seconds. The loop wakes
- * every millisecond, so that the condition may also poll what is not on the loop. */
+/* Runs the loop until the condition holds; the test fails when it does not within ten seconds.
+ * The loop wakes every millisecond, so that the condition may also poll what is not on the loop. */
 #define RUN_UNTIL(net, condition)                                                                            \
     do {                                                                                                     \
         uint64_t run_until_deadline = clock_now() + 10u * 1000000u;                                          \
@@ -37,6 +37,8 @@ struct test_net {
 
 /* Listens on 127.0.0.1, or on the Unix socket at this path. */
 void test_net_open(struct test_net *net, const char *unix_path);
+/* Connections made from now on hold little in the kernel, and no more with time. */
+void test_net_small_buffers(const struct test_net *net);
 void test_net_close(struct test_net *net);
 
 /* One end: what its callbacks saw, and what they are to do. */
@@ -76,8 +78,8 @@ struct test_raw {
     unsigned records; /* application data records received */
 };
 
-/* Connects to the net's listener as a TLS client (identity NULL: without a certificate). Change
- * raw->context's or raw->ssl's settings before the first handshake call. */
+/* Connects to the net's listener as a TLS client (identity NULL: without a certificate).
+ * Change raw->context's or raw->ssl's settings before the first handshake call. */
 void test_raw_connect(struct test_raw *raw, const struct test_net *net, const struct test_ca *ca,
                       const struct test_identity *identity);
 /* Accepts a connection to the net's listener as a TLS server. Waits for one to come. */
