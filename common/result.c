@@ -8,8 +8,8 @@
 #include <openssl/err.h>
 
 static const char *const NAMES[] = {
-    [RESULT_OK] = "ok",         [RESULT_AGAIN] = "again",       [RESULT_CONFIG] = "configuration",
-    [RESULT_SYSTEM] = "system", [RESULT_PEER] = "peer",         [RESULT_PROTOCOL] = "protocol",
+    [RESULT_OK] = "ok",         [RESULT_AGAIN] = "again", [RESULT_CONFIG] = "configuration",
+    [RESULT_SYSTEM] = "system", [RESULT_PEER] = "peer",   [RESULT_PROTOCOL] = "protocol",
     [RESULT_CRYPTO] = "crypto", [RESULT_LIMIT] = "limit",
 };
 
