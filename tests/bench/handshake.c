@@ -219,7 +219,8 @@ static bool fetch_session(struct bench *bench, struct failure *why)
     ERR_clear_error();
     if (ok && bench->session == NULL)
         (void)failure_set(why, RESULT_PEER, "the server gave no session to resume");
-    /* libssl takes a TLS 1.3 session for used up after one resumption, but only while it keeps a client cache. */
+    /* libssl takes a TLS 1.3 session for used up after one resumption, but only while it keeps a client
+     * cache. */
     (void)SSL_CTX_set_session_cache_mode(bench->context, SSL_SESS_CACHE_OFF);
     return ok && bench->session != NULL;
 }
