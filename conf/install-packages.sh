@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy
+# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy | bench
 # Says what it installs; does nothing when all is there. Needs root, or sudo.
 set -eu
 
@@ -11,7 +11,8 @@ case ${1:-} in
 build) wanted=$build ;;
 test) wanted=$test ;;
 tidy) wanted="$test clang-tidy" ;;
-*) echo "usage: sh conf/install-packages.sh build|test|tidy" >&2; exit 2 ;;
+bench) wanted="$build python3 nginx-light haproxy" ;;
+*) echo "usage: sh conf/install-packages.sh build|test|tidy|bench" >&2; exit 2 ;;
 esac
 
 missing=
