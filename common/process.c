@@ -120,20 +120,37 @@ static enum result process_fork(struct process *process, struct failure *why)
     return result;
 }
 
+static void link_process(struct process *process)
+{
+    process->slot->process = process;
+    process->next = process->generation->processes;
+    process->generation->processes = process;
+}
+
+static void unlink_process(struct process *process)
+{
+    struct process **at = &process->generation->processes;
+    while (*at != process)
+        at = &(*at)->next;
+    *at = process->next;
+    if (process_is_current(process))
+        process->slot->process = NULL;
+}
+
+/* In the list before the fork: the child lets go of all that is in it. */
 enum result process_spawn(struct slot *slot, struct failure *why)
 {
     struct generation *generation = slot->generation;
     struct process *process = process_new(slot, why);
     if (process == NULL)
         return RESULT_LIMIT;
+    link_process(process);
     enum result result = process_fork(process, why);
     if (result != RESULT_OK) {
+        unlink_process(process);
         process_free(process, true);
         return result;
     }
-    slot->process = process;
-    process->next = generation->processes;
-    generation->processes = process;
     set_deadline(process, generation->plan.ready_timeout);
     master_gauge(generation->master, METRIC_CHILDREN, 1);
     log_info(generation->master->log, "child started", LOG_CHILD(process));
@@ -146,16 +163,6 @@ static void describe_end(int status, char text[static 96])
         (void)snprintf(text, 96, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else
         (void)snprintf(text, 96, "exited with status %d", WEXITSTATUS(status));
-}
-
-static void unlink_process(struct process *process)
-{
-    struct process **at = &process->generation->processes;
-    while (*at != process)
-        at = &(*at)->next;
-    *at = process->next;
-    if (process_is_current(process))
-        process->slot->process = NULL;
 }
 
 static void receive_all(struct process *process);
