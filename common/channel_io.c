@@ -135,19 +135,24 @@ static bool read_some(struct channel *channel, size_t *got)
 
 void channel_receive(struct channel *channel)
 {
-    for (size_t spent = 0;;) {
+    size_t spent = 0;
+    bool more = true;
+    for (;;) {
         deliver(channel);
         if (channel->state != FLUSHING && (channel->state != OPEN || channel->paused))
             return;
-        if (spent >= READ_BUDGET) {
+        if (!more || spent >= READ_BUDGET) {
             /* What is still in the socket will be told by its event; what libssl has read ahead will not. */
             channel->readable = SSL_has_pending(channel->ssl) == 1;
+            frame_input_release(&channel->input);
             return;
         }
         size_t got = 0;
         if (!read_some(channel, &got))
             return;
         spent += got > READ_COST ? got : READ_COST;
+        /* A short record with nothing behind it was probably the last: do not ask the kernel to say so. */
+        more = got >= KSSL_RECORD_MAX / 2 || SSL_has_pending(channel->ssl) == 1;
     }
 }
 
