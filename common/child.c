@@ -96,7 +96,7 @@ static void listen_on_share(struct child *child, uint32_t rank, uint32_t share)
 
 static void retire(struct child *child, size_t socket)
 {
-    if (socket >= child->socket_count || child->sockets[socket].fd < 0)
+    if (child->sockets[socket].fd < 0)
         return;
     if (child->handler->retire != NULL)
         child->handler->retire(socket, child->owner);
@@ -122,7 +122,9 @@ static void on_listen(struct child *child, struct message *message)
 
 static void on_retire(struct child *child, struct message *message)
 {
-    retire(child, message->first);
+    for (size_t i = 0; i < child->socket_count; i++)
+        if (child->sockets[i].address == message->first)
+            retire(child, i);
 }
 
 static void on_link(struct child *child, struct message *message)
@@ -172,25 +174,35 @@ static void (*const ON_MESSAGE[MESSAGE_TYPES])(struct child *, struct message *)
     [MESSAGE_DRAIN] = on_drain,   [MESSAGE_END] = on_end,
 };
 
+/* False: nothing more to read now. */
+static bool receive_one(struct child *child)
+{
+    struct message message;
+    struct failure why;
+    enum result result = message_receive(child->control, &message, &why);
+    if (result == RESULT_AGAIN)
+        return false;
+    if (result == RESULT_OK && ON_MESSAGE[message.type] != NULL)
+        ON_MESSAGE[message.type](child, &message);
+    socket_close(&message.descriptor);
+    if (result == RESULT_OK)
+        return true;
+    if (result != RESULT_PEER)
+        log_error(child->log, "message from the master lost", log_reason(why.text));
+    /* Out of descriptors, for one: the next message may be better. */
+    if (result != RESULT_PEER && result != RESULT_SYSTEM)
+        return true;
+    on_orphaned(child);
+    return false;
+}
+
 static void on_control(evutil_socket_t fd, short events, void *argument)
 {
     (void)fd;
     (void)events;
     struct child *child = argument;
-    while (!child->ended) {
-        struct message message;
-        struct failure why;
-        enum result result = message_receive(child->control, &message, &why);
-        if (result == RESULT_AGAIN)
-            return;
-        if (result == RESULT_OK && ON_MESSAGE[message.type] != NULL)
-            ON_MESSAGE[message.type](child, &message);
-        socket_close(&message.descriptor);
-        if (result != RESULT_PEER)
-            continue;
-        on_orphaned(child);
-        return;
-    }
+    while (!child->ended && receive_one(child))
+        continue;
 }
 
 static void tell(struct child *child, enum message_type type, const struct failure *why)
@@ -308,30 +320,35 @@ static void child_free(struct child *child)
     free(child);
 }
 
-static size_t count_sockets(const struct generation *generation)
+static size_t count_sockets(const struct generation *generation, size_t kind)
 {
     size_t count = 0;
     for (size_t i = 0; i < generation->plan.listen_count; i++)
-        count += generation->listeners[i]->count;
+        if (listener_kind(&generation->plan, i) == kind)
+            count += generation->listeners[i]->count;
     return count;
 }
 
-/* Takes the generation's listening sockets, so that they are not closed with all others. */
-static bool take_sockets(struct child *child, const struct generation *generation)
+static void take_listener(struct child *child, struct listener *listener, size_t address)
 {
-    size_t count = count_sockets(generation);
+    for (size_t i = 0; i < listener->count; i++) {
+        child->sockets[child->socket_count++] = (struct child_socket){
+            .fd = listener->fds[i], .address = address, .shared = address_is_unix(&listener->address)};
+        listener->fds[i] = -1;
+    }
+}
+
+/* Takes the kind's listening sockets, so that they are not closed with all others. */
+static bool take_sockets(struct child *child, const struct generation *generation, size_t kind)
+{
+    size_t count = count_sockets(generation, kind);
     child->sockets = calloc(count + 1, sizeof *child->sockets);
     child->listen = calloc(count + 1, sizeof *child->listen);
     if (child->sockets == NULL || child->listen == NULL)
         return false;
-    for (size_t i = 0; i < generation->plan.listen_count; i++) {
-        struct listener *listener = generation->listeners[i];
-        for (size_t j = 0; j < listener->count; j++) {
-            child->sockets[child->socket_count++] = (struct child_socket){
-                .fd = listener->fds[j], .address = i, .shared = address_is_unix(&listener->address)};
-            listener->fds[j] = -1;
-        }
-    }
+    for (size_t i = 0; i < generation->plan.listen_count; i++)
+        if (listener_kind(&generation->plan, i) == kind)
+            take_listener(child, generation->listeners[i], i);
     return true;
 }
 
@@ -364,7 +381,7 @@ static struct child *child_new(struct process *self, int control)
                             .control = control,
                             .heartbeat = self->heartbeat};
     self->heartbeat = NULL;
-    return !child->kind->accepts || take_sockets(child, generation) ? child : NULL;
+    return take_sockets(child, generation, self->slot->kind) ? child : NULL;
 }
 
 static void set_signal(int number, void (*action)(int))

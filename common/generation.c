@@ -184,24 +184,30 @@ static void give_share(struct process *process, uint32_t rank, uint32_t share)
     process_tell(process, MESSAGE_LISTEN, rank, share, -1);
 }
 
-void generation_assign(struct generation *generation)
+static void assign_kind(struct generation *generation, size_t kind)
 {
     uint32_t live = 0;
     uint32_t rank = 0;
-    if (generation->state != GENERATION_ACTIVE)
-        return;
     for (size_t i = 0; i < generation->slot_count; i++)
-        live += is_accepting(&generation->slots[i]);
+        live += generation->slots[i].kind == kind && is_accepting(&generation->slots[i]);
     /* When all of them stall, nobody is better than those who have the sockets now. */
     if (live == 0)
         return;
     for (size_t i = 0; i < generation->slot_count; i++) {
         const struct slot *slot = &generation->slots[i];
+        if (slot->kind != kind)
+            continue;
         if (is_accepting(slot))
             give_share(slot->process, rank++, live);
         else if (may_accept(slot))
             give_share(slot->process, 0, 0);
     }
+}
+
+void generation_assign(struct generation *generation)
+{
+    for (size_t i = 0; i < generation->plan.kind_count && generation->state == GENERATION_ACTIVE; i++)
+        assign_kind(generation, i);
 }
 
 /* ---- Draining */
@@ -232,27 +238,24 @@ static void tell_to_drain(struct generation *generation)
             process_drain_now(process);
 }
 
-static void retire_listener(struct generation *generation, uint32_t first, size_t count)
+static void retire_address(struct generation *generation, size_t address)
 {
+    size_t kind = listener_kind(&generation->plan, address);
     for (struct process *process = generation->processes; process != NULL; process = process->next)
-        for (uint32_t i = 0; i < count && process_kind_of(process)->accepts; i++)
-            process_tell(process, MESSAGE_RETIRE, first + i, 0, -1);
+        if (process->slot->kind == kind)
+            process_tell(process, MESSAGE_RETIRE, (uint32_t)address, 0, -1);
 }
 
 /* Those that nobody else uses are accepted from until they are empty. The master's own copies close here. */
 static void give_listeners_back(struct generation *generation)
 {
-    uint32_t socket = 0;
     if (generation->listeners == NULL)
         return;
-    for (size_t i = 0; i < generation->plan.listen_count; i++) {
-        struct listener *listener = generation->listeners[i];
-        if (listener->users == 1) {
-            listener_unlink(listener);
-            retire_listener(generation, socket, listener->count);
+    for (size_t i = 0; i < generation->plan.listen_count; i++)
+        if (generation->listeners[i]->users == 1) {
+            listener_unlink(generation->listeners[i]);
+            retire_address(generation, i);
         }
-        socket += (uint32_t)listener->count;
-    }
     listeners_release(&generation->master->listeners, generation->listeners, generation->plan.listen_count);
     free(generation->listeners);
     generation->listeners = NULL;

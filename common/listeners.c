@@ -39,16 +39,24 @@ void listener_unlink(struct listener *listener)
 
 /* ---- Binding */
 
+size_t listener_kind(const struct process_plan *plan, size_t address)
+{
+    if (plan->listen_kind != NULL)
+        return plan->listen_kind[address];
+    size_t kind = 0;
+    while (kind < plan->kind_count && !plan->kinds[kind].accepts)
+        kind++;
+    return kind;
+}
+
 /* As many as may accept at the same time, so that nobody is left without; but few enough to be worth polling.
  */
-static size_t sockets_wanted(const struct process_plan *plan, const struct address *address)
+static size_t sockets_wanted(const struct process_plan *plan, size_t index)
 {
     size_t wanted = process_cores();
-    size_t children = 0;
-    if (address_is_unix(address))
+    size_t children = plan->kinds[listener_kind(plan, index)].count;
+    if (address_is_unix(&plan->listen[index]))
         return 1;
-    for (size_t i = 0; i < plan->kind_count; i++)
-        children += plan->kinds[i].accepts ? plan->kinds[i].count : 0;
     wanted = children > wanted ? children : wanted;
     wanted = wanted > LISTENER_SOCKETS_MIN ? wanted : LISTENER_SOCKETS_MIN;
     return wanted < LISTENER_SOCKETS_MAX ? wanted : LISTENER_SOCKETS_MAX;
@@ -176,17 +184,18 @@ struct binding {
     uint64_t give_up; /* when to stop trying */
 };
 
-static enum result listener_new(const struct binding *binding, const struct address *address,
-                                struct listener **made, struct failure *why)
+static enum result listener_new(const struct binding *binding, size_t index, struct listener **made,
+                                struct failure *why)
 {
-    struct listener *listener = listener_allocate(address, sockets_wanted(binding->plan, address));
+    const struct process_plan *plan = binding->plan;
+    struct listener *listener = listener_allocate(&plan->listen[index], sockets_wanted(plan, index));
     if (listener == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for a listening address");
-    enum result result = bind_listener(*binding->list, listener, binding->plan, why);
+    enum result result = bind_listener(*binding->list, listener, plan, why);
     while (result == RESULT_SYSTEM && clock_now() < binding->give_up) {
         close_sockets(listener);
         (void)nanosleep(&(struct timespec){.tv_nsec = 20 * 1000000}, NULL);
-        result = bind_listener(*binding->list, listener, binding->plan, why);
+        result = bind_listener(*binding->list, listener, plan, why);
     }
     if (result == RESULT_OK)
         *made = listener;
@@ -210,13 +219,17 @@ static enum result acquire(const struct binding *binding, size_t index, struct l
     const struct process_plan *plan = binding->plan;
     const struct address *address = &plan->listen[index];
     char text[ADDRESS_TEXT_SIZE];
+    size_t kind = listener_kind(plan, index);
+    if (kind >= plan->kind_count || !plan->kinds[kind].accepts)
+        return failure_set(why, RESULT_CONFIG, "no process accepts on address %s",
+                           address_format(address, text));
     for (size_t i = 0; i < index; i++)
         if (address_equal(&plan->listen[i], address))
             return failure_set(why, RESULT_CONFIG, "address %s is listed twice",
                                address_format(address, text));
     struct listener *listener = find(*binding->list, address);
     if (listener == NULL) {
-        enum result result = listener_new(binding, address, &listener, why);
+        enum result result = listener_new(binding, index, &listener, why);
         if (result != RESULT_OK)
             return result;
         listener->next = *binding->list;

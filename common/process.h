@@ -8,11 +8,11 @@
  * goes on and the log says why.
  *
  * Sockets and children are separate things. An address has S listening sockets (SO_REUSEPORT; S = cores, at
- * least 4; a Unix socket has one that all share). Every child of a kind that accepts inherits them all, and
- * is told by the master which it accepts on: socket i belongs to live child i mod n. When a child dies or
- * stalls, its sockets go to others at once. They are bound once and kept over reloads, matched by address as
- * the plan writes it. Port 0 is chosen by the kernel at the first bind, the same for all sockets of the
- * address.
+ * least 4; a Unix socket has one that all share). S covers the children that accept at the first bind, too.
+ * Every child of a kind that accepts inherits them all, and is told by the master which it accepts on: socket
+ * i belongs to live child i mod n. When a child dies or stalls, its sockets go to others at once. They are
+ * bound once and kept over reloads, matched by address as the plan writes it. Port 0 is chosen by the kernel
+ * at the first bind, the same for all sockets of the address.
  *
  * Master and child talk over a SOCK_SEQPACKET pair; a child whose master has gone drains and ends. A child
  * shows that it is alive by a heartbeat in shared memory, written by a timer of its event loop. Without one
@@ -49,7 +49,7 @@ struct master;
 struct process_kind {
     const char *name; /* "worker", "frontend", "signer" */
     unsigned count;
-    bool accepts; /* gets listening sockets */
+    bool accepts; /* gets listening sockets: those of its addresses */
     /* The kind of which every child of this one gets a link (a stream socket pair) to every child; or -1. The
      * link's ends reach both through child_handler.link, again whenever one of the two was replaced;
      * never the own kind. */
@@ -68,11 +68,14 @@ struct process_plan {
     size_t kind_count;
     const struct address *listen; /* addresses to bind */
     size_t listen_count;
+    /* For each of them the kind that accepts on it (an admin address is not the workers'); NULL: the first
+     * kind that accepts has them all. */
+    const size_t *listen_kind;
     int listen_backlog;
     mode_t unix_mode;       /* permissions of Unix sockets; 0: 0660 */
     gid_t unix_group;       /* their group; 0: the master's */
     uint64_t drain_timeout; /* microseconds; then draining children are ended; 0: never */
-    uint64_t ready_timeout; /* microseconds that a new generation, or a replaced child, may take */
+    uint64_t ready_timeout; /* microseconds that a new generation, or a replaced child, may take; 0: any */
     uint64_t stall_timeout; /* microseconds without a heartbeat until a child is replaced; 0: 10 s */
     struct log_settings log;
 };
@@ -131,7 +134,8 @@ struct metrics_row *child_metrics(struct child *child);
 unsigned child_index(const struct child *child);
 unsigned child_generation(const struct child *child);
 
-/* Listening socket number i (-1: closed, drained or retired), and the index in plan.listen of its address. */
+/* Listening socket number i (-1: closed, drained or retired), and the index in plan.listen of its address;
+ * only those of the child's kind. */
 size_t child_listener_count(const struct child *child);
 int child_listener_fd(const struct child *child, size_t socket);
 size_t child_listener_address(const struct child *child, size_t socket);

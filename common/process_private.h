@@ -49,7 +49,7 @@ enum message_type {
     MESSAGE_LEAVING, /* was sent SIGTERM: wants to drain */
     /* master to child */
     MESSAGE_LISTEN, /* accept on the sockets i with i mod second == first; second 0: on none */
-    MESSAGE_RETIRE, /* first: socket */
+    MESSAGE_RETIRE, /* first: address, as in the plan */
     MESSAGE_LINK,   /* first: kind, second: index; with a descriptor */
     MESSAGE_DRAIN,
     MESSAGE_END, /* end at once */
@@ -80,6 +80,8 @@ struct listener {
     ino_t inode;
 };
 
+/* The kind whose children accept on this address of the plan; kind_count: none. */
+size_t listener_kind(const struct process_plan *plan, size_t address);
 /* Finds or binds the listeners of plan, all or none, and writes them to used[plan->listen_count]. */
 MUST_CHECK enum result listeners_acquire(struct listener **list, const struct process_plan *plan,
                                          struct listener **used, struct log *log, struct failure *why);
