@@ -380,10 +380,10 @@ static enum handshake_state fail_from_libssl(struct handshake *handshake)
         handshake->stage = "key";
         return fail(handshake, HANDSHAKE_FAULT_KEY, operation->reason);
     }
-    if (client_bio_broken(handshake->bio))
-        return fail(handshake, HANDSHAKE_FAULT_CLIENT_GONE, "connection reset by client");
-    if (client_bio_closed(handshake->bio) && reason.fault != HANDSHAKE_FAULT_CLIENT)
-        return fail(handshake, HANDSHAKE_FAULT_CLIENT_GONE, HANDSHAKE_CLIENT_CLOSED);
+    bool closed = client_bio_closed(handshake->bio);
+    if (reason.fault != HANDSHAKE_FAULT_CLIENT && (closed || client_bio_broken(handshake->bio)))
+        return fail(handshake, HANDSHAKE_FAULT_CLIENT_GONE,
+                    closed ? HANDSHAKE_CLIENT_CLOSED : "connection reset by client");
     return fail(handshake, reason.fault, reason.text);
 }
 

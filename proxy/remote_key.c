@@ -474,7 +474,7 @@ static const OSSL_DISPATCH PROVIDER[] = {
 };
 
 /* The provider's context is the library context that it is loaded into: legal for a built-in one only (see
- * core_get_libctx in provider-base(7)). */
+ * core_get_libctx in provider-base(7)). NULL is the default one. */
 static int provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out,
                          void **provider)
 {
@@ -484,7 +484,7 @@ static int provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in
             *provider = OSSL_FUNC_core_get_libctx(in)(handle);
     }
     *out = PROVIDER;
-    return *provider != NULL;
+    return 1;
 }
 
 /* Whoever asks for "EC" without more must not get us: then every ephemeral key of libssl's would fail. The

@@ -23,6 +23,8 @@ static EVP_PKEY *make_key(const char *type)
         key = EVP_EC_gen("P-256");
     else if (strcmp(type, "RSA") == 0)
         key = EVP_RSA_gen(2048);
+    else if (strncmp(type, "P-", 2) == 0)
+        key = EVP_EC_gen(type);
     else
         key = EVP_PKEY_Q_keygen(NULL, NULL, type);
     assert_non_null(key);

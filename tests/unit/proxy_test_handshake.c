@@ -1,0 +1,384 @@
+#include "tests/unit/support/test_world.h"
+
+#include <unistd.h>
+
+#include "tests/unit/check.h"
+
+static int set_up(void **state)
+{
+    test_world_configure(*state);
+    test_world_open(*state);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_world_close(*state);
+    return 0;
+}
+
+/* ---- What comes out of a handshake that succeeds. */
+
+static const struct {
+    const char *name;
+    struct test_offer offer;
+    const char *version, *group, *scheme;
+    enum key_type key_type;
+} SUCCESSES[] = {
+    {"TLS 1.3, RSA",
+     {.sni = "rsa.example", .version = TLS1_3_VERSION, .groups = "X25519"},
+     "TLSv1.3",
+     "X25519",
+     "rsa_pss_rsae_sha256",
+     KEY_TYPE_RSA},
+    {"TLS 1.3, RSA, SHA-512",
+     {.sni = "rsa.example", .version = TLS1_3_VERSION, .schemes = "rsa_pss_rsae_sha512"},
+     "TLSv1.3",
+     "X25519",
+     "rsa_pss_rsae_sha512",
+     KEY_TYPE_RSA},
+    {"TLS 1.3, P-256",
+     {.sni = "p256.example", .version = TLS1_3_VERSION, .groups = "P-256"},
+     "TLSv1.3",
+     "P-256",
+     "ecdsa_secp256r1_sha256",
+     KEY_TYPE_P256},
+    {"TLS 1.3, P-384",
+     {.sni = "p384.example", .version = TLS1_3_VERSION, .groups = "P-384"},
+     "TLSv1.3",
+     "P-384",
+     "ecdsa_secp384r1_sha384",
+     KEY_TYPE_P384},
+    {"TLS 1.3, P-521",
+     {.sni = "p521.example", .version = TLS1_3_VERSION},
+     "TLSv1.3",
+     "X25519",
+     "ecdsa_secp521r1_sha512",
+     KEY_TYPE_P521},
+    {"TLS 1.3, Ed25519",
+     {.sni = "ed25519.example", .version = TLS1_3_VERSION},
+     "TLSv1.3",
+     "X25519",
+     "ed25519",
+     KEY_TYPE_ED25519},
+    {"TLS 1.3, Ed448",
+     {.sni = "ed448.example", .version = TLS1_3_VERSION},
+     "TLSv1.3",
+     "X25519",
+     "ed448",
+     KEY_TYPE_ED448},
+    {"TLS 1.2, RSA",
+     {.sni = "rsa.example", .version = TLS1_2_VERSION, .groups = "X25519"},
+     "TLSv1.2",
+     "X25519",
+     "rsa_pss_rsae_sha256",
+     KEY_TYPE_RSA},
+    {"TLS 1.2, RSA, PKCS#1",
+     {.sni = "rsa.example", .version = TLS1_2_VERSION, .schemes = "rsa_pkcs1_sha384"},
+     "TLSv1.2",
+     "X25519",
+     "rsa_pkcs1_sha384",
+     KEY_TYPE_RSA},
+    {"TLS 1.2, P-256",
+     {.sni = "p256.example", .version = TLS1_2_VERSION, .groups = "P-256"},
+     "TLSv1.2",
+     "P-256",
+     "ecdsa_secp256r1_sha256",
+     KEY_TYPE_P256},
+    {"TLS 1.2, P-384 with SHA-256, which TLS 1.2 allows",
+     {.sni = "p384.example",
+      .version = TLS1_2_VERSION,
+      .groups = "P-384",
+      .schemes = "ecdsa_secp256r1_sha256"},
+     "TLSv1.2",
+     "P-384",
+     "ecdsa_secp256r1_sha256",
+     KEY_TYPE_P384},
+    {"TLS 1.2, Ed25519",
+     {.sni = "ed25519.example", .version = TLS1_2_VERSION},
+     "TLSv1.2",
+     "X25519",
+     "ed25519",
+     KEY_TYPE_ED25519},
+    {"both chains: ECDSA first",
+     {.sni = "both.example"},
+     "TLSv1.3",
+     "X25519",
+     "ecdsa_secp256r1_sha256",
+     KEY_TYPE_P256},
+    {"both chains, a client that knows RSA alone",
+     {.sni = "both.example", .schemes = "rsa_pss_rsae_sha256"},
+     "TLSv1.3",
+     "X25519",
+     "rsa_pss_rsae_sha256",
+     KEY_TYPE_RSA},
+    {"both chains, TLS 1.2, RSA suites alone",
+     {.sni = "both.example", .version = TLS1_2_VERSION, .suites12 = "ECDHE-RSA-AES128-GCM-SHA256"},
+     "TLSv1.2",
+     "X25519",
+     "rsa_pss_rsae_sha256",
+     KEY_TYPE_RSA},
+    {"both chains, TLS 1.2, a client without P-256",
+     {.sni = "both.example", .version = TLS1_2_VERSION, .groups = "X25519"},
+     "TLSv1.2",
+     "X25519",
+     "rsa_pss_rsae_sha256",
+     KEY_TYPE_RSA},
+    {"both chains by wildcard",
+     {.sni = "a.WILD.example"},
+     "TLSv1.3",
+     "X25519",
+     "ecdsa_secp256r1_sha256",
+     KEY_TYPE_P256},
+    {"two curves: the small one",
+     {.sni = "curves.example"},
+     "TLSv1.3",
+     "X25519",
+     "ecdsa_secp256r1_sha256",
+     KEY_TYPE_P256},
+    {"two curves, a client that verifies P-384 alone",
+     {.sni = "curves.example", .schemes = "ecdsa_secp384r1_sha384"},
+     "TLSv1.3",
+     "X25519",
+     "ecdsa_secp384r1_sha384",
+     KEY_TYPE_P384},
+    {"no SNI: the default", {.sni = NULL}, "TLSv1.3", "X25519", "rsa_pss_rsae_sha256", KEY_TYPE_RSA},
+    {"unknown SNI: the default",
+     {.sni = "unknown.example"},
+     "TLSv1.3",
+     "X25519",
+     "rsa_pss_rsae_sha256",
+     KEY_TYPE_RSA},
+};
+
+static void test_successes(void **state)
+{
+    for (size_t i = 0; i < COUNT_OF(SUCCESSES); i++) {
+        const char *row = SUCCESSES[i].name, *sni = SUCCESSES[i].offer.sni;
+        struct test_client client;
+        test_client_start(&client, *state, &SUCCESSES[i].offer);
+        test_client_run(&client);
+        const struct handshake_facts *facts = handshake_facts(client.handshake);
+        CHECK(row, client.state == HANDSHAKE_DONE && client.connected);
+        CHECK(row, SSL_get_verify_result(client.ssl) == X509_V_OK);
+        CHECK(row, strcmp(facts->version, SUCCESSES[i].version) == 0);
+        CHECK(row, strcmp(facts->group, SUCCESSES[i].group) == 0);
+        CHECK(row, strcmp(facts->scheme, SUCCESSES[i].scheme) == 0);
+        CHECK(row, facts->key_type == SUCCESSES[i].key_type);
+        CHECK(row, strcmp(facts->key_server, "keys") == 0);
+        CHECK(row, facts->sni_size == (sni != NULL ? strlen(sni) : 0));
+        CHECK(row, facts->retries == 0 && !facts->resumed && facts->alpn_size == 0);
+        CHECK(row, facts->key_duration > 0 && facts->key_duration <= facts->duration);
+        test_client_end(&client);
+    }
+    assert_int_equal(test_world_metric(*state, PROXY_HANDSHAKES_OK), COUNT_OF(SUCCESSES));
+    assert_int_equal(test_world_metric(*state, PROXY_KEY_REQUESTS_OK), COUNT_OF(SUCCESSES));
+}
+
+/* What the key server gets to see beside what it signs. */
+static void test_request_context(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    test_client_start(&client, world, &(struct test_offer){.sni = "p256.example"});
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    assert_int_equal(world->server.requests, 1);
+    assert_string_equal(world->server.last.sni, "p256.example");
+    assert_int_equal(world->server.last.client_ip_size, 4);
+    assert_memory_equal(world->server.last.client_ip, "\xC0\x00\x02\x07", 4);
+    assert_int_equal(strlen(world->server.last.request_id), 17);
+    test_client_end(&client);
+}
+
+/* Data both ways on the connection handed over; async mode is off, or libssl would make a fibre for each
+ * read. */
+static void test_connection_is_usable(void **state)
+{
+    struct test_client client;
+    char data[16] = {0};
+    test_client_start(&client, *state, &(struct test_offer){.sni = "p256.example"});
+    test_client_run(&client);
+    SSL *ssl = handshake_take_ssl(client.handshake);
+    assert_non_null(ssl);
+    assert_null(handshake_take_ssl(client.handshake));
+    assert_int_equal(SSL_get_mode(ssl) & SSL_MODE_ASYNC, 0);
+    assert_int_equal(SSL_write(client.ssl, "ping", 4), 4);
+    assert_int_equal(SSL_read(ssl, data, sizeof data), 4);
+    assert_memory_equal(data, "ping", 4);
+    assert_int_equal(SSL_write(ssl, "pong!", 5), 5);
+    assert_int_equal(SSL_read(client.ssl, data, sizeof data), 5);
+    assert_int_equal(SSL_session_reused(ssl), 0);
+    assert_int_equal(SSL_SESSION_has_ticket(SSL_get0_session(client.ssl)), 0);
+    SSL_free(ssl);
+    test_client_end(&client);
+}
+
+static void test_hello_retry(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    test_world_close(world);
+    test_world_configure(world);
+    world->config.tls.groups = "P-384";
+    test_world_open(world);
+    test_client_start(&client, world, &(struct test_offer){.sni = "both.example", .groups = "X25519:P-384"});
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    assert_int_equal(handshake_facts(client.handshake)->retries, 1);
+    assert_string_equal(handshake_facts(client.handshake)->group, "P-384");
+    test_client_end(&client);
+}
+
+/* ---- ALPN. */
+
+static const struct {
+    const char *name;
+    struct bytes offered;
+    bool only_http11;
+    const char *chosen; /* NULL: none */
+    bool fails;
+} PROTOCOLS[] = {
+    {"both: the server's order", WIRE("\x08http/1.1\x02h2"), false, "h2", false},
+    {"http/1.1 alone", WIRE("\x08http/1.1"), false, "http/1.1", false},
+    {"not offered", WIRE(""), false, NULL, false},
+    {"none in common",
+     WIRE("\x03"
+          "foo"),
+     false, NULL, true},
+    {"a backend without h2", WIRE("\x02h2\x08http/1.1"), true, "http/1.1", false},
+    {"a backend without h2, a client with nothing else", WIRE("\x02h2"), true, NULL, true},
+};
+
+static void test_protocols(void **state)
+{
+    for (size_t i = 0; i < COUNT_OF(PROTOCOLS); i++) {
+        const char *row = PROTOCOLS[i].name, *chosen = PROTOCOLS[i].chosen;
+        const struct test_offer offer = {
+            .sni = "p256.example", .alpn = PROTOCOLS[i].offered, .only_http11 = PROTOCOLS[i].only_http11};
+        struct test_client client;
+        test_client_start(&client, *state, &offer);
+        test_client_run(&client);
+        const struct handshake_facts *facts = handshake_facts(client.handshake);
+        CHECK(row, client.state == (PROTOCOLS[i].fails ? HANDSHAKE_FAILED : HANDSHAKE_DONE));
+        CHECK(row, client.alert == (PROTOCOLS[i].fails ? SSL_AD_NO_APPLICATION_PROTOCOL : -1));
+        CHECK(row, facts->alpn_size == (chosen != NULL ? strlen(chosen) : 0));
+        CHECK(row, chosen == NULL || memcmp(facts->alpn, chosen, facts->alpn_size) == 0);
+        test_client_end(&client);
+    }
+}
+
+/* ---- Failures, and the words for them. */
+
+static void check_failure(const char *row, const struct test_client *client, const char *stage,
+                          const char *reason)
+{
+    const char *seen_stage, *seen_reason;
+    CHECK(row, client->state == HANDSHAKE_FAILED);
+    handshake_failure(client->handshake, &seen_stage, &seen_reason);
+    if (strcmp(seen_stage, stage) != 0 || strcmp(seen_reason, reason) != 0)
+        fail_msg("%s: %s: %s, expected %s: %s", row, seen_stage, seen_reason, stage, reason);
+}
+
+static const struct {
+    const char *name;
+    struct test_offer offer;
+    int alert; /* that the client gets; -1: none */
+    const char *stage, *reason;
+} FAILURES[] = {
+    {"TLS 1.1",
+     {.sni = "rsa.example", .version = TLS1_1_VERSION, .suites12 = "ALL:@SECLEVEL=0"},
+     SSL_AD_PROTOCOL_VERSION,
+     "client hello",
+     "unsupported protocol version"},
+    {"TLS_RSA",
+     {.sni = "rsa.example", .version = TLS1_2_VERSION, .suites12 = "AES128-GCM-SHA256"},
+     SSL_AD_HANDSHAKE_FAILURE,
+     "certificate",
+     "no shared cipher"},
+    {"a group we do not have",
+     {.sni = "p256.example", .version = TLS1_3_VERSION, .groups = "X448"},
+     SSL_AD_HANDSHAKE_FAILURE,
+     "client hello",
+     "no shared group"},
+    {"ECDSA key, RSA client, TLS 1.3",
+     {.sni = "p256.example", .version = TLS1_3_VERSION, .schemes = "rsa_pss_rsae_sha256"},
+     SSL_AD_HANDSHAKE_FAILURE,
+     "certificate",
+     "no shared signature algorithm"},
+    {"P-384 key, a client that knows SHA-256 alone, TLS 1.3",
+     {.sni = "p384.example", .version = TLS1_3_VERSION, .schemes = "ecdsa_secp256r1_sha256"},
+     SSL_AD_HANDSHAKE_FAILURE,
+     "certificate",
+     "no shared signature algorithm"},
+    {"a client that does not trust the CA",
+     {.sni = "p256.example", .distrust = true},
+     -1,
+     "finished",
+     "client sent alert: unknown CA"},
+};
+
+static void test_failures(void **state)
+{
+    for (size_t i = 0; i < COUNT_OF(FAILURES); i++) {
+        struct test_client client;
+        test_client_start(&client, *state, &FAILURES[i].offer);
+        test_client_run(&client);
+        check_failure(FAILURES[i].name, &client, FAILURES[i].stage, FAILURES[i].reason);
+        CHECK(FAILURES[i].name, client.alert == FAILURES[i].alert);
+        CHECK(FAILURES[i].name, handshake_facts(client.handshake)->sni_size > 0);
+        test_client_end(&client);
+    }
+    assert_int_equal(test_world_metric(*state, PROXY_HANDSHAKES_CLIENT), COUNT_OF(FAILURES));
+    assert_int_equal(test_world_metric(*state, PROXY_HANDSHAKES_OK), 0);
+}
+
+/* ---- What is no TLS at all. */
+
+static const struct {
+    const char *name;
+    struct bytes octets;
+    enum proxy_metric metric;
+    const char *reason;
+} STRANGERS[] = {
+    {"HTTP", WIRE("GET / HTTP/1.1\r\n\r\n"), PROXY_HANDSHAKES_CLIENT, "not TLS: HTTP request"},
+    {"HTTP proxy", WIRE("CONNECT a:443 HTTP/1.1\r\n\r\n"), PROXY_HANDSHAKES_CLIENT,
+     "not TLS: HTTP proxy request"},
+    {"SSH", WIRE("SSH-2.0-OpenSSH_9.2\r\n"), PROXY_HANDSHAKES_CLIENT, "not TLS, or a bad record version"},
+    {"SSLv2 hello",
+     WIRE("\x80\x1c\x01\x03\x03\x00\x03\x00\x00\x00\x10\x00\x00\x2f"
+          "0123456789abcdef"),
+     PROXY_HANDSHAKES_CLIENT, "hello in SSLv2 format"},
+    {"nothing", WIRE(""), PROXY_HANDSHAKES_CLIENT_GONE, "client closed"},
+    {"half a hello", WIRE("\x16\x03\x01\x01\x00\x01\x00"), PROXY_HANDSHAKES_CLIENT_GONE, "client closed"},
+};
+
+static void test_strangers(void **state)
+{
+    for (size_t i = 0; i < COUNT_OF(STRANGERS); i++) {
+        struct test_client client;
+        int64_t before = test_world_metric(*state, STRANGERS[i].metric);
+        test_client_start(&client, *state, &(struct test_offer){.sni = NULL});
+        ssize_t sent = write(client.fd, STRANGERS[i].octets.data, STRANGERS[i].octets.size);
+        CHECK(STRANGERS[i].name, sent == (ssize_t)STRANGERS[i].octets.size);
+        test_client_leave(&client);
+        test_client_run(&client);
+        check_failure(STRANGERS[i].name, &client, "client hello", STRANGERS[i].reason);
+        CHECK(STRANGERS[i].name, test_world_metric(*state, STRANGERS[i].metric) == before + 1);
+        test_client_end(&client);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_successes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_request_context, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_connection_is_usable, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_hello_retry, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_protocols, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_failures, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_strangers, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, test_world_make, test_world_remove);
+}
