@@ -9,7 +9,7 @@
 #include "common/socket.h"
 #include "tests/unit/check.h"
 
-enum { MILLISECOND = 1000 };
+#define MILLISECOND UINT64_C(1000)
 
 /* The end's reason is of this kind and begins with this text. */
 static void check_end(const struct test_end *end, enum result kind, const char *text)

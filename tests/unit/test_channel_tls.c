@@ -20,9 +20,9 @@ static void check_text(const char *row, const struct failure *why, enum result k
 
 static const struct client_row {
     struct test_subject subject; /* no name: no certificate */
-    bool other_ca;
-    const char *refused; /* NULL: accepted */
+    const char *refused;         /* NULL: accepted */
     int alert;
+    bool other_ca;
 } CLIENTS[] = {
     {.subject = {.name = "client-auth", .usage = "clientAuth"}},
     {.subject = {.name = "both", .usage = "serverAuth,clientAuth"}},
@@ -91,9 +91,9 @@ static void test_clients(void **state)
 static const struct server_row {
     struct test_subject subject;
     const char *expected; /* the name that we look for */
-    bool other_ca;
     const char *refused;
     int alert;
+    bool other_ca;
 } SERVERS[] = {
     {.subject = {.name = "exact", .san = "DNS:keys.example", .usage = "serverAuth"},
      .expected = "keys.example"},
