@@ -1,0 +1,193 @@
+#include "keyserver/client_match.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/x509v3.h>
+
+struct match_form {
+    const char *prefix;
+    bool (*parse)(const char *value, struct client_match *match);
+    bool (*fits)(const struct client_match *match, X509 *certificate);
+    int san_type; /* of a GENERAL_NAME; -1: not about SANs */
+};
+
+/* ---- Forms of values. */
+
+static bool parse_name(const char *value, struct client_match *match)
+{
+    match->text = bytes_of(value, strlen(value));
+    return match->text.size > 0;
+}
+
+static bool parse_ip(const char *value, struct client_match *match)
+{
+    if (inet_pton(AF_INET, value, match->octets) == 1)
+        match->octet_count = 4;
+    else if (inet_pton(AF_INET6, value, match->octets) == 1)
+        match->octet_count = 16;
+    return match->octet_count > 0;
+}
+
+static bool parse_fingerprint(const char *value, struct client_match *match)
+{
+    for (size_t i = 0; i < sizeof match->octets; i++) {
+        if (i > 0 && *value == ':')
+            value++;
+        int high = OPENSSL_hexchar2int((unsigned char)value[0]);
+        int low = high >= 0 ? OPENSSL_hexchar2int((unsigned char)value[1]) : -1;
+        if (low < 0)
+            return false;
+        match->octets[i] = (uint8_t)(high << 4 | low);
+        value += 2;
+    }
+    match->octet_count = sizeof match->octets;
+    return *value == '\0';
+}
+
+/* ---- Against certificates. */
+
+static bool text_equal(struct bytes wanted, const ASN1_STRING *found)
+{
+    return bytes_equal(wanted, bytes_of(ASN1_STRING_get0_data(found), (size_t)ASN1_STRING_length(found)));
+}
+
+static bool text_equal_nocase(struct bytes wanted, const ASN1_STRING *found)
+{
+    return wanted.size == (size_t)ASN1_STRING_length(found) &&
+           strncasecmp((const char *)wanted.data, (const char *)ASN1_STRING_get0_data(found), wanted.size) ==
+               0;
+}
+
+static bool san_equal(const struct client_match *match, const GENERAL_NAME *name)
+{
+    int type;
+    const ASN1_STRING *value = GENERAL_NAME_get0_value(name, &type);
+    if (type != match->form->san_type)
+        return false;
+    if (type == GEN_DNS)
+        return text_equal_nocase(match->text, value);
+    if (type == GEN_URI)
+        return text_equal(match->text, value);
+    return text_equal(bytes_of(match->octets, match->octet_count), value);
+}
+
+static bool fits_san(const struct client_match *match, X509 *certificate)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+    bool found = false;
+    for (int i = 0; i < sk_GENERAL_NAME_num(names) && !found; i++)
+        found = san_equal(match, sk_GENERAL_NAME_value(names, i));
+    GENERAL_NAMES_free(names);
+    return found;
+}
+
+static bool common_name_equal(const struct client_match *match, const X509_NAME_ENTRY *entry)
+{
+    unsigned char *utf8 = NULL;
+    int size = ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(entry));
+    bool equal = size >= 0 && bytes_equal(match->text, bytes_of(utf8, (size_t)size));
+    OPENSSL_free(utf8);
+    return equal;
+}
+
+static bool fits_common_name(const struct client_match *match, X509 *certificate)
+{
+    const X509_NAME *subject = X509_get_subject_name(certificate);
+    int at = -1;
+    while ((at = X509_NAME_get_index_by_NID(subject, NID_commonName, at)) >= 0)
+        if (common_name_equal(match, X509_NAME_get_entry(subject, at)))
+            return true;
+    return false;
+}
+
+static bool fits_fingerprint(const struct client_match *match, X509 *certificate)
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    return X509_digest(certificate, EVP_sha256(), digest, &size) == 1 &&
+           bytes_equal(bytes_of(match->octets, match->octet_count), bytes_of(digest, size));
+}
+
+static const struct match_form FORMS[] = {
+    {"DNS:", parse_name, fits_san, GEN_DNS},
+    {"IP:", parse_ip, fits_san, GEN_IPADD},
+    {"URI:", parse_name, fits_san, GEN_URI},
+    {"CN:", parse_name, fits_common_name, -1},
+    {"sha256:", parse_fingerprint, fits_fingerprint, -1},
+};
+
+enum result client_match_parse(const struct keyserver_client *client, struct client_match *match,
+                               struct failure *why)
+{
+    for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++) {
+        size_t prefix = strlen(FORMS[i].prefix);
+        if (strncmp(client->match, FORMS[i].prefix, prefix) != 0)
+            continue;
+        *match = (struct client_match){.form = &FORMS[i]};
+        if (FORMS[i].parse(client->match + prefix, match))
+            return RESULT_OK;
+    }
+    return config_failure(why, &client->where, "clients.match",
+                          "\"%s\"; expected \"DNS:name\", \"IP:address\", \"URI:uri\", \"CN:name\" or "
+                          "\"sha256:\" and 64 hex digits",
+                          client->match);
+}
+
+bool client_match_fits(const struct client_match *match, X509 *certificate)
+{
+    return match->form->fits(match, certificate);
+}
+
+/* ---- Descriptions. */
+
+static void describe_more(char *text, const char *prefix, const unsigned char *value, int size)
+{
+    size_t used = strlen(text);
+    (void)snprintf(text + used, CLIENT_DESCRIPTION_SIZE - used, ", %s%.*s", prefix, size,
+                   (const char *)value);
+}
+
+static void describe_fingerprint(X509 *certificate, char *text)
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    (void)snprintf(text, CLIENT_DESCRIPTION_SIZE, "sha256:");
+    if (X509_digest(certificate, EVP_sha256(), digest, &size) != 1)
+        return;
+    for (unsigned i = 0; i < size; i++) {
+        size_t used = strlen(text);
+        (void)snprintf(text + used, CLIENT_DESCRIPTION_SIZE - used, "%02x", digest[i]);
+    }
+}
+
+static void describe_sans(X509 *certificate, char *text)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        int type;
+        const ASN1_STRING *value = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, i), &type);
+        if (type == GEN_DNS || type == GEN_URI)
+            describe_more(text, type == GEN_DNS ? "DNS:" : "URI:", ASN1_STRING_get0_data(value),
+                          ASN1_STRING_length(value));
+    }
+    GENERAL_NAMES_free(names);
+}
+
+void client_describe(X509 *certificate, char text[static CLIENT_DESCRIPTION_SIZE])
+{
+    describe_fingerprint(certificate, text);
+    describe_sans(certificate, text);
+    const X509_NAME *subject = X509_get_subject_name(certificate);
+    int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+    unsigned char *utf8 = NULL;
+    int size =
+        at >= 0 ? ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at))) : -1;
+    if (size >= 0)
+        describe_more(text, "CN:", utf8, size);
+    OPENSSL_free(utf8);
+}

@@ -1,0 +1,67 @@
+/*
+ * One client of the key server, from accept to close: its channel, what it has in flight, and when it is read
+ * from.
+ *
+ *   HANDSHAKE ──▶ SERVING ──▶ ENDING (answers what is in flight) ──▶ closed, freed
+ *       └────────────┴──── failure, unknown certificate ──────────────▲
+ *
+ * Back pressure, never an error: a connection is not read from while it has too much in flight, in number or
+ * in octets; while it does not take its answers; while the next request's cost class has as many of its own
+ * in flight as that class's queue holds (that request is then kept until one of them is answered); or while
+ * it holds more than its share and the whole process holds too much. All of this is decided in one function.
+ */
+#ifndef KEYLESS_KEYSERVER_CONNECTION_H
+#define KEYLESS_KEYSERVER_CONNECTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <event2/event.h>
+#include <openssl/ssl.h>
+
+#include "common/address.h"
+#include "common/channel.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "keyserver/config.h"
+#include "keyserver/policy.h"
+#include "keyserver/signer_client.h"
+
+struct connection;
+
+TAILQ_HEAD(connections_list, connection);
+
+/* What all connections of a front end share. The front end's; it fills in what is above the line and frees
+ * what it has made. */
+struct connections {
+    struct event_base *base;
+    SSL_CTX *context;
+    const struct keyserver_config *config;
+    struct log *log;
+    struct metrics_row *metrics;
+    struct signer_client *signer;
+    const struct policy *policy; /* may be replaced between two events */
+    size_t octets_max;           /* that all connections together may hold */
+    void (*ended)(void *owner);  /* a connection has gone */
+    void *owner;
+    /* ---- */
+    struct connections_list list;
+    size_t count;
+    size_t octets;        /* held by all: queued for sending, in flight, kept */
+    struct event *review; /* while too much is held */
+    bool draining;
+    uint8_t *frame, *scratch; /* for writing one answer */
+};
+
+MUST_CHECK bool connections_init(struct connections *connections);
+/* Closes all of them at once, and frees what connections_init made. */
+void connections_clear(struct connections *connections);
+
+/* Takes an accepted socket. */
+void connections_accept(struct connections *connections, int fd, const struct address *peer);
+/* No more requests are read; each connection is closed when it has been answered. */
+void connections_drain(struct connections *connections);
+
+#endif

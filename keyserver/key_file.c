@@ -1,0 +1,265 @@
+#include "keyserver/key_file.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/pkcs12.h>
+#include <openssl/x509.h>
+
+#include "common/bytes.h"
+#include "common/socket.h"
+
+/* ---- The file's octets. */
+
+struct content {
+    uint8_t *data;
+    size_t size, capacity;
+};
+
+static void content_wipe(struct content *content)
+{
+    OPENSSL_clear_free(content->data, content->capacity);
+}
+
+static void key_free(EVP_PKEY **key)
+{
+    EVP_PKEY_free(*key);
+}
+
+static enum result file_check(const char *path, const struct stat *status, struct failure *why)
+{
+    if (!S_ISREG(status->st_mode))
+        return failure_set(why, RESULT_CONFIG, "%s: not a regular file", path);
+    if ((status->st_mode & 077) != 0)
+        return failure_set(why, RESULT_CONFIG,
+                           "%s: its mode is %04o; a private key must be its owner's alone (chmod 600)", path,
+                           (unsigned)status->st_mode & 07777u);
+    if (status->st_size > (off_t)KEY_FILE_MAX)
+        return failure_set(why, RESULT_CONFIG, "%s: %lld octets; a private key has at most %u", path,
+                           (long long)status->st_size, KEY_FILE_MAX);
+    return RESULT_OK;
+}
+
+static enum result cannot(const char *path, const char *what, struct failure *why)
+{
+    (void)failure_set_errno(why, "%s: cannot %s", path, what);
+    if (why != NULL)
+        why->kind = RESULT_CONFIG;
+    return RESULT_CONFIG;
+}
+
+static enum result content_fill(int fd, const char *path, struct content *content, struct failure *why)
+{
+    while (content->size < content->capacity) {
+        ssize_t got = read(fd, content->data + content->size, content->capacity - content->size);
+        if (got < 0)
+            return cannot(path, "read", why);
+        if (got == 0)
+            break;
+        content->size += (size_t)got;
+    }
+    if (content->size == content->capacity)
+        return failure_set(why, RESULT_CONFIG, "%s: it grows while it is read", path);
+    return RESULT_OK;
+}
+
+static enum result content_read(const char *path, struct content *content, struct failure *why)
+{
+    /* O_NONBLOCK: a pipe in the way must not stop us; what is opened is checked, not what was listed. */
+    int fd CLEANUP(socket_close) = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) != 0)
+        return cannot(path, "open", why);
+    enum result result = file_check(path, &status, why);
+    if (result != RESULT_OK)
+        return result;
+    content->capacity = (size_t)status.st_size + 1;
+    content->data = OPENSSL_malloc(content->capacity);
+    if (content->data == NULL)
+        return failure_set(why, RESULT_LIMIT, "%s: no memory", path);
+    return content_fill(fd, path, content, why);
+}
+
+/* ---- DER. NULL: not this. All octets must be used. */
+
+static EVP_PKEY *key_of_pkcs8(struct bytes der)
+{
+    const unsigned char *at = der.data;
+    PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, (long)der.size);
+    EVP_PKEY *key = info != NULL && at == der.data + der.size ? EVP_PKCS82PKEY(info) : NULL;
+    PKCS8_PRIV_KEY_INFO_free(info);
+    return key;
+}
+
+static EVP_PKEY *key_of_type(int type, struct bytes der)
+{
+    const unsigned char *at = der.data;
+    EVP_PKEY *key = d2i_PrivateKey(type, NULL, &at, (long)der.size);
+    if (key != NULL && at == der.data + der.size)
+        return key;
+    EVP_PKEY_free(key);
+    return NULL;
+}
+
+static EVP_PKEY *key_of_pkcs1(struct bytes der)
+{
+    return key_of_type(EVP_PKEY_RSA, der);
+}
+
+static EVP_PKEY *key_of_sec1(struct bytes der)
+{
+    return key_of_type(EVP_PKEY_EC, der);
+}
+
+static bool der_is_encrypted(struct bytes der)
+{
+    const unsigned char *at = der.data;
+    X509_SIG *envelope = d2i_X509_SIG(NULL, &at, (long)der.size);
+    X509_SIG_free(envelope);
+    return envelope != NULL && at == der.data + der.size;
+}
+
+static enum result encrypted(const char *path, struct failure *why)
+{
+    return failure_set(
+        why, RESULT_CONFIG,
+        "%s: the private key is encrypted; expected one that is not (openssl pkey -in ... -out ...)", path);
+}
+
+static enum result read_der(const char *path, struct bytes der, EVP_PKEY **key, struct failure *why)
+{
+    static EVP_PKEY *(*const FORMS[])(struct bytes) = {key_of_pkcs8, key_of_pkcs1, key_of_sec1};
+    for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS && *key == NULL; i++)
+        *key = FORMS[i](der);
+    ERR_clear_error();
+    if (*key != NULL)
+        return RESULT_OK;
+    bool is_encrypted = der_is_encrypted(der);
+    ERR_clear_error();
+    if (is_encrypted)
+        return encrypted(path, why);
+    return failure_set(
+        why, RESULT_CONFIG,
+        "%s: no private key can be read from it; expected PEM or DER of PKCS#8, PKCS#1 or SEC1", path);
+}
+
+/* ---- PEM. */
+
+struct pem_block {
+    char *name, *header;
+    unsigned char *data;
+    long size;
+};
+
+static void pem_block_free(struct pem_block *block)
+{
+    OPENSSL_free(block->name);
+    OPENSSL_free(block->header);
+    OPENSSL_clear_free(block->data, block->size > 0 ? (size_t)block->size : 0);
+}
+
+static const struct pem_key_form {
+    const char *name;
+    EVP_PKEY *(*read)(struct bytes der);
+} PEM_KEY_FORMS[] = {
+    {"PRIVATE KEY", key_of_pkcs8},
+    {"RSA PRIVATE KEY", key_of_pkcs1},
+    {"EC PRIVATE KEY", key_of_sec1},
+};
+
+static const struct pem_key_form *pem_key_form(const char *name)
+{
+    for (size_t i = 0; i < sizeof PEM_KEY_FORMS / sizeof *PEM_KEY_FORMS; i++)
+        if (strcmp(PEM_KEY_FORMS[i].name, name) == 0)
+            return &PEM_KEY_FORMS[i];
+    return NULL;
+}
+
+static bool name_is_private_key(const char *name)
+{
+    const char *ending = strstr(name, "PRIVATE KEY");
+    return ending != NULL && strcmp(ending, "PRIVATE KEY") == 0;
+}
+
+static enum result pem_block_key(const char *path, const struct pem_block *block, EVP_PKEY **key,
+                                 struct failure *why)
+{
+    if (!name_is_private_key(block->name))
+        return RESULT_OK;
+    if (strcmp(block->name, "ENCRYPTED PRIVATE KEY") == 0 || strstr(block->header, "ENCRYPTED") != NULL)
+        return encrypted(path, why);
+    if (*key != NULL)
+        return failure_set(why, RESULT_CONFIG, "%s: more than one private key; expected one a file", path);
+    const struct pem_key_form *form = pem_key_form(block->name);
+    if (form == NULL)
+        return failure_set(why, RESULT_CONFIG, "%s: a private key of a kind that TLS servers do not use",
+                           path);
+    *key = form->read(bytes_of(block->data, (size_t)block->size));
+    if (*key != NULL)
+        return RESULT_OK;
+    return failure_set_openssl(why, "%s: the private key cannot be read", path);
+}
+
+/* Each block in turn; *blocks counts them. */
+static enum result pem_blocks(const char *path, BIO *from, EVP_PKEY **key, unsigned *blocks,
+                              struct failure *why)
+{
+    for (;;) {
+        struct pem_block block CLEANUP(pem_block_free) = {0};
+        if (PEM_read_bio(from, &block.name, &block.header, &block.data, &block.size) != 1)
+            break;
+        ++*blocks;
+        enum result result = pem_block_key(path, &block, key, why);
+        if (result != RESULT_OK)
+            return result;
+    }
+    if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
+        return failure_set_openssl(why, "%s: damaged PEM", path);
+    ERR_clear_error();
+    return RESULT_OK;
+}
+
+static enum result read_pem(const char *path, struct bytes text, EVP_PKEY **key, struct failure *why)
+{
+    BIO *from = BIO_new_mem_buf(text.data, (int)text.size);
+    if (from == NULL)
+        return failure_set_openssl(why, "%s", path);
+    unsigned blocks = 0;
+    enum result result = pem_blocks(path, from, key, &blocks, why);
+    BIO_free(from);
+    if (result == RESULT_OK && *key == NULL)
+        return failure_set(why, RESULT_CONFIG, "%s: no private key among its %u PEM blocks", path, blocks);
+    return result;
+}
+
+static bool is_pem(struct bytes content)
+{
+    static const char BEGIN[] = "-----BEGIN ";
+    return content.size > 0 && memmem(content.data, content.size, BEGIN, sizeof BEGIN - 1) != NULL;
+}
+
+enum result key_file_read(const char *path, EVP_PKEY **key, struct failure *why)
+{
+    struct content content CLEANUP(content_wipe) = {0};
+    EVP_PKEY *read CLEANUP(key_free) = NULL;
+    *key = NULL;
+    enum result result = content_read(path, &content, why);
+    if (result != RESULT_OK)
+        return result;
+    struct bytes octets = bytes_of(content.data, content.size);
+    result = is_pem(octets) ? read_pem(path, octets, &read, why) : read_der(path, octets, &read, why);
+    if (result != RESULT_OK) {
+        if (why != NULL)
+            why->kind = RESULT_CONFIG;
+        return RESULT_CONFIG;
+    }
+    *key = read;
+    read = NULL;
+    return RESULT_OK;
+}

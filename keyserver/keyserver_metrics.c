@@ -1,0 +1,130 @@
+#include "keyserver/keyserver_metrics.h"
+
+#include "common/kssl.h"
+#include "keyserver/key_table.h"
+
+#define CONNECTIONS "keyless_keyserver_connections_total"
+#define PAUSES      "keyless_keyserver_accept_pauses_total"
+#define REQUESTS    "keyless_keyserver_requests_total"
+#define REFUSALS    "keyless_keyserver_refusals_total"
+#define QUEUE       "keyless_keyserver_queue_duration_seconds"
+#define SIGN        "keyless_keyserver_sign_duration_seconds"
+#define FULL        "keyless_keyserver_queue_full_total"
+#define LATE        "keyless_keyserver_queue_late_total"
+
+#define CONNECTIONS_HELP "Connections accepted, by what became of them; \"accepted\" counts all."
+#define PAUSES_HELP      "Times that accepting connections paused, by reason."
+#define REQUESTS_HELP    "Requests answered, by operation and outcome."
+#define REFUSALS_HELP    "Requests answered with an error, by error."
+#define QUEUE_HELP       "Time that requests waited for a signer's thread, by cost class."
+#define SIGN_HELP        "Time that signatures took, by cost class."
+#define FULL_HELP        "Requests refused because the queue of their cost class was full."
+#define LATE_HELP        "Requests refused because they had waited longer than queues.deadline."
+
+#define REQUEST_ROWS(id, name)                                                                               \
+    [KEYSERVER_REQUESTS_##id##                                                                               \
+        _OK] = {REQUESTS, "operation=\"" name "\",outcome=\"ok\"", METRIC_COUNTER, REQUESTS_HELP},           \
+  [KEYSERVER_REQUESTS_##id##                                                                                 \
+      _ERROR] = {REQUESTS, "operation=\"" name "\",outcome=\"error\"", METRIC_COUNTER, REQUESTS_HELP}
+
+#define REFUSAL_ROW(id, name)                                                                                \
+    [KEYSERVER_REFUSED_##id] = {REFUSALS, "error=\"" name "\"", METRIC_COUNTER, REFUSALS_HELP}
+
+#define CLASS_ROWS(id, name, type, help)                                                                     \
+    [(id) + KEY_CLASS_EC] = {name, "class=\"ec\"", type, help},                                              \
+            [(id) + KEY_CLASS_RSA] = {name, "class=\"rsa\"", type, help},                                    \
+            [(id) + KEY_CLASS_RSA_LARGE] = {name, "class=\"rsa_large\"", type, help}
+
+_Static_assert(KEY_CLASSES == 3, "the ids leave room for three classes");
+
+const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
+    [KEYSERVER_CONNECTIONS_ACCEPTED] = {CONNECTIONS, "outcome=\"accepted\"", METRIC_COUNTER,
+                                        CONNECTIONS_HELP},
+    [KEYSERVER_CONNECTIONS_FAILED] = {CONNECTIONS, "outcome=\"handshake_failed\"", METRIC_COUNTER,
+                                      CONNECTIONS_HELP},
+    [KEYSERVER_CONNECTIONS_UNKNOWN] = {CONNECTIONS, "outcome=\"no_client_entry\"", METRIC_COUNTER,
+                                       CONNECTIONS_HELP},
+    [KEYSERVER_CONNECTIONS_OPEN] = {"keyless_keyserver_connections", NULL, METRIC_GAUGE,
+                                    "Connections there are, those in their handshake included."},
+    [KEYSERVER_PAUSES_CONNECTIONS] = {PAUSES, "reason=\"connections\"", METRIC_COUNTER, PAUSES_HELP},
+    [KEYSERVER_PAUSES_DESCRIPTORS] = {PAUSES, "reason=\"descriptors\"", METRIC_COUNTER, PAUSES_HELP},
+
+    REQUEST_ROWS(PING, "ping"),
+    REQUEST_ROWS(HELLO, "hello"),
+    REQUEST_ROWS(LIST, "list"),
+    REQUEST_ROWS(TLS13, "sign-tls13"),
+    REQUEST_ROWS(TLS12, "sign-tls12"),
+    REQUEST_ROWS(DIGEST, "digest"),
+    REQUEST_ROWS(OTHER, "other"),
+
+    REFUSAL_ROW(CRYPTO, "0x01"),
+    REFUSAL_ROW(KEY, "0x02"),
+    REFUSAL_ROW(VERSION, "0x04"),
+    REFUSAL_ROW(OPCODE, "0x05"),
+    REFUSAL_ROW(UNEXPECTED, "0x06"),
+    REFUSAL_ROW(FORMAT, "0x07"),
+    REFUSAL_ROW(INTERNAL, "0x08"),
+    REFUSAL_ROW(CONTENT, "0x41"),
+    REFUSAL_ROW(OVERLOADED, "0x44"),
+    REFUSAL_ROW(OTHER, "other"),
+
+    [KEYSERVER_PENDING] = {"keyless_keyserver_requests_pending", NULL, METRIC_GAUGE,
+                           "Requests that wait for the signer."},
+    [KEYSERVER_RESENT] = {"keyless_keyserver_requests_resent_total", NULL, METRIC_COUNTER,
+                          "Requests sent again because the signer was replaced."},
+    [KEYSERVER_STALE] = {"keyless_keyserver_replies_stale_total", NULL, METRIC_COUNTER,
+                         "Replies of the signer dropped because nobody waits for them any more."},
+    [KEYSERVER_EXPIRED] = {"keyless_keyserver_requests_expired_total", NULL, METRIC_COUNTER,
+                           "Requests given up because the signer did not answer."},
+    [KEYSERVER_LINKS_BROKEN] = {"keyless_keyserver_links_broken_total", NULL, METRIC_COUNTER,
+                                "Links between processes closed because of a message that made no sense."},
+
+    [KEYSERVER_KEYS] = {"keyless_keyserver_keys", NULL, METRIC_GAUGE, "Private keys loaded."},
+    CLASS_ROWS(KEYSERVER_QUEUE_SECONDS, QUEUE, METRIC_HISTOGRAM, QUEUE_HELP),
+    CLASS_ROWS(KEYSERVER_SIGN_SECONDS, SIGN, METRIC_HISTOGRAM, SIGN_HELP),
+    CLASS_ROWS(KEYSERVER_QUEUE_FULL, FULL, METRIC_COUNTER, FULL_HELP),
+    CLASS_ROWS(KEYSERVER_QUEUE_LATE, LATE, METRIC_COUNTER, LATE_HELP),
+    [KEYSERVER_FAULTS] = {"keyless_keyserver_faulty_signatures_total", NULL, METRIC_COUNTER,
+                          "Signatures that did not verify and were destroyed: faulty hardware or memory."},
+
+    [KEYSERVER_PROCESSES] = PROCESS_METRIC_ROWS,
+};
+
+static enum keyserver_metric metric_of_operation(uint8_t opcode)
+{
+    switch (opcode) {
+    case KSSL_OP_PING:
+        return KEYSERVER_REQUESTS_PING_OK;
+    case KSSL_OP_HELLO:
+        return KEYSERVER_REQUESTS_HELLO_OK;
+    case KSSL_OP_LIST:
+        return KEYSERVER_REQUESTS_LIST_OK;
+    case KSSL_OP_SIGN_TLS13:
+        return KEYSERVER_REQUESTS_TLS13_OK;
+    case KSSL_OP_SIGN_TLS12:
+        return KEYSERVER_REQUESTS_TLS12_OK;
+    default:
+        return kssl_bare_find(opcode) != NULL ? KEYSERVER_REQUESTS_DIGEST_OK : KEYSERVER_REQUESTS_OTHER_OK;
+    }
+}
+
+size_t keyserver_metric_of_request(uint8_t opcode, uint8_t error)
+{
+    return (size_t)metric_of_operation(opcode) + (error != KSSL_ERROR_NONE ? 1 : 0);
+}
+
+size_t keyserver_metric_of_refusal(uint8_t error)
+{
+    static const uint16_t METRICS[256] = {
+        [KSSL_ERROR_CRYPTO] = KEYSERVER_REFUSED_CRYPTO,
+        [KSSL_ERROR_KEY_NOT_FOUND] = KEYSERVER_REFUSED_KEY,
+        [KSSL_ERROR_VERSION] = KEYSERVER_REFUSED_VERSION,
+        [KSSL_ERROR_BAD_OPCODE] = KEYSERVER_REFUSED_OPCODE,
+        [KSSL_ERROR_UNEXPECTED_OPCODE] = KEYSERVER_REFUSED_UNEXPECTED,
+        [KSSL_ERROR_FORMAT] = KEYSERVER_REFUSED_FORMAT,
+        [KSSL_ERROR_INTERNAL] = KEYSERVER_REFUSED_INTERNAL,
+        [KSSL_ERROR_CONTENT] = KEYSERVER_REFUSED_CONTENT,
+        [KSSL_ERROR_OVERLOADED] = KEYSERVER_REFUSED_OVERLOADED,
+    };
+    return METRICS[error] != 0 ? METRICS[error] : KEYSERVER_REFUSED_OTHER;
+}

@@ -1,0 +1,73 @@
+/* What the key server counts: the ids of its metrics, in the order of its table. A new metric is one id here
+ * and one row in keyserver_metrics.c; rows that share a name stand together. */
+#ifndef KEYLESS_KEYSERVER_KEYSERVER_METRICS_H
+#define KEYLESS_KEYSERVER_KEYSERVER_METRICS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/metrics.h"
+#include "common/process.h"
+
+/* Operations as they are counted: each has two metrics, answered and refused, side by side. */
+#define KEYSERVER_OUTCOMES(operation)                                                                        \
+    KEYSERVER_REQUESTS_##operation##_OK, KEYSERVER_REQUESTS_##operation##_ERROR
+
+enum keyserver_metric {
+    /* Connections, by how they began. */
+    KEYSERVER_CONNECTIONS_ACCEPTED,
+    KEYSERVER_CONNECTIONS_FAILED,  /* the TLS handshake */
+    KEYSERVER_CONNECTIONS_UNKNOWN, /* a certificate that matches no client entry */
+    KEYSERVER_CONNECTIONS_OPEN,
+    KEYSERVER_PAUSES_CONNECTIONS, /* accepting paused: limits.connections */
+    KEYSERVER_PAUSES_DESCRIPTORS, /* ... out of descriptors or memory */
+
+    KEYSERVER_OUTCOMES(PING),
+    KEYSERVER_OUTCOMES(HELLO),
+    KEYSERVER_OUTCOMES(LIST),
+    KEYSERVER_OUTCOMES(TLS13),
+    KEYSERVER_OUTCOMES(TLS12),
+    KEYSERVER_OUTCOMES(DIGEST),
+    KEYSERVER_OUTCOMES(OTHER),
+
+    /* Refusals, by the error that was answered. */
+    KEYSERVER_REFUSED_CRYPTO,
+    KEYSERVER_REFUSED_KEY,
+    KEYSERVER_REFUSED_VERSION,
+    KEYSERVER_REFUSED_OPCODE,
+    KEYSERVER_REFUSED_UNEXPECTED,
+    KEYSERVER_REFUSED_FORMAT,
+    KEYSERVER_REFUSED_INTERNAL,
+    KEYSERVER_REFUSED_CONTENT,
+    KEYSERVER_REFUSED_OVERLOADED,
+    KEYSERVER_REFUSED_OTHER,
+
+    /* Between front ends and the signer. */
+    KEYSERVER_PENDING,
+    KEYSERVER_RESENT,
+    KEYSERVER_STALE,
+    KEYSERVER_EXPIRED,
+    KEYSERVER_LINKS_BROKEN,
+
+    /* The signer; by cost class, in the order of enum key_class. */
+    KEYSERVER_KEYS,
+    KEYSERVER_QUEUE_SECONDS,
+    KEYSERVER_SIGN_SECONDS = KEYSERVER_QUEUE_SECONDS + 3,
+    KEYSERVER_QUEUE_FULL = KEYSERVER_SIGN_SECONDS + 3,
+    KEYSERVER_QUEUE_LATE = KEYSERVER_QUEUE_FULL + 3,
+    KEYSERVER_FAULTS = KEYSERVER_QUEUE_LATE + 3,
+
+    KEYSERVER_PROCESSES, /* the master's own: PROCESS_METRIC_ROWS */
+    KEYSERVER_METRIC_COUNT = KEYSERVER_PROCESSES + PROCESS_METRIC_COUNT
+};
+
+/* KEYSERVER_METRIC_COUNT rows, for metrics_new. */
+extern const struct metric keyserver_metrics[];
+
+/* The metric of a request with this opcode that was answered, or refused when error is not KSSL_ERROR_NONE.
+ */
+size_t keyserver_metric_of_request(uint8_t opcode, uint8_t error);
+/* The metric of a refusal with this error. */
+size_t keyserver_metric_of_refusal(uint8_t error);
+
+#endif

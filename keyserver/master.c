@@ -1,0 +1,246 @@
+#include "keyserver/master.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <event2/buffer.h>
+
+#include "common/channel.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/process.h"
+#include "keyserver/config.h"
+#include "keyserver/frontend.h"
+#include "keyserver/helper.h"
+#include "keyserver/key_store.h"
+#include "keyserver/keyserver_metrics.h"
+#include "keyserver/plan.h"
+#include "keyserver/policy.h"
+#include "keyserver/signer.h"
+
+#define BACKLOG 1024
+/* Loading keys takes a millisecond or so each. */
+#define READY_TIMEOUT 120000000
+
+/* What outlives a reading of the configuration. */
+struct program {
+    const char *config_path;
+    struct log *log;
+    struct metrics *metrics;
+    bool told_user;
+};
+
+/* ---- Reading. */
+
+static enum result read_context(const struct keyserver_config *config, SSL_CTX **context, struct failure *why)
+{
+    const struct channel_credentials files = {
+        .certificate = config->tls.certificate, .key = config->tls.key, .ca = config->tls.client_ca};
+    return channel_server_context(&files, context, why);
+}
+
+static void tell_user(struct program *program, const struct keyserver_config *config)
+{
+    if (geteuid() != 0 || config->user != NULL || program->told_user)
+        return;
+    program->told_user = true;
+    log_warn(program->log, "no user is set", log_text("user", "nobody"),
+             log_reason("started as root: children run as nobody"));
+}
+
+static void free_plan(struct keyserver_plan *plan)
+{
+    if (plan == NULL)
+        return;
+    keyserver_config_free(plan->config);
+    SSL_CTX_free(plan->context);
+    free(plan->listen);
+    free(plan->listen_kind);
+    free(plan);
+}
+
+static enum result choose_listeners(struct keyserver_plan *plan, struct failure *why)
+{
+    const struct keyserver_config *config = plan->config;
+    plan->listen = calloc(config->listen_count + 1, sizeof *plan->listen);
+    plan->listen_kind = calloc(config->listen_count + 1, sizeof *plan->listen_kind);
+    if (plan->listen == NULL || plan->listen_kind == NULL)
+        return failure_set(why, RESULT_LIMIT, "no memory for the addresses to listen on");
+    for (plan->listen_count = 0; plan->listen_count < config->listen_count; plan->listen_count++) {
+        plan->listen[plan->listen_count] = config->listen[plan->listen_count];
+        plan->listen_kind[plan->listen_count] = KIND_FRONTEND;
+    }
+    if (config->admin_listen.size > 0) {
+        plan->listen[plan->listen_count] = config->admin_listen;
+        plan->listen_kind[plan->listen_count++] = KIND_HELPER;
+    }
+    return RESULT_OK;
+}
+
+static enum result read_plan(struct program *program, struct keyserver_plan *plan, struct failure *why)
+{
+    enum result result = keyserver_config_read(program->config_path, &plan->config, why);
+    if (result == RESULT_OK)
+        result = policy_check(plan->config, why);
+    if (result == RESULT_OK)
+        result = read_context(plan->config, &plan->context, why);
+    if (result == RESULT_OK)
+        result = choose_listeners(plan, why);
+    return result;
+}
+
+static void choose_kinds(struct keyserver_plan *plan)
+{
+    plan->kinds[KIND_SIGNER] =
+        (struct process_kind){.name = "signer", .count = 1, .links_to = -1, .run = signer_run};
+    plan->kinds[KIND_FRONTEND] = (struct process_kind){.name = "frontend",
+                                                       .count = plan->config->workers,
+                                                       .accepts = true,
+                                                       .links_to = KIND_SIGNER,
+                                                       .run = frontend_run};
+    plan->kinds[KIND_HELPER] = (struct process_kind){
+        .name = "helper", .count = 1, .accepts = true, .links_to = -1, .run = helper_run};
+    plan->kind_count = plan->config->admin_listen.size > 0 ? KIND_COUNT : KIND_HELPER;
+}
+
+static enum result load(void *context, struct process_plan *process_plan, struct failure *why)
+{
+    struct program *program = context;
+    struct keyserver_plan *plan = calloc(1, sizeof *plan);
+    if (plan == NULL)
+        return failure_set(why, RESULT_LIMIT, "no memory for the configuration");
+    plan->metrics = program->metrics;
+    enum result result = read_plan(program, plan, why);
+    if (result != RESULT_OK) {
+        free_plan(plan);
+        return result;
+    }
+    choose_kinds(plan);
+    tell_user(program, plan->config);
+    *process_plan = (struct process_plan){.config = plan,
+                                          .kinds = plan->kinds,
+                                          .kind_count = plan->kind_count,
+                                          .listen = plan->listen,
+                                          .listen_count = plan->listen_count,
+                                          .listen_kind = plan->listen_kind,
+                                          .listen_backlog = BACKLOG,
+                                          .drain_timeout = plan->config->drain_timeout,
+                                          .ready_timeout = READY_TIMEOUT,
+                                          .log = plan->config->log};
+    return RESULT_OK;
+}
+
+static void release(void *context, struct process_plan *process_plan)
+{
+    (void)context;
+    free_plan(process_plan->config);
+}
+
+/* ---- Running. */
+
+static struct log *start_log(void)
+{
+    static const struct log_settings UNTIL_CONFIGURED = {.level = LOG_LEVEL_INFO, .rate = 100};
+    struct log *log = log_new("keyserver", STDERR_FILENO, &UNTIL_CONFIGURED);
+    if (log == NULL)
+        (void)fprintf(stderr, "keyless-keyserver: no memory for the log\n");
+    return log;
+}
+
+int keyserver_master(const char *config_path)
+{
+    struct program program = {.config_path = config_path, .log = start_log()};
+    struct failure why;
+    if (program.log == NULL)
+        return 1;
+    int status = 1;
+    if (metrics_new(keyserver_metrics, KEYSERVER_METRIC_COUNT, &program.metrics, &why) == RESULT_OK) {
+        const struct process_program description = {.name = "keyserver",
+                                                    .load = load,
+                                                    .release = release,
+                                                    .context = &program,
+                                                    .metrics = program.metrics,
+                                                    .first_metric = KEYSERVER_PROCESSES};
+        status = master_run(&description, program.log);
+    } else {
+        log_error(program.log, "start failed", log_reason(why.text));
+    }
+    metrics_free(program.metrics);
+    log_free(program.log);
+    return status;
+}
+
+/* ---- Checking. */
+
+static void print_keys(const struct key_table *keys)
+{
+    printf("\n# %zu key%s\n", keys->count, keys->count == 1 ? "" : "s");
+    for (size_t i = 0; i < keys->count; i++) {
+        char ski[KEY_SKI_TEXT_SIZE];
+        const struct key_id *id = &keys->keys[i].id;
+        printf("# %s %-7s %s\n", key_ski_format(id->ski, ski), key_type_name(id->type), keys->keys[i].label);
+    }
+}
+
+static void print_unused(const struct keyserver_client *client, const char *pattern, void *owner)
+{
+    (void)owner;
+    (void)fprintf(stderr, "%s:%u: clients.keys: warning: \"%s\" of %s matches no key\n", client->where.file,
+                  client->where.line, pattern, client->match);
+}
+
+static enum result check_keys(const struct keyserver_config *config, struct failure *why)
+{
+    struct key_store *store = NULL;
+    struct policy *policy = NULL;
+    enum result result = key_store_load(config, &store, why);
+    if (result == RESULT_OK)
+        result = policy_new(config, key_store_table(store), &policy, why);
+    if (result == RESULT_OK) {
+        print_keys(key_store_table(store));
+        policy_each_unused(policy, print_unused, NULL);
+    }
+    policy_free(policy);
+    key_store_free(store);
+    return result;
+}
+
+static void print_settings(const struct keyserver_config *config)
+{
+    struct evbuffer *text = evbuffer_new();
+    if (text == NULL)
+        return;
+    keyserver_config_print(config, text);
+    (void)fwrite(evbuffer_pullup(text, -1), 1, evbuffer_get_length(text), stdout);
+    evbuffer_free(text);
+}
+
+static enum result check(const char *config_path, struct keyserver_plan *plan, struct failure *why)
+{
+    enum result result = keyserver_config_read(config_path, &plan->config, why);
+    if (result != RESULT_OK)
+        return result;
+    print_settings(plan->config);
+    result = policy_check(plan->config, why);
+    if (result == RESULT_OK)
+        result = read_context(plan->config, &plan->context, why);
+    return result == RESULT_OK ? check_keys(plan->config, why) : result;
+}
+
+int keyserver_check(const char *config_path)
+{
+    struct keyserver_plan *plan = calloc(1, sizeof *plan);
+    struct failure why;
+    if (plan == NULL)
+        return 1;
+    enum result result = check(config_path, plan, &why);
+    free_plan(plan);
+    if (fflush(stdout) != 0 && result == RESULT_OK)
+        result = failure_set_errno(&why, "cannot write to standard output");
+    if (result == RESULT_OK)
+        return 0;
+    (void)fprintf(stderr, "keyless-keyserver: %s\n", why.text);
+    return result == RESULT_CONFIG ? 2 : 1;
+}

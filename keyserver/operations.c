@@ -1,0 +1,246 @@
+#include "keyserver/operations.h"
+
+#include <string.h>
+
+#include "keyserver/config.h"
+
+/* What the steps below share. */
+struct decision {
+    const struct policy *policy;
+    size_t entry;
+    uint64_t now;
+    struct writer scratch;
+    struct operation *operation;
+};
+
+/* Each step returns the error to answer, or KSSL_ERROR_NONE when the operation's outcome is set. */
+typedef enum kssl_error step(struct decision *decision);
+
+static step ping, hello, list, sign_tls13, sign_tls12, sign_bare, unexpected;
+
+struct rule {
+    unsigned allow; /* one of these must be allowed; 0: always */
+    step *decide;   /* NULL: no such opcode */
+};
+
+/* All 256 opcodes: what is not here answers 0x05. */
+static const struct rule RULES[256] = {
+    [KSSL_OP_RSA_SIGN_MD5SHA1] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_SIGN_SHA1] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_SIGN_SHA224] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_SIGN_SHA256] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_SIGN_SHA384] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_SIGN_SHA512] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_ECDSA_MD5SHA1] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_ECDSA_SHA1] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_ECDSA_SHA224] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_ECDSA_SHA256] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_ECDSA_SHA384] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_ECDSA_SHA512] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_ED25519] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_PSS_SHA256] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_PSS_SHA384] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_PSS_SHA512] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_HELLO] = {0, hello},
+    [KSSL_OP_SIGN_TLS13] = {ALLOW_TLS13, sign_tls13},
+    [KSSL_OP_SIGN_TLS12] = {ALLOW_TLS12, sign_tls12},
+    [KSSL_OP_LIST] = {ALLOW_LIST, list},
+    [KSSL_OP_PING] = {0, ping},
+    [KSSL_OP_SUCCESS] = {0, unexpected},
+    [KSSL_OP_PONG] = {0, unexpected},
+    [KSSL_OP_ERROR] = {0, unexpected},
+};
+
+static bool rule_allows(const struct rule *rule, unsigned allow)
+{
+    return rule->decide != NULL && (rule->allow == 0 || (rule->allow & allow) != 0);
+}
+
+bool operation_allowed(unsigned allow, uint8_t opcode)
+{
+    return rule_allows(&RULES[opcode], allow) && RULES[opcode].decide != unexpected;
+}
+
+static enum kssl_error unexpected(struct decision *decision)
+{
+    (void)decision;
+    return KSSL_ERROR_UNEXPECTED_OPCODE;
+}
+
+/* ---- Answered at once. */
+
+static enum kssl_error answer(struct decision *decision, uint8_t opcode, struct bytes payload)
+{
+    decision->operation->outcome = OPERATION_ANSWER;
+    decision->operation->answer_opcode = opcode;
+    decision->operation->answer = payload;
+    return KSSL_ERROR_NONE;
+}
+
+static enum kssl_error ping(struct decision *decision)
+{
+    return answer(decision, KSSL_OP_PONG, decision->operation->message.payload);
+}
+
+static enum kssl_error hello(struct decision *decision)
+{
+    uint8_t opcodes[256];
+    size_t count = 0;
+    unsigned allow = policy_allow(decision->policy, decision->entry);
+    for (unsigned opcode = 0; opcode < 256; opcode++)
+        if (operation_allowed(allow, (uint8_t)opcode))
+            opcodes[count++] = (uint8_t)opcode;
+    const struct kssl_hello said = {.version = 1, .opcodes = bytes_of(opcodes, count), .time = decision->now};
+    kssl_hello_write(&decision->scratch, &said);
+    return answer(decision, KSSL_OP_SUCCESS, writer_bytes(&decision->scratch));
+}
+
+/* As many entries as fit; the first octet says whether there are more. */
+static void list_write(struct decision *decision, const uint8_t *after_ski)
+{
+    struct writer *to = &decision->scratch;
+    size_t at = policy_list_start(decision->policy, decision->entry, after_ski);
+    write_u8(to, 0);
+    const struct key_info *key;
+    while ((key = policy_list_next(decision->policy, decision->entry, &at)) != NULL) {
+        size_t before = to->size;
+        const struct kssl_list_entry entry = {
+            .ski = key->id.ski, .type = key->id.type, .name = bytes_of(key->label, strlen(key->label))};
+        kssl_list_entry_write(to, &entry);
+        if (to->size > KSSL_LIST_MAX) {
+            to->size = before;
+            to->data[0] = 1;
+            return;
+        }
+    }
+}
+
+static enum kssl_error list(struct decision *decision)
+{
+    struct bytes after = decision->operation->message.payload;
+    if (after.size != 0 && after.size != KEY_ID_SKI_SIZE)
+        return KSSL_ERROR_FORMAT;
+    list_write(decision, after.size != 0 ? after.data : NULL);
+    return answer(decision, KSSL_OP_SUCCESS, writer_bytes(&decision->scratch));
+}
+
+/* ---- Asked of the signer. */
+
+/* The request's parts are in place: the checks that depend on the key. */
+static enum kssl_error ask(struct decision *decision)
+{
+    struct operation *operation = decision->operation;
+    size_t key;
+    operation->request.entry = (uint16_t)decision->entry;
+    operation->request.opcode = operation->message.opcode;
+    enum kssl_error error = sign_request_check(decision->policy, &operation->request, &key);
+    if (error != KSSL_ERROR_NONE)
+        return error;
+    operation->key = policy_key(decision->policy, key);
+    operation->outcome = OPERATION_SIGN;
+    return KSSL_ERROR_NONE;
+}
+
+/* Part B names a key by SKI alone. An item that is missing is a format error, whoever asks. */
+static bool take_ski(struct decision *decision)
+{
+    struct bytes ski = decision->operation->message.ski;
+    if (ski.data == NULL)
+        return false;
+    memcpy(decision->operation->request.ski, ski.data, KEY_ID_SKI_SIZE);
+    return true;
+}
+
+static enum kssl_error sign_tls13(struct decision *decision)
+{
+    struct sign_request *request = &decision->operation->request;
+    struct kssl_sign_tls13 asked;
+    if (!kssl_sign_tls13_parse(decision->operation->message.payload, &asked) || !take_ski(decision))
+        return KSSL_ERROR_FORMAT;
+    request->kind = SIGN_TLS13;
+    request->tls13.scheme = asked.scheme;
+    request->tls13.hash_size = (uint8_t)asked.hash.size;
+    memcpy(request->tls13.hash, asked.hash.data, asked.hash.size);
+    return ask(decision);
+}
+
+static enum kssl_error sign_tls12(struct decision *decision)
+{
+    struct sign_request *request = &decision->operation->request;
+    struct kssl_sign_tls12 asked;
+    bool parts_valid;
+    if (!kssl_sign_tls12_parse(decision->operation->message.payload, &asked, &parts_valid) ||
+        !take_ski(decision))
+        return KSSL_ERROR_FORMAT;
+    request->kind = SIGN_TLS12;
+    request->tls12.scheme = asked.scheme;
+    memcpy(request->tls12.client_random, asked.parts.client_random, TLS_RANDOM_SIZE);
+    memcpy(request->tls12.server_random, asked.parts.server_random, TLS_RANDOM_SIZE);
+    /* Parameters of another form stay group 0, without a point, which no policy accepts. */
+    if (parts_valid && asked.parts.point.size <= SIGN_POINT_MAX) {
+        request->tls12.group = asked.parts.group;
+        request->tls12.point_size = (uint8_t)asked.parts.point.size;
+        memcpy(request->tls12.point, asked.parts.point.data, asked.parts.point.size);
+    }
+    return ask(decision);
+}
+
+/* Part A also knows keys by a digest, where there is no SKI. A digest that is no key's of this client's
+ * leaves the SKI at zero, which is no key's either. */
+static bool take_ski_or_digest(struct decision *decision)
+{
+    const struct kssl_message *message = &decision->operation->message;
+    if (message->ski.data != NULL)
+        return take_ski(decision);
+    size_t key;
+    if (message->digest.data == NULL)
+        return false;
+    if (policy_find_digest(decision->policy, decision->entry, message->digest.data, &key))
+        memcpy(decision->operation->request.ski, policy_key(decision->policy, key)->id.ski, KEY_ID_SKI_SIZE);
+    return true;
+}
+
+static enum kssl_error sign_bare(struct decision *decision)
+{
+    struct sign_request *request = &decision->operation->request;
+    struct bytes payload = decision->operation->message.payload;
+    enum sign_kind kind;
+    if (payload.data == NULL || !take_ski_or_digest(decision) ||
+        !sign_kind_of(decision->operation->message.opcode, &kind))
+        return KSSL_ERROR_FORMAT;
+    request->kind = kind;
+    if (kind == SIGN_MESSAGE) {
+        request->message = payload;
+    } else if (payload.size <= SIGN_DIGEST_MAX) {
+        request->digest.size = (uint8_t)payload.size;
+        memcpy(request->digest.octets, payload.data, payload.size);
+    }
+    return ask(decision);
+}
+
+/* ---- The order of checks. */
+
+static enum kssl_error decide(struct decision *decision, const struct kssl_header *header, struct bytes body)
+{
+    struct kssl_message *message = &decision->operation->message;
+    if (header->major != KSSL_MAJOR)
+        return KSSL_ERROR_VERSION;
+    if (kssl_body_parse(body, message, NULL) != RESULT_OK || !message->has_opcode)
+        return KSSL_ERROR_FORMAT;
+    const struct rule *rule = &RULES[message->opcode];
+    if (!rule_allows(rule, policy_allow(decision->policy, decision->entry)))
+        return KSSL_ERROR_BAD_OPCODE;
+    return rule->decide(decision);
+}
+
+void operation_decide(const struct policy *policy, size_t entry, const struct kssl_header *header,
+                      struct bytes body, uint64_t now, uint8_t *scratch, struct operation *operation)
+{
+    *operation = (struct operation){.outcome = OPERATION_REFUSE};
+    struct decision decision = {.policy = policy,
+                                .entry = entry,
+                                .now = now,
+                                .scratch = writer_of(scratch, KSSL_PAYLOAD_MAX),
+                                .operation = operation};
+    operation->error = decide(&decision, header, body);
+}

@@ -1,0 +1,25 @@
+/* One reading of the configuration, as master and children share it. */
+#ifndef KEYLESS_KEYSERVER_PLAN_H
+#define KEYLESS_KEYSERVER_PLAN_H
+
+#include <openssl/ssl.h>
+
+#include "common/metrics.h"
+#include "common/process.h"
+#include "keyserver/config.h"
+
+/* Index of each kind of child in the plan. */
+enum { KIND_SIGNER, KIND_FRONTEND, KIND_HELPER, KIND_COUNT };
+
+struct keyserver_plan {
+    struct keyserver_config *config;
+    SSL_CTX *context; /* the channel's; front ends serve with it */
+    struct process_kind kinds[KIND_COUNT];
+    size_t kind_count;
+    struct address *listen; /* the configuration's, and the admin endpoint's last if there is one */
+    size_t *listen_kind;    /* which kind accepts on each */
+    size_t listen_count;
+    struct metrics *metrics; /* the program's */
+};
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * Who may do what: the client entries of the configuration, against the keys that there are.
+ *
+ * Each entry has a table of its own with the keys that it may use, found by SKI, and no other table is ever
+ * asked on its behalf: a key that a client may not use takes the same path as one that does not exist.
+ * Front ends and the signer have a policy each, made from the same configuration; the signer's is the one
+ * that counts.
+ */
+#ifndef KEYLESS_KEYSERVER_POLICY_H
+#define KEYLESS_KEYSERVER_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <openssl/x509.h>
+
+#include "common/bytes.h"
+#include "common/key_id.h"
+#include "common/result.h"
+#include "keyserver/config.h"
+#include "keyserver/key_table.h"
+
+struct policy;
+
+/* Whether every `match` and `keys` of the configuration can be understood. RESULT_CONFIG names the line. */
+MUST_CHECK enum result policy_check(const struct keyserver_config *config, struct failure *why);
+
+/* config and keys are borrowed and must outlive the policy; keys must be sorted. */
+MUST_CHECK enum result policy_new(const struct keyserver_config *config, const struct key_table *keys,
+                                  struct policy **policy, struct failure *why);
+void policy_free(struct policy *policy);
+
+/* The first entry that this certificate matches. False: none does. */
+MUST_CHECK bool policy_match(const struct policy *policy, X509 *certificate, size_t *entry);
+
+/* Entries are numbered as in the configuration. */
+size_t policy_entries(const struct policy *policy);
+unsigned policy_allow(const struct policy *policy, size_t entry); /* of enum keyserver_allow */
+
+/* A key that this entry may use; *key is its index in the table of keys. */
+MUST_CHECK bool policy_find(const struct policy *policy, size_t entry,
+                            const uint8_t ski[static KEY_ID_SKI_SIZE], size_t *key);
+/* ... by its legacy digest. */
+MUST_CHECK bool policy_find_digest(const struct policy *policy, size_t entry,
+                                   const uint8_t digest[static KEY_ID_DIGEST_SIZE], size_t *key);
+const struct key_info *policy_key(const struct policy *policy, size_t key);
+
+/* The keys that this entry may use, by ascending SKI: those from place *at on. policy_list_start finds the
+ * place behind an SKI (NULL: the first); policy_list_next is NULL at the end. */
+size_t policy_list_start(const struct policy *policy, size_t entry, const uint8_t *after_ski);
+const struct key_info *policy_list_next(const struct policy *policy, size_t entry, size_t *at);
+
+/* Calls `unused` for each of the patterns in `keys` that no key matches: most likely a slip of the
+ * operator's. */
+void policy_each_unused(const struct policy *policy,
+                        void (*unused)(const struct keyserver_client *client, const char *pattern,
+                                       void *owner),
+                        void *owner);
+
+#endif

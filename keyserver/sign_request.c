@@ -1,0 +1,154 @@
+#include "keyserver/sign_request.h"
+
+#include <string.h>
+
+_Static_assert(SIGN_CONTENT_MAX >= TLS_CERTIFICATE_VERIFY_MAX, "either content fits");
+
+/* ---- Does it fit the key? (0x01) */
+
+static bool tls13_fits(const struct sign_request *request, const struct key_id *key)
+{
+    return tls_scheme_fits_tls13(tls_scheme_find(request->tls13.scheme), key->type);
+}
+
+static bool tls12_fits(const struct sign_request *request, const struct key_id *key)
+{
+    return tls_scheme_fits_tls12(tls_scheme_find(request->tls12.scheme), key->type);
+}
+
+static bool type_is_ecdsa(enum key_type type)
+{
+    return type == KEY_TYPE_P256 || type == KEY_TYPE_P384 || type == KEY_TYPE_P521;
+}
+
+static bool digest_fits(const struct sign_request *request, const struct key_id *key)
+{
+    const struct kssl_bare_operation *operation = kssl_bare_find(request->opcode);
+    return operation != NULL && request->digest.size == operation->input_size &&
+           (operation->rsa ? key->type == KEY_TYPE_RSA : type_is_ecdsa(key->type));
+}
+
+static bool message_fits(const struct sign_request *request, const struct key_id *key)
+{
+    return request->message.size <= SIGN_MESSAGE_MAX && key->type == KEY_TYPE_ED25519;
+}
+
+/* ---- Is it something that may be signed? (0x41) */
+
+static bool tls13_acceptable(const struct sign_request *request, unsigned allow)
+{
+    (void)allow;
+    return request->tls13.hash_size == 32 || request->tls13.hash_size == 48;
+}
+
+/* The parameters as they stand in the message; false: not of a form that tls_ecdh_params_parse takes. */
+static bool params_write(const struct sign_request *request, struct writer *to)
+{
+    const uint8_t named_curve = 3; /* RFC 8422 section 5.4 */
+    write_u8(to, named_curve);
+    write_u16(to, request->tls12.group);
+    WRITE_VECTOR(to, 1)
+    {
+        write_bytes(to, bytes_of(request->tls12.point, request->tls12.point_size));
+    }
+    uint16_t group;
+    struct bytes point;
+    return writer_ok(to) && tls_ecdh_params_parse(writer_bytes(to), &group, &point);
+}
+
+/* Without the mark, a signature over these parts would let whoever holds it take a TLS 1.3 client down to 1.2
+ * (RFC 8446 section 4.1.3): only an entry that never speaks TLS 1.3 may leave it out. */
+static bool server_random_acceptable(const uint8_t *random, unsigned allow)
+{
+    if (tls_random_has_downgrade_11(random))
+        return false;
+    return (allow & ALLOW_TLS13) == 0 || tls_random_has_downgrade_12(random);
+}
+
+static bool tls12_acceptable(const struct sign_request *request, unsigned allow)
+{
+    uint8_t params[TLS_ECDH_PARAMS_MAX];
+    struct writer to = writer_of(params, sizeof params);
+    return request->tls12.point_size <= SIGN_POINT_MAX && params_write(request, &to) &&
+           server_random_acceptable(request->tls12.server_random, allow);
+}
+
+static bool anything_acceptable(const struct sign_request *request, unsigned allow)
+{
+    (void)request;
+    (void)allow;
+    return true;
+}
+
+/* ---- Kinds of requests. */
+
+struct kind_rule {
+    unsigned allow;
+    bool (*fits)(const struct sign_request *request, const struct key_id *key);
+    bool (*acceptable)(const struct sign_request *request, unsigned allow);
+};
+
+static const struct kind_rule RULES[] = {
+    [SIGN_TLS13] = {ALLOW_TLS13, tls13_fits, tls13_acceptable},
+    [SIGN_TLS12] = {ALLOW_TLS12, tls12_fits, tls12_acceptable},
+    [SIGN_DIGEST] = {ALLOW_DIGEST, digest_fits, anything_acceptable},
+    [SIGN_MESSAGE] = {ALLOW_DIGEST, message_fits, anything_acceptable},
+};
+
+bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
+{
+    if (opcode == KSSL_OP_SIGN_TLS13)
+        *kind = SIGN_TLS13;
+    else if (opcode == KSSL_OP_SIGN_TLS12)
+        *kind = SIGN_TLS12;
+    else if (kssl_bare_find(opcode) != NULL)
+        *kind = opcode == KSSL_OP_ED25519 ? SIGN_MESSAGE : SIGN_DIGEST;
+    else
+        return false;
+    return true;
+}
+
+enum kssl_error sign_request_check(const struct policy *policy, const struct sign_request *request,
+                                   size_t *key)
+{
+    enum sign_kind kind;
+    if (request->entry >= policy_entries(policy) || !sign_kind_of(request->opcode, &kind) ||
+        kind != request->kind)
+        return KSSL_ERROR_INTERNAL;
+    const struct kind_rule *rule = &RULES[kind];
+    unsigned allow = policy_allow(policy, request->entry);
+    if ((allow & rule->allow) == 0)
+        return KSSL_ERROR_BAD_OPCODE;
+    if (!policy_find(policy, request->entry, request->ski, key))
+        return KSSL_ERROR_KEY_NOT_FOUND;
+    if (!rule->fits(request, &policy_key(policy, *key)->id))
+        return KSSL_ERROR_CRYPTO;
+    return rule->acceptable(request, allow) ? KSSL_ERROR_NONE : KSSL_ERROR_CONTENT;
+}
+
+bool sign_request_point_valid(const struct sign_request *request)
+{
+    return request->kind != SIGN_TLS12 ||
+           tls_ecdh_point_valid(request->tls12.group,
+                                bytes_of(request->tls12.point, request->tls12.point_size));
+}
+
+static bool tls12_content(const struct sign_request *request, struct writer *to)
+{
+    uint8_t params[TLS_ECDH_PARAMS_MAX];
+    struct writer params_to = writer_of(params, sizeof params);
+    struct tls_server_key_exchange parts = {.group = request->tls12.group};
+    if (!params_write(request, &params_to))
+        return false;
+    parts.params = writer_bytes(&params_to);
+    memcpy(parts.client_random, request->tls12.client_random, TLS_RANDOM_SIZE);
+    memcpy(parts.server_random, request->tls12.server_random, TLS_RANDOM_SIZE);
+    return tls_server_key_exchange_write(to, &parts);
+}
+
+bool sign_request_content(const struct sign_request *request, struct writer *to)
+{
+    if (request->kind == SIGN_TLS13)
+        return tls_certificate_verify_write(to, bytes_of(request->tls13.hash, request->tls13.hash_size));
+    return request->kind == SIGN_TLS12 && tls12_content(request, to);
+}

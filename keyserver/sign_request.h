@@ -1,0 +1,74 @@
+/*
+ * What is asked of the signer: typed parts of fixed size, never bytes that somebody else has put together for
+ * signing; and the checks that both a front end and the signer make of it.
+ *
+ * Bare digests, and whole messages for Ed25519, are there for clients that `allow: [digest]` only.
+ */
+#ifndef KEYLESS_KEYSERVER_SIGN_REQUEST_H
+#define KEYLESS_KEYSERVER_SIGN_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+#include "common/kssl.h"
+#include "common/tls_message.h"
+#include "keyserver/policy.h"
+
+#define SIGN_DIGEST_MAX  64
+#define SIGN_POINT_MAX   133
+#define SIGN_MESSAGE_MAX KSSL_PAYLOAD_MAX
+
+/* Which member of the union counts. */
+enum sign_kind { SIGN_TLS13, SIGN_TLS12, SIGN_DIGEST, SIGN_MESSAGE };
+
+struct sign_request {
+    uint64_t handle; /* the asker's; comes back with the answer */
+    uint16_t entry;  /* the client, by its place in the configuration */
+    uint8_t opcode;  /* KSSL_OP_SIGN_TLS13, KSSL_OP_SIGN_TLS12, or a bare operation's */
+    enum sign_kind kind;
+    uint8_t ski[KEY_ID_SKI_SIZE];
+    union {
+        struct {
+            uint16_t scheme;
+            uint8_t hash_size;
+            uint8_t hash[TLS_TRANSCRIPT_HASH_MAX];
+        } tls13;
+        struct {
+            uint16_t scheme;
+            uint16_t group; /* 0: the parameters were not of a form that anybody may sign */
+            uint8_t point_size;
+            uint8_t client_random[TLS_RANDOM_SIZE];
+            uint8_t server_random[TLS_RANDOM_SIZE];
+            uint8_t point[SIGN_POINT_MAX];
+        } tls12;
+        struct {
+            uint8_t size; /* 0: of a size that fits no operation */
+            uint8_t octets[SIGN_DIGEST_MAX];
+        } digest;
+        struct bytes message; /* borrowed */
+    };
+};
+
+/*
+ * Whether this entry may have this signature, in the order of the protocol: 0x05 not allowed, 0x02 no such
+ * key for it, 0x01 the scheme or digest does not fit the key, 0x41 the content is not acceptable. *key is the
+ * key's index when the answer is KSSL_ERROR_NONE. Costs no public-key arithmetic: whether a point is on its
+ * curve is sign_request_point_valid's to say.
+ */
+MUST_CHECK enum kssl_error sign_request_check(const struct policy *policy, const struct sign_request *request,
+                                              size_t *key);
+
+/* True for everything but a SIGN_TLS12 whose point is not on its curve. */
+MUST_CHECK bool sign_request_point_valid(const struct sign_request *request);
+
+#define SIGN_CONTENT_MAX TLS_SERVER_KEY_EXCHANGE_MAX
+
+/* Rebuilds what is to be signed, for SIGN_TLS13 and SIGN_TLS12; to needs SIGN_CONTENT_MAX octets. */
+MUST_CHECK bool sign_request_content(const struct sign_request *request, struct writer *to);
+
+/* The kind of a signing opcode; false: it is none. */
+MUST_CHECK bool sign_kind_of(uint8_t opcode, enum sign_kind *kind);
+
+#endif

@@ -1,0 +1,350 @@
+#include "keyserver/signer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/queue.h>
+#include <sys/resource.h>
+
+#include "common/clock.h"
+#include "keyserver/key_store.h"
+#include "keyserver/keyserver_metrics.h"
+#include "keyserver/plan.h"
+#include "keyserver/policy.h"
+#include "keyserver/signer_link.h"
+#include "keyserver/signer_protocol.h"
+#include "keyserver/signer_queue.h"
+
+/* Replies that a front end does not take; then it is not listened to. */
+#define LINK_OUTPUT_HIGH (1024u * 1024)
+/* Messages of requests in all queues: what front ends may have in flight together. */
+#define MESSAGES_MAX ((size_t)256 * 1024 * 1024)
+
+struct signer;
+
+/* A front end. Lives until its link is closed and the last of its jobs is done. */
+struct asker {
+    struct signer *signer;
+    struct signer_link *link; /* NULL: gone */
+    unsigned index;
+    size_t jobs;
+    TAILQ_ENTRY(asker) entry;
+};
+
+struct signer {
+    struct child *child;
+    struct log *log;
+    struct metrics_row *metrics;
+    const struct keyserver_config *config;
+    struct key_store *store;
+    struct policy *policy;
+    struct signer_queue *queue;
+    struct event *done;
+    TAILQ_HEAD(, asker) askers;
+    size_t jobs;
+    size_t message_octets;
+    bool draining, orphaned;
+};
+
+/* ---- The end. */
+
+static bool has_links(const struct signer *signer)
+{
+    const struct asker *asker;
+    TAILQ_FOREACH(asker, &signer->askers, entry)
+    {
+        if (asker->link != NULL)
+            return true;
+    }
+    return false;
+}
+
+static bool has_unsent(const struct signer *signer)
+{
+    const struct asker *asker;
+    TAILQ_FOREACH(asker, &signer->askers, entry)
+    {
+        if (asker->link != NULL && signer_link_queued(asker->link) > 0)
+            return true;
+    }
+    return false;
+}
+
+/* Without a master nobody sees to it that front ends end first: then the links tell. What they ask of a
+ * signer that ends all the same, they ask again of the next one. */
+static void end_if_drained(struct signer *signer)
+{
+    if (!signer->draining || signer->jobs > 0 || has_unsent(signer))
+        return;
+    if (!signer->orphaned || !has_links(signer))
+        child_end(signer->child, 0);
+}
+
+static void asker_free_if_gone(struct asker *asker)
+{
+    if (asker->link != NULL || asker->jobs > 0)
+        return;
+    TAILQ_REMOVE(&asker->signer->askers, asker, entry);
+    free(asker);
+}
+
+/* ---- Replies. */
+
+static void reply_to(struct asker *asker, const struct signer_reply *reply)
+{
+    uint8_t octets[SIGNER_HEADER_SIZE + 64 + SIGNER_SIGNATURE_MAX];
+    struct writer to = writer_of(octets, sizeof octets);
+    signer_reply_write(&to, reply);
+    if (asker->link == NULL || (writer_ok(&to) && signer_link_send(asker->link, writer_bytes(&to))))
+        return;
+    log_error(asker->signer->log, "reply lost", log_number("frontend", asker->index));
+}
+
+static void count_job(const struct signer *signer, const struct signer_job *job)
+{
+    metric_observe(signer->metrics, KEYSERVER_QUEUE_SECONDS + (size_t)job->class, job->queue);
+    if (job->error == KSSL_ERROR_OVERLOADED)
+        metric_add(signer->metrics, KEYSERVER_QUEUE_LATE + (size_t)job->class, 1);
+    else
+        metric_observe(signer->metrics, KEYSERVER_SIGN_SECONDS + (size_t)job->class, job->sign);
+    if (job->error == KSSL_ERROR_INTERNAL) {
+        metric_add(signer->metrics, KEYSERVER_FAULTS, 1);
+        log_error(signer->log, "faulty signature",
+                  log_text("key", policy_key(signer->policy, job->key)->label),
+                  log_reason("it did not verify and was destroyed: check this machine's hardware"));
+    }
+}
+
+static size_t message_octets(const struct sign_request *request)
+{
+    return request->kind == SIGN_MESSAGE ? request->message.size : 0;
+}
+
+static void finish_job(struct signer *signer, struct signer_job *job)
+{
+    struct asker *asker = job->asker;
+    const struct signer_reply reply = {
+        .handle = job->request.handle,
+        .error = (uint8_t)job->error,
+        .queue = job->queue,
+        .sign = job->sign,
+        .signature = bytes_of(job->signature, job->error == KSSL_ERROR_NONE ? job->signature_size : 0)};
+    count_job(signer, job);
+    reply_to(asker, &reply);
+    asker->jobs--;
+    signer->jobs--;
+    signer->message_octets -= message_octets(&job->request);
+    signer_job_free(job);
+    asker_free_if_gone(asker);
+}
+
+static void on_done(evutil_socket_t fd, short events, void *owner)
+{
+    (void)fd;
+    (void)events;
+    struct signer *signer = owner;
+    struct signer_job *job = signer_queue_take(signer->queue);
+    while (job != NULL) {
+        struct signer_job *next = job->next;
+        finish_job(signer, job);
+        job = next;
+    }
+    end_if_drained(signer);
+}
+
+/* ---- Requests. */
+
+static enum kssl_error enqueue(struct asker *asker, const struct sign_request *request, size_t key)
+{
+    struct signer *signer = asker->signer;
+    const struct key_id *id = &policy_key(signer->policy, key)->id;
+    if (message_octets(request) > MESSAGES_MAX - signer->message_octets)
+        return KSSL_ERROR_OVERLOADED;
+    struct signer_job *job = signer_job_new(request, key, id);
+    if (job == NULL)
+        return KSSL_ERROR_INTERNAL;
+    job->asker = asker;
+    if (!signer_queue_add(signer->queue, job)) {
+        metric_add(signer->metrics, KEYSERVER_QUEUE_FULL + (size_t)job->class, 1);
+        signer_job_free(job);
+        return KSSL_ERROR_OVERLOADED;
+    }
+    asker->jobs++;
+    signer->jobs++;
+    signer->message_octets += message_octets(request);
+    return KSSL_ERROR_NONE;
+}
+
+/* Whatever the front end has checked is checked again. */
+static bool on_message(uint8_t type, struct bytes body, void *owner)
+{
+    struct asker *asker = owner;
+    struct sign_request request;
+    size_t key = 0;
+    if (!signer_ask_parse(type, body, &request))
+        return false;
+    enum kssl_error error = sign_request_check(asker->signer->policy, &request, &key);
+    if (error == KSSL_ERROR_NONE)
+        error = enqueue(asker, &request, key);
+    if (error != KSSL_ERROR_NONE) {
+        const struct signer_reply reply = {.handle = request.handle, .error = (uint8_t)error};
+        reply_to(asker, &reply);
+    }
+    return true;
+}
+
+/* ---- Links. */
+
+static void on_closed(const struct failure *why, void *owner)
+{
+    struct asker *asker = owner;
+    struct signer *signer = asker->signer;
+    if (why->kind != RESULT_OK) {
+        log_error(signer->log, "front end cut off", log_number("frontend", asker->index),
+                  log_reason(why->text));
+        metric_add(signer->metrics, KEYSERVER_LINKS_BROKEN, 1);
+    }
+    asker->link = NULL;
+    asker_free_if_gone(asker);
+    end_if_drained(signer);
+}
+
+static const struct signer_link_handler LINK_HANDLER = {.message = on_message, .closed = on_closed};
+
+static bool tell_keys(const struct signer *signer, struct signer_link *link)
+{
+    const struct key_table *keys = key_store_table(signer->store);
+    uint8_t octets[SIGNER_HEADER_SIZE + 128 + KEY_LABEL_MAX];
+    for (size_t i = 0; i <= keys->count; i++) {
+        struct writer to = writer_of(octets, sizeof octets);
+        if (i < keys->count)
+            signer_key_write(&to, &keys->keys[i]);
+        else
+            signer_keys_end_write(&to, (uint32_t)keys->count);
+        if (!writer_ok(&to) || !signer_link_send(link, writer_bytes(&to)))
+            return false;
+    }
+    return true;
+}
+
+static void on_link(size_t kind, unsigned index, int fd, void *owner)
+{
+    (void)kind;
+    struct signer *signer = owner;
+    struct asker *asker = calloc(1, sizeof *asker);
+    struct signer_link *link =
+        signer_link_new(child_base(signer->child), fd, LINK_OUTPUT_HIGH, &LINK_HANDLER, asker);
+    if (asker == NULL || link == NULL || !tell_keys(signer, link)) {
+        log_error(signer->log, "front end cut off", log_number("frontend", index), log_reason("no memory"));
+        signer_link_close(link);
+        free(asker);
+        return;
+    }
+    *asker = (struct asker){.signer = signer, .link = link, .index = index};
+    TAILQ_INSERT_TAIL(&signer->askers, asker, entry);
+}
+
+static void on_drain(bool orphaned, void *owner)
+{
+    struct signer *signer = owner;
+    signer->draining = true;
+    signer->orphaned = orphaned;
+    end_if_drained(signer);
+}
+
+static const struct child_handler CHILD_HANDLER = {.link = on_link, .drain = on_drain};
+
+/* ---- The process. */
+
+/* Keys must not get to a disk by way of swap. With a finite limit, growing past it would fail in the middle
+ * of work, so it is all or nothing. */
+static void lock_memory(struct log *log)
+{
+    const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+    struct rlimit limit = {0, 0};
+    (void)setrlimit(RLIMIT_MEMLOCK, &unlimited);
+    (void)getrlimit(RLIMIT_MEMLOCK, &limit);
+    if (limit.rlim_cur != RLIM_INFINITY)
+        log_warn(log, "memory not locked", log_number("memlock", (int64_t)limit.rlim_cur),
+                 log_reason("RLIMIT_MEMLOCK is not unlimited; keys could be swapped to disk"));
+    else if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0)
+        log_warn(log, "memory not locked", log_reason(strerror(errno)));
+}
+
+static void tell_unused(const struct keyserver_client *client, const char *pattern, void *owner)
+{
+    log_warn(owner, "client entry without key", log_text("client", client->match), log_text("keys", pattern),
+             log_number("line", client->where.line), log_reason("no key matches"));
+}
+
+static enum result start_queue(struct signer *signer, struct failure *why)
+{
+    const struct keyserver_config *config = signer->config;
+    const struct signer_queue_settings settings = {
+        .lengths = {[KEY_CLASS_EC] = config->queues.ec,
+                    [KEY_CLASS_RSA] = config->queues.rsa,
+                    [KEY_CLASS_RSA_LARGE] = config->queues.rsa_large},
+        .threads = process_cores(),
+        .deadline = config->queues.deadline};
+    enum result result = signer_queue_new(signer->store, &settings, &signer->queue, why);
+    if (result != RESULT_OK)
+        return result;
+    signer->done = event_new(child_base(signer->child), signer_queue_descriptor(signer->queue),
+                             EV_READ | EV_PERSIST, on_done, signer);
+    if (signer->done == NULL || event_add(signer->done, NULL) != 0)
+        return failure_set(why, RESULT_LIMIT, "no memory for the signer's events");
+    return RESULT_OK;
+}
+
+/* With privileges: the keys. Without: everything else. */
+static enum result start(struct signer *signer, struct failure *why)
+{
+    lock_memory(signer->log);
+    enum result result = key_store_load(signer->config, &signer->store, why);
+    if (result == RESULT_OK)
+        result = process_drop_privileges(signer->config->user, why);
+    if (result == RESULT_OK)
+        result = policy_new(signer->config, key_store_table(signer->store), &signer->policy, why);
+    if (result == RESULT_OK)
+        result = start_queue(signer, why);
+    return result;
+}
+
+static void stop(struct signer *signer)
+{
+    struct asker *asker;
+    if (signer->done != NULL)
+        event_free(signer->done);
+    signer_queue_free(signer->queue);
+    while ((asker = TAILQ_FIRST(&signer->askers)) != NULL) {
+        TAILQ_REMOVE(&signer->askers, asker, entry);
+        signer_link_close(asker->link);
+        free(asker);
+    }
+    policy_free(signer->policy);
+    key_store_free(signer->store);
+}
+
+int signer_run(struct child *child, const void *config)
+{
+    const struct keyserver_plan *plan = config;
+    struct signer signer = {
+        .child = child, .log = child_log(child), .metrics = child_metrics(child), .config = plan->config};
+    struct failure why;
+    TAILQ_INIT(&signer.askers);
+    int status = 1;
+    if (start(&signer, &why) == RESULT_OK) {
+        const size_t keys = key_store_table(signer.store)->count;
+        metric_set(signer.metrics, KEYSERVER_KEYS, (int64_t)keys);
+        log_info(signer.log, "keys loaded", log_number("keys", (int64_t)keys));
+        policy_each_unused(signer.policy, tell_unused, signer.log);
+        child_start(child, &CHILD_HANDLER, &signer);
+        child_ready(child);
+        status = child_loop(child);
+    } else {
+        child_failed(child, &why);
+    }
+    stop(&signer);
+    return status;
+}
