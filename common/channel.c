@@ -192,7 +192,7 @@ static void step(struct channel *channel, short ready)
 static void on_socket(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd;
-    step(argument, what & (EV_READ | EV_WRITE));
+    step(argument, (short)(what & (EV_READ | EV_WRITE)));
 }
 
 static void on_flush(evutil_socket_t fd, short what, void *argument)

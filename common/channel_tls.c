@@ -28,24 +28,18 @@ enum { SUBJECT_TEXT_SIZE = 200 };
 struct role {
     const SSL_METHOD *(*method)(void);
     int verify;
-    int own_purpose; /* X509_PURPOSE_*: an extendedKeyUsage must name it, or be absent */
-    int peer_purpose;
-    const char *name;
+    int peer_purpose; /* X509_PURPOSE_*: an extendedKeyUsage must name it, or be absent */
 };
 
 static const struct role CLIENT = {
     .method = TLS_client_method,
     .verify = SSL_VERIFY_PEER,
-    .own_purpose = X509_PURPOSE_SSL_CLIENT,
     .peer_purpose = X509_PURPOSE_SSL_SERVER,
-    .name = "client",
 };
 static const struct role SERVER = {
     .method = TLS_server_method,
     .verify = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
-    .own_purpose = X509_PURPOSE_SSL_SERVER,
     .peer_purpose = X509_PURPOSE_SSL_CLIENT,
-    .name = "server",
 };
 
 /* ---- Why a certificate was refused. */
@@ -160,18 +154,11 @@ static enum result load_key(SSL_CTX *context, const struct channel_credentials *
     return RESULT_OK;
 }
 
-static enum result check_leaf(const SSL_CTX *context, const struct role *role, const char *path,
-                              struct failure *why)
+static enum result check_leaf(const SSL_CTX *context, const char *path, struct failure *why)
 {
     X509 *leaf = SSL_CTX_get0_certificate(context);
     if (X509_cmp_current_time(X509_get0_notAfter(leaf)) <= 0)
         return failure_set(why, RESULT_CONFIG, "channel certificate %s has expired", path);
-    if (X509_check_purpose(leaf, role->own_purpose, 0) != 1)
-        return failure_set(
-            why, RESULT_CONFIG,
-            "channel certificate %s is not for a TLS %s: its keyUsage or extendedKeyUsage does not "
-            "allow that",
-            path, role->name);
     return RESULT_OK;
 }
 
@@ -198,7 +185,7 @@ static enum result load_files(SSL_CTX *context, const struct role *role,
         return refuse_file(why, "channel certificate", files->certificate);
     result = load_key(context, files, why);
     if (result == RESULT_OK)
-        result = check_leaf(context, role, files->certificate, why);
+        result = check_leaf(context, files->certificate, why);
     if (result == RESULT_OK)
         result = load_ca(context, role, files->ca, why);
     return result;

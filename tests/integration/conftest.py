@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 import harness
+from fake_key_server import FakeKeyServer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,6 +20,7 @@ class Stack:
     def __init__(self, directory):
         self.directory = directory
         self.programs = []
+        self.others = []
 
     def _keep(self, program):
         self.programs.append(program)
@@ -39,6 +41,18 @@ class Stack:
         server = self.key_server(**(key_server or {}))
         return server, self.proxy(server, **proxy_changes)
 
+    def relay(self, target):
+        """keyless-relay in front of a program or a port."""
+        made = harness.Relay(target)
+        self.others.append(made)
+        return made.start()
+
+    def fake_key_server(self, behaviour=None, **settings):
+        """A key server in Python that behaves as told."""
+        made = FakeKeyServer(behaviour, **settings)
+        self.others.append(made)
+        return made.start()
+
     def finish(self):
         problems = []
         for program in reversed(self.programs):
@@ -54,6 +68,9 @@ class Stack:
                 problems.append(str(error))
             finally:
                 program.kill_all()
+        for other in reversed(self.others):
+            if other.stop() != 0:
+                problems.append(f"{other} did not end well")
         assert not problems, "\n".join(problems)
 
 

@@ -350,6 +350,49 @@ def _changed(config, changes):
     return {key: value for key, value in config.items() if value is not None}
 
 
+class Relay:
+    """keyless-relay between a client and a port: passes everything on, until it is told to misbehave."""
+
+    def __init__(self, target):
+        self.port = free_port()
+        self.target = target if isinstance(target, int) else target.port
+        self.popen = None
+
+    def start(self):
+        command = [BUILD / "tests" / "relay" / "keyless-relay", f"127.0.0.1:{self.port}", f"127.0.0.1:{self.target}"]
+        self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._expect("ready")
+        return self
+
+    def _expect(self, word):
+        line = self.popen.stdout.readline()
+        assert line.split()[-1:] and word in line, f"keyless-relay answered {line!r}"
+        return line
+
+    def command(self, *words):
+        """delay, stall, resume, corrupt, rate, drop, accept, cut: tests/relay/relay.c tells what they do."""
+        self.popen.stdin.write(" ".join(map(str, words)) + "\n")
+        self.popen.stdin.flush()
+        return self._expect(f"ok {words[0]}")
+
+    def stats(self):
+        """Connections, octets and delays as numbers; the delays start anew."""
+        return {key: int(value) for key, value in parse_logfmt(self.command("stats")).items()}
+
+    def stop(self):
+        """Ends it; returns its exit status."""
+        if self.popen is None:
+            return 0
+        popen, self.popen = self.popen, None
+        with contextlib.suppress(BrokenPipeError):
+            popen.stdin.close()
+        try:
+            return popen.wait(PATIENCE)
+        finally:
+            popen.kill()
+            popen.stdout.close()
+
+
 class Curl:
     """What one run of curl saw."""
 

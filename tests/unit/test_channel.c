@@ -117,7 +117,7 @@ static void test_octet_at_a_time(void **state)
     all->far.on_frame = in_order;
     test_start_raw_client(all);
     for (uint32_t id = 0; id < 3; id++)
-        raw_send(all, frame, test_frame(frame, KSSL_MAJOR, id, 100 * id, 7), 1);
+        raw_send(all, frame, test_frame(frame, KSSL_MAJOR, id, (size_t)100 * id, 7), 1);
     RUN_UNTIL(&all->net, all->far.frames == 3);
     assert_int_equal(all->far.octets, 300);
 }
@@ -146,7 +146,7 @@ static void test_other_version(void **state)
 {
     static const size_t PIECES[] = {1, 16384};
     struct test_fixture *all = *state;
-    uint8_t *stream = test_malloc(2 * KSSL_FRAME_MAX);
+    uint8_t *stream = test_malloc((size_t)2 * KSSL_FRAME_MAX);
     test_start_raw_client(all);
     for (size_t i = 0; i < COUNT_OF(PIECES); i++) {
         size_t body = PIECES[i] == 1 ? 300 : 65535;

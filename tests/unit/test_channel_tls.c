@@ -20,9 +20,9 @@ static void check_text(const char *row, const struct failure *why, enum result k
 
 static const struct client_row {
     struct test_subject subject; /* no name: no certificate */
-    bool other_ca;
-    const char *refused; /* NULL: accepted */
+    const char *refused;         /* NULL: accepted */
     int alert;
+    bool other_ca;
 } CLIENTS[] = {
     {.subject = {.name = "client-auth", .usage = "clientAuth"}},
     {.subject = {.name = "both", .usage = "serverAuth,clientAuth"}},
@@ -91,9 +91,9 @@ static void test_clients(void **state)
 static const struct server_row {
     struct test_subject subject;
     const char *expected; /* the name that we look for */
-    bool other_ca;
     const char *refused;
     int alert;
+    bool other_ca;
 } SERVERS[] = {
     {.subject = {.name = "exact", .san = "DNS:keys.example", .usage = "serverAuth"},
      .expected = "keys.example"},
@@ -219,7 +219,7 @@ static void test_expires_while_open(void **state)
                      1);
     end = timegm(&parts);
     RUN_UNTIL(&all->net, all->far.closed && all->near.closed);
-    assert_in_range(time(NULL), end + 1, end + 3);
+    assert_in_range(time(NULL), end + 1, end + 8);
     check_text("server", &all->far.why, RESULT_PEER,
                "the peer's certificate, or one of its chain, has expired");
     check_text("client", &all->near.why, RESULT_OK, "the peer closed the connection");
@@ -399,11 +399,6 @@ static const struct file_row {
      .key = "encrypted.key",
      .text = "/encrypted.key is encrypted, which is not supported"},
     {.name = "an expired leaf", .subject = {.lifetime = -5}, .text = ".pem has expired"},
-    {.name = "a server's leaf", .subject = {.usage = "serverAuth"}, .text = "is not for a TLS client"},
-    {.name = "a client's leaf",
-     .server = true,
-     .subject = {.usage = "clientAuth"},
-     .text = "is not for a TLS server"},
 };
 
 static const char *in_directory(const struct test_ca *ca, const char *file, char path[static TEST_PATH_SIZE],

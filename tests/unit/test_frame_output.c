@@ -81,7 +81,7 @@ static void test_chunk_is_pinned(void **state)
 static void test_memory_is_bounded(void **state)
 {
     struct frame_output output = {0};
-    size_t queued = 100 * 1000;
+    size_t queued = 100000;
     (void)state;
     for (size_t size = 0; size < queued; size += 1000)
         append(&output, 1000);

@@ -44,8 +44,7 @@ void test_net_open(struct test_net *net, const char *unix_path)
     char text[ADDRESS_TEXT_SIZE] = "127.0.0.1:0";
     struct failure why;
     (void)signal(SIGPIPE, SIG_IGN);
-    *net = (struct test_net){.listener = -1,
-                             .limits = {.handshake_timeout = 5000000, .output_high = 256 * 1024}};
+    *net = (struct test_net){.listener = -1, .limits = {.handshake_timeout = 5000000, .output_high = 262144}};
     net->base = precise_base();
     net->tick = event_new(net->base, -1, EV_PERSIST, on_tick, net);
     assert_non_null(net->tick);

@@ -18,7 +18,7 @@
  * The loop wakes every millisecond, so that the condition may also poll what is not on the loop. */
 #define RUN_UNTIL(net, condition)                                                                            \
     do {                                                                                                     \
-        uint64_t run_until_deadline = clock_now() + 10u * 1000000u;                                          \
+        uint64_t run_until_deadline = clock_now() + UINT64_C(10000000);                                      \
         while (!(condition)) {                                                                               \
             if (clock_now() > run_until_deadline)                                                            \
                 fail_msg("still not: %s", #condition);                                                       \

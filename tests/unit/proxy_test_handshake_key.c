@@ -1,0 +1,337 @@
+/* Handshakes whose key server is slow, wrong, or away, and clients that do not wait for it. */
+#include "tests/unit/support/test_world.h"
+
+#include <dirent.h>
+#include <malloc.h>
+
+#include "tests/unit/check.h"
+
+#ifdef __SANITIZE_ADDRESS__
+size_t __sanitizer_get_current_allocated_bytes(void); /* gcc has no header for it */
+#endif
+
+enum { FIBRES = 4 };
+
+static int set_up(void **state)
+{
+    struct test_world *world = *state;
+    test_world_configure(world);
+    world->config.limits.handshakes = FIBRES;
+    test_world_open(world);
+    WORLD_UNTIL(world, key_client_ready(world->keys));
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_world_close(*state);
+    return 0;
+}
+
+static void set_timeout(struct test_world *world, uint64_t timeout)
+{
+    test_world_close(world);
+    world->config.key_channel.timeout = timeout;
+    test_world_open(world);
+    WORLD_UNTIL(world, key_client_ready(world->keys));
+}
+
+static const struct test_offer OFFER = {.sni = "p256.example"};
+
+static void check_served(struct test_world *world)
+{
+    struct test_client client;
+    test_client_start(&client, world, &OFFER);
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    assert_true(client.connected);
+    test_client_end(&client);
+}
+
+static void check_failure(const struct test_client *client, const char *stage, const char *reason)
+{
+    const char *seen_stage, *seen_reason;
+    assert_int_equal(client->state, HANDSHAKE_FAILED);
+    handshake_failure(client->handshake, &seen_stage, &seen_reason);
+    assert_string_equal(seen_reason, reason);
+    assert_string_equal(seen_stage, stage);
+}
+
+/* ---- Clients that leave while their signature is pending. */
+
+static size_t memory_used(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    return __sanitizer_get_current_allocated_bytes();
+#else
+    return mallinfo2().uordblks;
+#endif
+}
+
+static unsigned descriptors_used(void)
+{
+    unsigned count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    assert_non_null(directory);
+    while (readdir(directory) != NULL)
+        count++;
+    (void)closedir(directory);
+    return count;
+}
+
+/* Half of them are aborted with a reason, as a connection does it, half just freed, as a drain might. One
+ * client was served before. */
+static void leave_while_pending(struct test_world *world, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++) {
+        struct test_client client;
+        test_client_start(&client, world, &OFFER);
+        test_client_park(&client);
+        if (i % 4 < 2) /* the key server has the request, or it has not left yet */
+            WORLD_UNTIL(world, world->server.requests == 1 + i + 1);
+        test_client_leave(&client);
+        if (i % 2 == 0) {
+            handshake_abort(client.handshake, HANDSHAKE_CLIENT_CLOSED);
+            client.state = handshake_run(client.handshake);
+            check_failure(&client, "key", HANDSHAKE_CLIENT_CLOSED);
+        }
+        test_client_end(&client);
+        assert_int_equal(key_client_pending(world->keys), 0);
+        if (world->server.held_count >= 64) { /* the key server answers now and then, always too late */
+            test_key_server_release(&world->server);
+            world->server.hold = true;
+        }
+    }
+}
+
+static void test_leaving_clients(void **state)
+{
+    enum { WARM_UP = 500, ROUNDS = 2000 };
+    struct test_world *world = *state;
+    check_served(world);
+    world->server.hold = true;
+    leave_while_pending(world, 0, WARM_UP); /* buffers find their size */
+    size_t memory = memory_used();
+    unsigned descriptors = descriptors_used();
+    leave_while_pending(world, WARM_UP, WARM_UP + ROUNDS);
+    assert_int_equal(descriptors_used(), descriptors);
+    /* One leaked fibre alone is 34 kB. */
+    assert_true(memory_used() < memory + 32 * 1024);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_CANCELLED), WARM_UP + ROUNDS);
+    assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_CLIENT_GONE), (WARM_UP + ROUNDS) / 2);
+    assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_ABORTED), (WARM_UP + ROUNDS) / 2);
+    test_key_server_release(&world->server);
+    for (unsigned i = 0; i < 2 * FIBRES; i++)
+        check_served(world);
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_LATE) == WARM_UP + ROUNDS);
+}
+
+static void test_abort_sends_alert(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    world->server.hold = true;
+    test_client_start(&client, world, &OFFER);
+    test_client_park(&client);
+    handshake_abort(client.handshake, "handshake timeout");
+    client.state = handshake_run(client.handshake);
+    test_client_run(&client);
+    check_failure(&client, "key", "handshake timeout");
+    assert_int_equal(client.alert, SSL_AD_INTERNAL_ERROR);
+    test_client_end(&client);
+    assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_ABORTED), 1);
+}
+
+static void test_abort_before_hello(void **state)
+{
+    struct test_client client;
+    test_client_start(&client, *state, &OFFER);
+    assert_int_equal(handshake_run(client.handshake), HANDSHAKE_WANT_READ);
+    handshake_abort(client.handshake, "handshake timeout");
+    client.state = handshake_run(client.handshake);
+    check_failure(&client, "client hello", "handshake timeout");
+    handshake_abort(client.handshake, "again");
+    check_failure(&client, "client hello", "handshake timeout");
+    test_client_end(&client);
+}
+
+/* ---- Fibres are the limit. */
+
+static void test_fibre_limit(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client clients[FIBRES + 1];
+    struct test_client *last = &clients[FIBRES];
+    world->server.hold = true;
+    for (unsigned i = 0; i < FIBRES; i++) {
+        test_client_start(&clients[i], world, &OFFER);
+        test_client_park(&clients[i]);
+    }
+    test_client_start(last, world, &OFFER);
+    WORLD_UNTIL(world, (test_client_step(last), last->state == HANDSHAKE_WANT_FIBRE));
+    assert_int_equal(test_world_metric(world, PROXY_FIBRES_EXHAUSTED) > 0, 1);
+    test_client_end(&clients[0]);
+    test_client_park(last);
+    WORLD_UNTIL(world, world->server.held_count == FIBRES + 1);
+    test_key_server_release(&world->server);
+    for (unsigned i = 1; i <= FIBRES; i++) {
+        test_client_run(&clients[i]);
+        assert_int_equal(clients[i].state, HANDSHAKE_DONE);
+        test_client_end(&clients[i]);
+    }
+    check_served(world);
+}
+
+/* ---- The key server. */
+
+static void test_channel_lost(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    world->server.hold = true;
+    test_client_start(&client, world, &OFFER);
+    test_client_park(&client);
+    WORLD_UNTIL(world, world->server.held_count == 1);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, world->server.held_count == 2);
+    assert_int_equal(world->server.hellos, 2);
+    assert_int_equal(world->server.held[0].id, world->server.held[1].id);
+    assert_string_equal(world->server.held[0].request_id, world->server.held[1].request_id);
+    test_key_server_release(&world->server); /* answers it twice: the second is late */
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    test_client_end(&client);
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_LATE) == 1);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_RESENT), 1);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_CHANNELS_LOST), 1);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_CHANNELS_UP), 1);
+}
+
+static void test_key_server_away_and_back(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    test_key_server_stop(&world->server);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, !key_client_ready(world->keys));
+    test_client_start(&client, world, &OFFER);
+    test_client_park(&client);
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_CONNECT_FAILED) >= 3);
+    assert_int_equal(client.woken, 0);
+    test_key_server_start(&world->server);
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    test_client_end(&client);
+}
+
+static void test_no_key_server(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    set_timeout(world, 200000);
+    test_key_server_stop(&world->server);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, !key_client_ready(world->keys));
+    test_client_start(&client, world, &OFFER);
+    test_client_run(&client);
+    check_failure(&client, "key", "no key server");
+    assert_int_equal(client.alert, SSL_AD_INTERNAL_ERROR);
+    test_client_end(&client);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_NO_SERVER), 1);
+    assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_KEY), 1);
+}
+
+static void test_timeout_and_late_answer(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    set_timeout(world, 200000);
+    world->server.hold = true;
+    test_client_start(&client, world, &OFFER);
+    test_client_run(&client);
+    check_failure(&client, "key", "key server timeout");
+    test_client_end(&client);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_TIMEOUT), 1);
+    /* The slot's next user gets its own answer, not the one that comes late. */
+    test_client_start(&client, world, &(struct test_offer){.sni = "ed25519.example"});
+    test_client_park(&client);
+    WORLD_UNTIL(world, world->server.held_count == 2);
+    test_key_server_answer(&world->server, 0, 0);
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_LATE) == 1);
+    assert_int_equal(client.woken, 0);
+    test_key_server_answer(&world->server, 1, 0);
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    test_client_end(&client);
+}
+
+static void test_wrong_generation(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    world->server.hold = true;
+    test_client_start(&client, world, &OFFER);
+    test_client_park(&client);
+    WORLD_UNTIL(world, world->server.held_count == 1);
+    test_key_server_answer(&world->server, 0, 0x00000001); /* another generation */
+    test_key_server_answer(&world->server, 0, 0x00400000); /* another slot */
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_LATE) == 2);
+    assert_int_equal(client.woken, 0);
+    test_key_server_release(&world->server);
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    test_client_end(&client);
+}
+
+static const struct {
+    uint8_t error;
+    size_t bad_size;
+    enum proxy_metric metric;
+    const char *reason;
+} ANSWERS[] = {
+    {KSSL_ERROR_KEY_NOT_FOUND, 0, PROXY_KEY_REQUESTS_ERROR, "key not found"},
+    {KSSL_ERROR_POLICY, 0, PROXY_KEY_REQUESTS_ERROR, "refused by policy"},
+    {KSSL_ERROR_OVERLOADED, 0, PROXY_KEY_REQUESTS_ERROR, "overloaded"},
+    {0x99, 0, PROXY_KEY_REQUESTS_ERROR, "unknown error"},
+    {0, 73, PROXY_KEY_REQUESTS_INVALID, "signature of a wrong size"},
+    {0, 4000, PROXY_KEY_REQUESTS_INVALID, "signature of a wrong size"},
+    {0, 72, PROXY_KEY_WRONG, "signature does not verify"},
+};
+
+static void test_bad_answers(void **state)
+{
+    struct test_world *world = *state;
+    for (size_t i = 0; i < COUNT_OF(ANSWERS); i++) {
+        struct test_client client;
+        int64_t before = test_world_metric(world, ANSWERS[i].metric);
+        world->server.error = ANSWERS[i].error;
+        world->server.bad_size = ANSWERS[i].bad_size;
+        test_client_start(&client, world, &OFFER);
+        test_client_run(&client);
+        check_failure(&client, "key", ANSWERS[i].reason);
+        CHECK(ANSWERS[i].reason, client.alert == SSL_AD_INTERNAL_ERROR);
+        CHECK(ANSWERS[i].reason, test_world_metric(world, ANSWERS[i].metric) == before + 1);
+        test_client_end(&client);
+    }
+    assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_KEY), COUNT_OF(ANSWERS));
+    world->server.error = 0;
+    world->server.bad_size = 0;
+    check_served(world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_leaving_clients, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_abort_sends_alert, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_abort_before_hello, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_fibre_limit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_channel_lost, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_key_server_away_and_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_no_key_server, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_timeout_and_late_answer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_wrong_generation, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_bad_answers, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, test_world_make, test_world_remove);
+}
