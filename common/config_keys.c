@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define KEY_COMPARED 64 /* octets of a key that are worth comparing */
+#define KEY_COMPARED 64  /* octets of a key that are worth comparing */
+#define NAMES_SIZE   320 /* of a list of settings in an error */
+#define HINT_SIZE    (NAMES_SIZE + 32)
 
 /* Levenshtein's distance, of what is short enough to be a misspelt setting. */
 static size_t distance(const char *a, size_t a_size, const char *b, size_t b_size)
@@ -60,20 +62,51 @@ static const char *nearest_name(const struct config_table *table, const char *gr
 }
 
 /* "a, b, c": every name in the group, each once (rows of a group stand together). */
-static void list_names(const struct config_table *table, const char *group, char names[static 320])
+static void list_names(const struct config_table *table, const char *group, char names[static NAMES_SIZE])
 {
     const char *last = "";
     size_t last_size = 0;
     size_t used = 0;
     names[0] = '\0';
-    for (size_t i = 0; i < table->row_count && used < 320; i++) {
+    for (size_t i = 0; i < table->row_count && used < NAMES_SIZE; i++) {
         size_t size = 0;
         const char *name = name_in_group(&table->rows[i], group, &size);
         if (name == NULL || (size == last_size && strncmp(name, last, size) == 0))
             continue;
-        used += (size_t)snprintf(names + used, 320 - used, "%s%.*s", used > 0 ? ", " : "", (int)size, name);
+        used += (size_t)snprintf(names + used, NAMES_SIZE - used, "%s%.*s", used > 0 ? ", " : "", (int)size,
+                                 name);
         last = name;
         last_size = size;
+    }
+}
+
+/* The path of a setting by that name in another mapping: the second thing that people get wrong. */
+static const char *path_elsewhere(const struct config_table *table, const yaml_node_t *key)
+{
+    for (size_t i = 0; i < table->row_count; i++) {
+        const char *dot = strrchr(table->rows[i].path, '.');
+        const char *name = dot != NULL ? dot + 1 : table->rows[i].path;
+        if (config_yaml_is(key, name, strlen(name)))
+            return table->rows[i].path;
+    }
+    return NULL;
+}
+
+/* What may have been meant by an unknown key. */
+static void write_hint(const struct config_table *table, const char *group, const yaml_node_t *key,
+                       char hint[static HINT_SIZE])
+{
+    size_t size = 0;
+    const char *near = nearest_name(table, group, key, &size);
+    const char *elsewhere = path_elsewhere(table, key);
+    char names[NAMES_SIZE];
+    if (near != NULL) {
+        (void)snprintf(hint, HINT_SIZE, "; did you mean \"%.*s\"?", (int)size, near);
+    } else if (elsewhere != NULL) {
+        (void)snprintf(hint, HINT_SIZE, "; did you mean \"%s\"?", elsewhere);
+    } else {
+        list_names(table, group, names);
+        (void)snprintf(hint, HINT_SIZE, ", expected one of %s", names);
     }
 }
 
@@ -82,16 +115,9 @@ static enum result refuse_unknown(const struct config_scope *scope, const char *
 {
     struct config_position where = config_scope_position(scope, key);
     char shown[CONFIG_VALUE_SHOWN];
-    char hint[384];
-    char names[320];
-    size_t size = 0;
-    const char *near = nearest_name(scope->table, group, key, &size);
-    list_names(scope->table, group, names);
-    if (near != NULL)
-        (void)snprintf(hint, sizeof hint, "; did you mean \"%.*s\"?", (int)size, near);
-    else
-        (void)snprintf(hint, sizeof hint, ", expected one of %s", names);
+    char hint[HINT_SIZE];
     char path[CONFIG_PATH_SHOWN];
+    write_hint(scope->table, group, key, hint);
     return config_failure(why, &where, config_scope_path(scope, group, path), "unknown setting %s%s",
                           config_yaml_show(key, shown), hint);
 }
@@ -177,7 +203,7 @@ static enum result check_group(const struct config_scope *scope, const char *gro
     char expected[CONFIG_EXPECT_SIZE + 64] = "";
     char value[CONFIG_EXPECT_SIZE];
     if (shorthand != NULL) {
-        shorthand->type->expect(shorthand, value);
+        config_expect(shorthand, value);
         (void)snprintf(expected, sizeof expected, "%s, or ", value);
     }
     size_t used = strlen(expected);

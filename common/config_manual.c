@@ -77,11 +77,7 @@ static void write_facts(const struct config_row *row, const struct manual_form *
 {
     char expected[CONFIG_EXPECT_SIZE] = "";
     char facts[2 * CONFIG_EXPECT_SIZE + 128];
-    if (row->table != NULL)
-        (void)snprintf(expected, sizeof expected, "%s",
-                       row->table->named ? "a mapping of names to settings" : "a list of mappings");
-    else
-        row->type->expect(row, expected);
+    config_expect(row, expected);
     const char *many = row->table == NULL && (row->list || row->type->gathers) ? "a list, each " : "";
     int used = snprintf(facts, sizeof facts, "%s%s%s%s%s.", many, expected, row->unit != NULL ? " (" : "",
                         row->unit != NULL ? row->unit : "", row->unit != NULL ? ")" : "");

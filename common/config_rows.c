@@ -1,7 +1,8 @@
 #include "common/config_rows.h"
 
-#include <sched.h>
 #include <stdio.h>
+
+#include "common/process.h"
 
 const struct config_word CONFIG_WORKERS_WORDS[] = {{"auto", 0}, {NULL, 0}};
 
@@ -19,20 +20,11 @@ const struct config_word CONFIG_LOG_FORMAT_WORDS[] = {
     {NULL, 0},
 };
 
-static unsigned usable_cores(void)
-{
-    cpu_set_t cores;
-    if (sched_getaffinity(0, sizeof cores, &cores) != 0)
-        return 1;
-    int count = CPU_COUNT(&cores);
-    return count > 0 ? (unsigned)count : 1;
-}
-
 enum result config_settle_workers(const struct config_scope *scope, unsigned *workers, unsigned connections,
                                   struct failure *why)
 {
     if (*workers == 0) {
-        unsigned cores = usable_cores();
+        unsigned cores = process_cores();
         *workers = cores < connections ? cores : connections;
     }
     if (*workers <= connections)

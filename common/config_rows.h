@@ -18,6 +18,7 @@ extern const struct config_word CONFIG_LOG_FORMAT_WORDS[];
 #define CONFIG_USER_ROW(type_, member)                                                                       \
     {                                                                                                        \
         .path = "user", .type = &CONFIG_TEXT, CONFIG_AT(type_, member), .max = 32,                           \
+        .expected = "a user's name",                                                                         \
         .help = "The user to become when started as root, once everything is open that only root can open. " \
                 "Without it: nobody.",                                                                       \
     }

@@ -47,7 +47,7 @@ static enum result refuse_value(const struct config_scope *scope, const yaml_nod
 {
     char expected[CONFIG_EXPECT_SIZE];
     if (found->text[0] == '\0') {
-        row->type->expect(row, expected);
+        config_expect(row, expected);
         return config_scope_refuse(scope, node, path, expected, why);
     }
     struct config_position where = config_scope_position(scope, node);
@@ -83,7 +83,7 @@ static enum result fill_value(const struct config_scope *scope, const struct con
                               const yaml_node_t *node, const char *path, void *value, struct failure *why)
 {
     char expected[CONFIG_EXPECT_SIZE];
-    row->type->expect(row, expected);
+    config_expect(row, expected);
     if (node->type != YAML_SCALAR_NODE || config_yaml_is_nothing(node))
         return config_scope_refuse(scope, node, path, expected, why);
     if (node->data.scalar.length > CONFIG_VALUE_MAX)
@@ -222,8 +222,10 @@ static enum result fill_named_element(const struct config_scope *scope, const st
 static enum result fill_named(const struct config_scope *scope, const struct config_row *row,
                               yaml_node_t *node, void *object, struct failure *why)
 {
+    char expected[CONFIG_EXPECT_SIZE];
+    config_expect(row, expected);
     if (node->type != YAML_MAPPING_NODE)
-        return config_scope_refuse(scope, node, row->path, "a mapping of names to settings", why);
+        return config_scope_refuse(scope, node, row->path, expected, why);
     const yaml_node_pair_t *pairs = node->data.mapping.pairs.start;
     size_t count = (size_t)(node->data.mapping.pairs.top - pairs);
     size_t most = row->most != 0 ? row->most : NAMED_MAX;
@@ -243,11 +245,7 @@ static enum result fill_missing(const struct config_scope *scope, const struct c
                                 struct failure *why)
 {
     char expected[CONFIG_EXPECT_SIZE];
-    if (row->table != NULL)
-        (void)snprintf(expected, sizeof expected, "%s",
-                       row->table->named ? "a mapping of names to settings" : "a list of mappings");
-    else
-        row->type->expect(row, expected);
+    config_expect(row, expected);
     return config_refuse(scope, why, row->path, "expected %s", expected);
 }
 

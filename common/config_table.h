@@ -70,6 +70,9 @@ struct config_type {
     void (*release)(void *value); /* may be NULL */
 };
 
+/* What comes after "expected" in errors and stands in the manual: the row's words, or its type's. */
+void config_expect(const struct config_row *row, char text[static CONFIG_EXPECT_SIZE]);
+
 /* For parse: the value is not what `expect` says. */
 enum result config_unexpected(struct failure *why);
 
@@ -116,6 +119,7 @@ struct config_row {
     const struct config_word *words;
     const char *fallback; /* the default as text, a list's elements between commas; NULL: zero, none */
     const char *unit;     /* of a count: "connections" */
+    const char *expected; /* what comes after "expected", if its type has no better words */
     const char *help;     /* sentences for the manual */
     /* After parsing, for each value or element. why: the sentence behind the path. */
     enum result (*check)(const struct config_row *row, const void *value, struct failure *why);

@@ -66,6 +66,17 @@ void config_print_quoted(const char *text, struct evbuffer *to)
     (void)evbuffer_add(to, "\"", 1);
 }
 
+void config_expect(const struct config_row *row, char text[static CONFIG_EXPECT_SIZE])
+{
+    const char *words = row->expected;
+    if (words == NULL && row->table != NULL)
+        words = row->table->named ? "a mapping of names to settings" : "a list of mappings";
+    if (words != NULL)
+        (void)snprintf(text, CONFIG_EXPECT_SIZE, "%s", words);
+    else
+        row->type->expect(row, text);
+}
+
 /* ---- bool */
 
 static const struct config_word BOOL_WORDS[] = {

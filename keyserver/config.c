@@ -32,6 +32,7 @@ static const struct config_table KEYS = {
 /* ---- clients */
 
 #define FINGERPRINT_DIGITS 64
+#define MATCH_EXPECTED     "DNS:name, IP:address, URI:uri, CN:name or sha256:fingerprint"
 
 /* 64 digits, or 32 pairs with colons between as OpenSSL prints them; kept as 64 in lower case. */
 static bool settle_fingerprint(char *text)
@@ -91,9 +92,7 @@ static enum result check_match(const struct config_row *row, const void *value, 
             return RESULT_OK;
         return failure_set(why, RESULT_CONFIG, "got \"%.200s\", expected %s", match, form->expected);
     }
-    return failure_set(
-        why, RESULT_CONFIG,
-        "got \"%.200s\", expected DNS:name, IP:address, URI:uri, CN:name or sha256:fingerprint", match);
+    return failure_set(why, RESULT_CONFIG, "got \"%.200s\", expected " MATCH_EXPECTED, match);
 }
 
 static const struct config_word ALLOW_WORDS[] = {
@@ -107,6 +106,7 @@ static const struct config_row CLIENT_ROWS[] = {
         CONFIG_AT(struct keyserver_client, match),
         .required = true,
         .check = check_match,
+        .expected = MATCH_EXPECTED,
         .help =
             "What the client's certificate must have: a SAN (DNS:name, IP:address, URI:uri), the subject's "
             "CN:name, or the certificate's own sha256:fingerprint.",
@@ -116,6 +116,7 @@ static const struct config_row CLIENT_ROWS[] = {
         .type = &CONFIG_TEXT,
         CONFIG_LIST_AT(struct keyserver_client, keys, key_count),
         .required = true,
+        .expected = "labels, globs or SKIs of keys",
         .help = "The keys that it may use: labels, globs on labels (\"*\" is all), or SKIs in hex. Any other "
                 "key looks to it like one that does not exist.",
     },
@@ -180,6 +181,7 @@ static const struct config_row ROWS[] = {
         CONFIG_LIST_AT(struct keyserver_config, keys, key_count),
         .required = true,
         .most = 1024,
+        .expected = "a list such as [{dir: keys}]",
         .help = "Where the sites' private keys are.",
     },
     {
@@ -188,6 +190,7 @@ static const struct config_row ROWS[] = {
         CONFIG_LIST_AT(struct keyserver_config, clients, client_count),
         .required = true,
         .most = 4096,
+        .expected = "a list such as [{match: \"DNS:edge1.example\", keys: [\"*\"]}]",
         .help = "Who may use which keys, and for what. The first entry that matches a certificate counts; a "
                 "client that matches none is refused.",
     },

@@ -24,6 +24,7 @@ static const struct config_row LISTEN_ROWS[] = {
         .type = &CONFIG_TEXT,
         CONFIG_AT(struct proxy_listen, backend),
         .max = 64,
+        .expected = "the name of a backend",
         .help = "The name in backends that gets the connections. May be left out when there is only one.",
     },
 };
@@ -88,6 +89,7 @@ static const struct config_row KEY_SERVER_ROWS[] = {
         CONFIG_AT(struct proxy_key_server, server_name),
         .max = 253,
         .check = proxy_config_check_name,
+        .expected = "a host name",
         .help = "The name that its certificate must have. Without it: the host name in address.",
     },
     {
@@ -104,6 +106,7 @@ static const struct config_row KEY_SERVER_ROWS[] = {
         .type = &CONFIG_TEXT,
         CONFIG_AT(struct proxy_key_server, name),
         .max = 128,
+        .expected = "a name of at most 128 octets",
         .help = "Its name in logs and metrics. Without it: the address as written.",
     },
 };
@@ -224,6 +227,7 @@ static const struct config_row ROWS[] = {
         CONFIG_LIST_AT(struct proxy_config, listen, listen_count),
         .required = true,
         .most = 256,
+        .expected = "a list such as [{address: \"0.0.0.0:443\"}]",
         .help = "Addresses on which clients are served.",
     },
     {
@@ -240,6 +244,7 @@ static const struct config_row ROWS[] = {
         CONFIG_AT(struct proxy_config, tls.groups),
         .fallback = "X25519:P-256",
         .check = proxy_config_check_groups,
+        .expected = "groups between colons",
         .help = "Key exchange groups between colons, the preferred one first.",
     },
     {
@@ -248,6 +253,7 @@ static const struct config_row ROWS[] = {
         CONFIG_AT(struct proxy_config, tls.ciphersuites),
         .fallback = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
         .check = proxy_config_check_ciphersuites,
+        .expected = "cipher suites between colons",
         .help = "Cipher suites of TLS 1.3 between colons, the preferred one first.",
     },
     {
@@ -258,6 +264,7 @@ static const struct config_row ROWS[] = {
                     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
                     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305",
         .check = proxy_config_check_ciphers,
+        .expected = "ciphers between colons",
         .help = "Ciphers of TLS 1.2 between colons, by OpenSSL's names; only ECDHE with an AEAD.",
     },
     {
@@ -266,6 +273,7 @@ static const struct config_row ROWS[] = {
         CONFIG_LIST_AT(struct proxy_config, tls.alpn, tls.alpn_count),
         .max = 255,
         .most = 64,
+        .expected = "a protocol's name of 1 to 255 octets",
         .help = "Application protocols, the preferred one first: those that the backends speak, as the proxy "
                 "passes the plaintext on unseen. Without it, ALPN is not negotiated.",
     },
@@ -275,6 +283,7 @@ static const struct config_row ROWS[] = {
         CONFIG_AT(struct proxy_config, tls.default_name),
         .max = 253,
         .check = proxy_config_check_name,
+        .expected = "a host name",
         .help = "The name whose chain is shown to clients that ask for none, or for an unknown one. Without "
                 "it: the first chain.",
     },
@@ -284,6 +293,7 @@ static const struct config_row ROWS[] = {
         CONFIG_LIST_AT(struct proxy_config, certificates, certificate_count),
         .required = true,
         .most = 1024,
+        .expected = "a list such as [{dir: sites}]",
         .help = "The sites' chains. A file that holds a private key is refused.",
     },
     {
@@ -291,6 +301,7 @@ static const struct config_row ROWS[] = {
         .table = &KEY_SERVERS,
         CONFIG_LIST_AT(struct proxy_config, key_servers, key_server_count),
         .required = true,
+        .expected = "a list such as [{address: \"keys.example:2407\"}]",
         .help = "Who holds the sites' private keys. One, in this version.",
     },
     {
@@ -340,6 +351,7 @@ static const struct config_row ROWS[] = {
         .table = &BACKENDS,
         CONFIG_LIST_AT(struct proxy_config, backends, backend_count),
         .required = true,
+        .expected = "a mapping such as {web: {servers: \"127.0.0.1:8080\"}}",
         .help = "Where decrypted connections go, by name.",
     },
     {

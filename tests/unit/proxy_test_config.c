@@ -1,0 +1,377 @@
+#include "proxy/config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <event2/buffer.h>
+#include <openssl/ssl.h>
+
+#include "common/process.h"
+#include "tests/unit/support/example.h"
+
+/* ---- Helpers. */
+
+static enum result resolve(const char *text, struct address *address, struct failure *why)
+{
+    if (strcmp(text, "keys.example:2407") == 0)
+        return address_parse("192.0.2.7:2407", address, why);
+    return address_parse(text, address, why);
+}
+
+static enum result parse(const char *text, struct proxy_config **config, struct failure *why)
+{
+    const struct config_source source = {
+        .file = "proxy.yaml",
+        .directory = "/etc/keyless",
+        .text = bytes_of(text, strlen(text)),
+        .resolve = resolve,
+    };
+    return proxy_config_parse(&source, config, why);
+}
+
+/* A whole configuration in mappings of one line each; a test replaces or adds lines. */
+#define LISTEN       "listen: [{address: \"127.0.0.1:8443\"}]\n"
+#define CERTIFICATES "certificates: [{dir: sites}]\n"
+#define KEY_SERVERS  "key_servers: [{address: \"keys.example:2407\"}]\n"
+#define KEY_CHANNEL  "key_channel: {certificate: edge1.pem, key: edge1-key.pem, ca: ca.pem}\n"
+#define BACKENDS     "backends: {web: {servers: [\"127.0.0.1:8080\"]}}\n"
+#define ALL          LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS
+
+static struct proxy_config *must_parse(const char *text)
+{
+    struct failure why = {0};
+    struct proxy_config *config = NULL;
+    if (parse(text, &config, &why) != RESULT_OK)
+        fail_msg("%s\nin:\n%s", why.text, text);
+    return config;
+}
+
+static char *print(const struct proxy_config *config)
+{
+    struct evbuffer *buffer = evbuffer_new();
+    proxy_config_print(config, buffer);
+    size_t size = evbuffer_get_length(buffer);
+    char *text = calloc(1, size + 1);
+    assert_non_null(text);
+    (void)evbuffer_remove(buffer, text, size);
+    evbuffer_free(buffer);
+    return text;
+}
+
+/* ---- Defaults: the contract of the documentation. */
+
+static void defaults_are_the_documented_ones(void **state)
+{
+    (void)state;
+    struct proxy_config *config = must_parse(ALL);
+    assert_int_equal(config->workers, process_cores());
+    assert_null(config->user);
+    assert_int_equal(config->listen_count, 1);
+    assert_string_equal(config->listen[0].backend, "web");
+    assert_int_equal(config->tls.min_version, TLS1_2_VERSION);
+    assert_string_equal(config->tls.groups, "X25519:P-256");
+    assert_string_equal(config->tls.ciphersuites,
+                        "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256");
+    assert_int_equal(config->tls.alpn_count, 0);
+    assert_null(config->tls.default_name);
+    assert_string_equal(config->certificates[0].dir, "/etc/keyless/sites");
+    assert_null(config->certificates[0].file);
+    assert_int_equal(config->key_server_count, 1);
+    assert_string_equal(config->key_servers[0].name, "keys.example:2407");
+    assert_string_equal(config->key_servers[0].server_name, "keys.example");
+    assert_int_equal(config->key_servers[0].mode, KEY_MODE_TBS);
+    assert_string_equal(config->key_channel.key, "/etc/keyless/edge1-key.pem");
+    assert_int_equal(config->key_channel.timeout, 2000000);
+    assert_int_equal(config->key_channel.in_flight, 512);
+    assert_int_equal(config->backends[0].connect_timeout, 5000000);
+    assert_false(config->backends[0].servers[0].builtin_hello);
+    assert_int_equal(config->limits.connections, 100000);
+    assert_int_equal(config->limits.handshakes, 2000);
+    assert_int_equal(config->limits.handshake_timeout, 10000000);
+    assert_int_equal(config->limits.idle_timeout, 60000000);
+    assert_int_equal(config->drain_timeout, 60000000);
+    assert_int_equal(config->log.level, LOG_LEVEL_INFO);
+    assert_int_equal(config->log.format, LOG_FORMAT_LOGFMT);
+    assert_int_equal(config->log.rate, 100);
+    assert_int_equal(config->admin_listen.size, 0);
+    proxy_config_free(config);
+}
+
+static void settings_that_follow_from_others(void **state)
+{
+    (void)state;
+    /* A default yields to what was set. */
+    struct proxy_config *config = must_parse(ALL "limits: {connections: 1, handshake_timeout: 1s}\n");
+    assert_int_equal(config->workers, 1);
+    assert_int_equal(config->limits.handshakes, 1);
+    assert_int_equal(config->key_channel.timeout, 1000000);
+    proxy_config_free(config);
+
+    config = must_parse(LISTEN CERTIFICATES KEY_CHANNEL
+                        "key_servers: {address: \"unix:keys.sock\", server_name: keys.example}\n"
+                        "backends: {web: {servers: \"builtin:hello\"}}\n");
+    assert_string_equal(config->key_servers[0].name, "unix:keys.sock");
+    assert_true(address_is_unix(&config->key_servers[0].address));
+    assert_true(config->backends[0].servers[0].builtin_hello);
+    assert_int_equal(config->backends[0].servers[0].address.size, 0);
+    assert_ptr_equal(proxy_config_backend(config, "web"), &config->backends[0]);
+    assert_null(proxy_config_backend(config, "we"));
+    proxy_config_free(config);
+}
+
+/* ---- What OpenSSL takes. */
+
+static const char *const ACCEPTED[] = {
+    "tls: {groups: \"X25519:P-256\"}",
+    "tls: {groups: \"x25519:secp384r1:P-521:X448\"}",
+    "tls: {groups: prime256v1}",
+    "tls: {ciphersuites: TLS_CHACHA20_POLY1305_SHA256}",
+    "tls: {ciphers: ECDHE-RSA-AES128-GCM-SHA256}",
+    "tls: {ciphers: \"ECDHE+AESGCM:ECDHE+CHACHA20\"}",
+    "tls: {ciphers: \"ECDHE+AESGCM:!aNULL:-AES256\"}",
+    "tls: {min_version: \"1.3\"}",
+    "tls: {min_version: 1.3}",
+    "tls: {alpn: [h2, http/1.1]}",
+    "tls: {default: www.example.com}",
+};
+
+static void tls_settings_are_accepted(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof ACCEPTED / sizeof *ACCEPTED; i++) {
+        char text[2048];
+        (void)snprintf(text, sizeof text, ALL "%s\n", ACCEPTED[i]);
+        proxy_config_free(must_parse(text));
+    }
+}
+
+/* ---- Errors. */
+
+#define LONG_ALPN                                                                                            \
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"   \
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"   \
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define ADDRESS_EXPECTED "expected an address such as 192.0.2.1:443, [2001:db8::1]:443 or unix:/run/app.sock"
+#define ONLY_ECDHE       "expected only ECDHE with AES-GCM or ChaCha20-Poly1305"
+
+static const struct {
+    const char *given;
+    const char *error; /* its beginning */
+} ERRORS[] = {
+    /* What must be there. */
+    {CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "1:1: listen: missing, expected a list such as [{address: \"0.0.0.0:443\"}]"},
+    {LISTEN KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "1:1: certificates: missing, expected a list such as [{dir: sites}]"},
+    {LISTEN CERTIFICATES KEY_CHANNEL BACKENDS,
+     "1:1: key_servers: missing, expected a list such as [{address: \"keys.example:2407\"}]"},
+    {LISTEN CERTIFICATES KEY_SERVERS BACKENDS, "1:1: key_channel.certificate: missing, expected a path"},
+    {LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL,
+     "1:1: backends: missing, expected a mapping such as {web: {servers: \"127.0.0.1:8080\"}}"},
+    {"listen: []\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "1:9: listen: got nothing in it, expected at least one"},
+    {LISTEN "certificates: []\n" KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "2:15: certificates: got nothing in it, expected at least one"},
+    {LISTEN CERTIFICATES "key_servers: []\n" KEY_CHANNEL BACKENDS,
+     "3:14: key_servers: got nothing in it, expected at least one"},
+    {LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL "backends: {}\n",
+     "5:11: backends: got nothing in it, expected at least one"},
+    {LISTEN CERTIFICATES KEY_SERVERS "key_channel: {certificate: a, key: b}\n" BACKENDS,
+     "4:14: key_channel.ca: missing, expected a path"},
+    {"listen: [{backend: web}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "1:10: listen[0].address: missing, " ADDRESS_EXPECTED},
+    /* Listeners. */
+    {"listen:\n  - address: 127.0.0.1:1\n    backend: wbe\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "3:14: listen[0].backend: got \"wbe\", expected one of the backends: web"},
+    {LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL
+     "backends: {web: {servers: \"127.0.0.1:1\"}, api: {servers: \"127.0.0.1:2\"}}\n",
+     "1:10: listen[0].backend: missing, expected one of the backends: web, api"},
+    {"listen: [{address: \"127.0.0.1:1\"}, {address: \"[::1]:1\"},\n  {address: "
+     "\"127.0.0.1:1\"}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "2:13: listen[2].address: got \"127.0.0.1:1\", expected each address once; it is also listen[0]"},
+    {"listen: [{address: \"web.example:1\"}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "1:20: listen[0].address: got \"web.example:1\", " ADDRESS_EXPECTED},
+    /* Certificates. */
+    {LISTEN "certificates: [{}]\n" KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "2:16: certificates[0].dir: missing, expected either dir or file"},
+    {LISTEN "certificates: [{dir: a, file: b}]\n" KEY_SERVERS KEY_CHANNEL BACKENDS,
+     "2:31: certificates[0].file: got \"b\", expected either dir or file, not both"},
+    /* Key servers. */
+    {LISTEN CERTIFICATES
+     "key_servers: [{address: \"keys.example:2407\"}, {address: \"keys.example:2407\"}]\n" KEY_CHANNEL
+         BACKENDS,
+     "3:47: key_servers[1]: got a mapping, expected exactly one key server: several are not supported yet"},
+    {LISTEN CERTIFICATES "key_servers: [{address: \"192.0.2.1:2407\"}]\n" KEY_CHANNEL BACKENDS,
+     "3:15: key_servers[0].server_name: missing, expected the name in the key server's certificate, as its "
+     "address is no host name"},
+    {LISTEN CERTIFICATES "key_servers: [{address: \"unix:/a.b:1\"}]\n" KEY_CHANNEL BACKENDS,
+     "3:15: key_servers[0].server_name: missing, expected the name in the key server's certificate"},
+    {LISTEN CERTIFICATES
+     "key_servers: [{address: \"keys.example:2407\", server_name: \"a/b\"}]\n" KEY_CHANNEL BACKENDS,
+     "3:59: key_servers[0].server_name: got \"a/b\", expected a host name"},
+    {LISTEN CERTIFICATES
+     "key_servers: [{address: \"keys.example:2407\", mode: transcript}]\n" KEY_CHANNEL BACKENDS,
+     "3:52: key_servers[0].mode: got \"transcript\", expected tbs"},
+    {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example\"}]\n" KEY_CHANNEL BACKENDS,
+     "3:25: key_servers[0].address: got \"keys.example\", expected an address such as 192.0.2.1:443, "
+     "[2001:db8::1]:443, name.example:443 or unix:/run/app.sock"},
+    /* Backends. */
+    {LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL "backends: {web: {servers: [\"builtin:hallo\"]}}\n",
+     "5:28: backends.web.servers[0]: got \"builtin:hallo\", " ADDRESS_EXPECTED ", or builtin:hello"},
+    {LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL "backends: {web: {}}\n",
+     "5:17: backends.web.servers: missing, " ADDRESS_EXPECTED ", or builtin:hello"},
+    /* TLS. */
+    {ALL "tls: {min_version: \"1.1\"}\n", "6:20: tls.min_version: got \"1.1\", expected 1.2 or 1.3"},
+    {ALL "tls: {groups: \"X25519:P-999\"}\n",
+     "6:15: tls.groups: got the unknown group \"P-999\", expected some of X25519, X448, P-256, P-384, P-521"},
+    {ALL "tls: {groups: \"X25519:ffdhe2048\"}\n",
+     "6:15: tls.groups: got the unknown group \"ffdhe2048\", expected"},
+    {ALL "tls: {groups: \"brainpoolP256r1\"}\n",
+     "6:15: tls.groups: got the unknown group \"brainpoolP256r1\", expected"},
+    {ALL "tls: {groups: \"X25519::P-256\"}\n", "6:15: tls.groups: got the unknown group \"\", expected"},
+    {ALL "tls: {ciphersuites: \"TLS_AES_128_GCM_SHA256:TLS_AES_128\"}\n",
+     "6:21: tls.ciphersuites: got the unknown cipher suite \"TLS_AES_128\", expected some of "
+     "TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256"},
+    {ALL "tls: {ciphersuites: \"ECDHE-RSA-AES128-GCM-SHA256\"}\n",
+     "6:21: tls.ciphersuites: got the unknown cipher suite \"ECDHE-RSA-AES128-GCM-SHA256\", expected"},
+    {ALL "tls: {ciphers: \"ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM\"}\n",
+     "6:16: tls.ciphers: got the unknown cipher \"ECDHE-RSA-AES128-GCM\", expected ECDHE ciphers"},
+    {ALL "tls: {ciphers: \"AES128-GCM-SHA256\"}\n",
+     "6:16: tls.ciphers: got \"AES128-GCM-SHA256\" with AES128-GCM-SHA256 in it, " ONLY_ECDHE},
+    {ALL "tls: {ciphers: \"ECDHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256\"}\n",
+     "6:16: tls.ciphers: got \"ECDHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256\" with "
+     "DHE-RSA-AES128-GCM-SHA256 in it, " ONLY_ECDHE},
+    {ALL "tls: {ciphers: \"ECDHE-RSA-AES128-SHA256\"}\n",
+     "6:16: tls.ciphers: got \"ECDHE-RSA-AES128-SHA256\" with ECDHE-RSA-AES128-SHA256 in it, " ONLY_ECDHE},
+    {ALL "tls: {ciphers: \"ECDHE+AESGCM:@SECLEVEL=0\"}\n",
+     "6:16: tls.ciphers: got \"@SECLEVEL=0\", expected ciphers: commands are not allowed"},
+    {ALL "tls: {ciphers: \"!ALL\"}\n", "6:16: tls.ciphers: got \"!ALL\", expected at least one cipher"},
+    {ALL "tls: {alpn: [h2, \"\"]}\n",
+     "6:18: tls.alpn[1]: got \"\", expected a protocol's name of 1 to 255 octets"},
+    {ALL "tls: {alpn: " LONG_ALPN "}\n", "6:13: tls.alpn: got \"aaaa"},
+    {ALL "tls: {default: \"*\"}\n", "6:16: tls.default: got \"*\", expected a host name"},
+    /* Limits. */
+    {ALL "limits: {connections: 10, handshakes: 11}\n",
+     "6:39: limits.handshakes: got \"11\", expected at most limits.connections, which is 10"},
+    {ALL "limits: {handshake_timeout: 1s}\nkey_channel: {}\n",
+     "7:1: key_channel: got \"key_channel\" a second time, the first is in line 4"},
+    {LISTEN CERTIFICATES KEY_SERVERS "key_channel: {certificate: a, key: b, ca: c, timeout: 11s}\n" BACKENDS,
+     "4:55: key_channel.timeout: got \"11s\", expected at most limits.handshake_timeout, which is 10000ms"},
+    {ALL "workers: 4\nlimits: {connections: 3}\n",
+     "7:23: limits.connections: got \"3\", expected at least one for each of 4 workers"},
+    /* What is for later versions. */
+    {ALL "tickets: off\n", "6:1: unknown setting \"tickets\", expected one of workers, user, listen, tls,"},
+    {ALL "routes: []\n", "6:1: unknown setting \"routes\", expected one of"},
+    {ALL "delegated_credentials: off\n", "6:1: unknown setting \"delegated_credentials\", expected one of"},
+    {"listen: [{address: \"127.0.0.1:1\", proxy_protocol: off}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL
+         BACKENDS,
+     "1:35: listen[0]: unknown setting \"proxy_protocol\", expected one of address, backend"},
+    {ALL "log: {access: stdout}\n",
+     "6:7: log: unknown setting \"access\", expected one of level, format, rate"},
+};
+
+static void errors_say_what_and_where(void **state)
+{
+    (void)state;
+    size_t wrong = 0;
+    for (size_t i = 0; i < sizeof ERRORS / sizeof *ERRORS; i++) {
+        struct failure why = {0};
+        struct proxy_config *config = NULL;
+        char error[512];
+        (void)snprintf(error, sizeof error, "proxy.yaml:%s", ERRORS[i].error);
+        enum result result = parse(ERRORS[i].given, &config, &why);
+        if (result == RESULT_CONFIG && strncmp(why.text, error, strlen(error)) == 0)
+            continue;
+        print_error("given:\n%s\nexpected: %s\ngot:      %s\n", ERRORS[i].given, error, why.text);
+        proxy_config_free(config);
+        wrong++;
+    }
+    assert_int_equal(wrong, 0);
+}
+
+/* ---- -t, the example and the table. */
+
+static void print_reads_back(void **state)
+{
+    (void)state;
+    struct proxy_config *first =
+        must_parse(ALL "user: keyless\n"
+                       "tls: {alpn: [h2, \"a\\\"b\"], default: a.example, min_version: 1.3}\n"
+                       "admin: {listen: \"unix:admin.sock\"}\n"
+                       "log: {format: json, rate: 0}\n");
+    char *once = print(first);
+    struct proxy_config *second = must_parse(once);
+    char *twice = print(second);
+    assert_string_equal(once, twice);
+    assert_non_null(strstr(once, "user: \"keyless\"\n"));
+    assert_non_null(strstr(once, "  server_name: \"keys.example\"\n"));
+    assert_non_null(strstr(once, "admin:\n  listen: \"unix:/etc/keyless/admin.sock\"\n"));
+    free(once);
+    free(twice);
+    proxy_config_free(first);
+    proxy_config_free(second);
+}
+
+static void example_is_accepted(void **state)
+{
+    (void)state;
+    struct failure why = {0};
+    struct proxy_config *config = NULL;
+    if (proxy_config_read(EXAMPLES "/proxy.yaml", &config, &why) != RESULT_OK)
+        fail_msg("%s", why.text);
+    assert_int_equal(config->listen_count, 2);
+    assert_true(config->backends[0].servers[0].builtin_hello);
+    assert_string_equal(config->key_servers[0].server_name, "keys.example");
+    proxy_config_free(config);
+}
+
+/* What the example shows as defaults are the defaults, and it shows every setting. */
+static void example_shows_the_defaults(void **state)
+{
+    (void)state;
+    char *text = example_read(EXAMPLES "/proxy.yaml");
+    struct proxy_config *as_it_is = must_parse(text);
+    assert_in_range(example_uncomment(text), 10, 30);
+    struct proxy_config *uncommented = must_parse(text);
+    char *before = print(as_it_is);
+    char *after = print(uncommented);
+    char *missing = example_missing_line(before, after);
+    if (missing != NULL)
+        fail_msg("the example shows another default than: %s", missing);
+    /* The example's certificates are a dir, so no file. */
+    const char *unset = strstr(after, "not set");
+    assert_ptr_equal(unset, strstr(after, "# file: not set") + strlen("# file: "));
+    assert_null(strstr(unset + 1, "not set"));
+    free(before);
+    free(after);
+    free(text);
+    proxy_config_free(as_it_is);
+    proxy_config_free(uncommented);
+}
+
+static void table_is_sound(void **state)
+{
+    (void)state;
+    struct failure why = {0};
+    if (config_table_check(proxy_config_table(), &why) != RESULT_OK)
+        fail_msg("%s", why.text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_the_documented_ones),
+        cmocka_unit_test(settings_that_follow_from_others),
+        cmocka_unit_test(tls_settings_are_accepted),
+        cmocka_unit_test(errors_say_what_and_where),
+        cmocka_unit_test(print_reads_back),
+        cmocka_unit_test(example_is_accepted),
+        cmocka_unit_test(example_shows_the_defaults),
+        cmocka_unit_test(table_is_sound),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
