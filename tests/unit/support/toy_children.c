@@ -200,6 +200,17 @@ static void publish_ports(const struct toy_child *self)
     }
 }
 
+/* The one SOCK_SEQPACKET socket of a child is its way to the master. */
+static void speak_nonsense(void)
+{
+    for (int fd = STDERR_FILENO + 1; fd < 256; fd++) {
+        int type = 0;
+        socklen_t size = sizeof type;
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET)
+            (void)send(fd, "nonsense", 8, MSG_NOSIGNAL);
+    }
+}
+
 static void on_hold(evutil_socket_t fd, short events, void *argument)
 {
     (void)fd;
@@ -214,6 +225,8 @@ static void on_hold(evutil_socket_t fd, short events, void *argument)
     publish_ports(self);
     atomic_store(&self->plan->shared->pids[self->kind][child_index(self->child)], getpid());
     child_ready(self->child);
+    if (config->fault == TOY_NONSENSE && self->kind == TOY_WORKER && child_index(self->child) == 1)
+        speak_nonsense();
 }
 
 static int play_fault(const struct toy_child *self)

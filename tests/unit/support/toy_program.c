@@ -17,10 +17,11 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "common/process_private.h"
 #include "common/socket.h"
 #include "tests/unit/check.h"
 
-enum { WAIT_LIMIT = 5000000, LOG_SHOWN = 16384, VISIT_TIMEOUT_MS = 2000 };
+enum { WAIT_LIMIT = 5000000, LOG_SHOWN = 16384, VISIT_TIMEOUT_MS = 2000, LOAD_VISITS = 20 };
 
 /* ---- The program that the master runs */
 
@@ -53,11 +54,16 @@ static enum result toy_load(void *context, struct process_plan *plan, struct fai
             free(made);
             return RESULT_CONFIG;
         }
+    if (made->config.store_address != 0) {
+        made->kinds[TOY_STORE].accepts = true;
+        made->listen_kind[made->config.store_address] = TOY_STORE;
+    }
     *plan = (struct process_plan){.config = made,
                                   .kinds = made->kinds,
                                   .kind_count = TOY_KINDS,
                                   .listen = made->listen,
                                   .listen_count = count,
+                                  .listen_kind = made->config.store_address != 0 ? made->listen_kind : NULL,
                                   .listen_backlog = 128,
                                   .drain_timeout = made->config.drain_ms * 1000u,
                                   .ready_timeout = made->config.ready_ms * 1000u,
@@ -122,8 +128,9 @@ int toy_teardown(void **state)
             for (unsigned i = 0; i < TOY_CHILDREN; i++)
                 if (toy->shared->pids[kind][i] > 0 && waitpid(toy->shared->pids[kind][i], NULL, WNOHANG) == 0)
                     (void)kill(toy->shared->pids[kind][i], SIGKILL);
-        while (waitpid(-1, NULL, 0) > 0)
-            continue;
+        uint64_t give_up = clock_now() + WAIT_LIMIT;
+        while (waitpid(-1, NULL, WNOHANG) >= 0 && clock_now() < give_up)
+            (void)poll(NULL, 0, 2);
     }
     metrics_free(toy->metrics);
     (void)munmap(toy->shared, sizeof *toy->shared);
@@ -163,7 +170,7 @@ pid_t toy_pid(const struct toy *toy, enum toy_kind kind, unsigned index)
     return atomic_load(&toy->shared->pids[kind][index]);
 }
 
-bool toy_is_stopped(pid_t pid)
+static bool is_stopped(pid_t pid)
 {
     char path[64];
     char text[512];
@@ -172,6 +179,12 @@ bool toy_is_stopped(pid_t pid)
     ssize_t size = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
     text[size > 0 ? size : 0] = '\0';
     return strstr(text, ") T ") != NULL;
+}
+
+void toy_stop_child(const struct toy *toy, pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    TOY_WAIT(toy, is_stopped(pid));
 }
 
 /* ---- Its log */
@@ -231,6 +244,36 @@ int toy_wait_end(struct toy *toy)
     return WEXITSTATUS(status);
 }
 
+void toy_wait_generation(const struct toy *toy, unsigned number)
+{
+    TOY_WAIT(toy, toy_metric(toy, METRIC_CURRENT) == number);
+}
+
+void toy_wait_children(const struct toy *toy, unsigned number)
+{
+    TOY_WAIT(toy, toy_metric(toy, METRIC_CHILDREN) == number);
+}
+
+void toy_start_well(struct toy *toy, const struct toy_config *config)
+{
+    toy_start(toy, config);
+    toy_wait_generation(toy, 1);
+}
+
+void toy_reload_well(struct toy *toy, const struct toy_config *config, unsigned number)
+{
+    toy_reload(toy, config);
+    toy_wait_generation(toy, number);
+}
+
+void toy_end_well(struct toy *toy)
+{
+    toy_signal(toy, SIGTERM);
+    assert_int_equal(toy_wait_end(toy), 0);
+    assert_true(toy_log_has(toy, "event=ended status=0"));
+    assert_int_equal(toy_metric(toy, METRIC_CHILDREN), 0);
+}
+
 /* ---- Its clients */
 
 static bool find_address(const struct toy *toy, unsigned index, struct address *address)
@@ -269,6 +312,50 @@ bool toy_visit(const struct toy *toy, unsigned index, struct toy_answer *answer)
     return fd >= 0 && toy_ask(fd, 0, answer, VISIT_TIMEOUT_MS);
 }
 
+bool toy_is_refused(const struct toy *toy, unsigned address)
+{
+    int fd CLEANUP(socket_close) = toy_connect(toy, address);
+    return fd < 0;
+}
+
+pid_t toy_ask_pid(int fd)
+{
+    struct toy_answer answer;
+    return toy_ask(fd, 0, &answer, VISIT_TIMEOUT_MS) ? answer.pid : 0;
+}
+
+bool toy_visit_reaches(const struct toy *toy, unsigned address, pid_t pid)
+{
+    struct toy_answer answer;
+    return toy_visit(toy, address, &answer) && answer.pid == pid;
+}
+
+int toy_connect_to_generation(const struct toy *toy, unsigned generation)
+{
+    struct toy_answer answer;
+    int fd = -1;
+    TOY_WAIT(toy, (socket_close(&fd), (fd = toy_connect(toy, 0)) >= 0) && toy_ask(fd, 0, &answer, 1000) &&
+                      answer.generation == generation);
+    return fd;
+}
+
+struct toy_burst toy_burst_open(const struct toy *toy, unsigned address)
+{
+    struct toy_burst burst;
+    for (unsigned i = 0; i < TOY_BURST; i++)
+        assert_true((burst.fds[i] = toy_connect(toy, address)) >= 0);
+    return burst;
+}
+
+void toy_burst_finish(struct toy_burst *burst, uint64_t started)
+{
+    for (unsigned i = 0; i < TOY_BURST; i++) {
+        assert_int_not_equal(toy_ask_pid(burst->fds[i]), 0);
+        socket_close(&burst->fds[i]);
+    }
+    assert_in_range(clock_now() - started, 0, TOY_PATIENCE);
+}
+
 /* ---- Load */
 
 struct toy_load {
@@ -276,7 +363,8 @@ struct toy_load {
     unsigned address;
     pthread_t thread;
     _Atomic bool stop;
-    unsigned visits, failures;
+    _Atomic unsigned visits;
+    unsigned failures;
     uint64_t longest;
 };
 
@@ -305,12 +393,14 @@ struct toy_load *toy_load_start(const struct toy *toy, unsigned address)
     return load;
 }
 
-void toy_load_stop(struct toy_load *load, unsigned *visits, unsigned *failures, uint64_t *longest)
+void toy_load_stop(struct toy_load *load)
 {
+    TOY_WAIT(load->toy, atomic_load(&load->visits) > LOAD_VISITS);
     atomic_store(&load->stop, true);
     (void)pthread_join(load->thread, NULL);
-    *visits = load->visits;
-    *failures = load->failures;
-    *longest = load->longest;
+    unsigned failures = load->failures;
+    uint64_t longest = load->longest;
     free(load);
+    assert_int_equal(failures, 0);
+    assert_in_range(longest, 0, TOY_PATIENCE);
 }

@@ -23,6 +23,7 @@ enum toy_fault {
     TOY_LOAD_FAILS,  /* load: RESULT_CONFIG, "line 7 is odd" */
     TOY_CHILD_FAILS, /* worker 1: child_failed, RESULT_CONFIG, "no such file" */
     TOY_CHILD_EXITS, /* worker 1 exits with status 7 and no word */
+    TOY_NONSENSE,    /* worker 1 sends the master nonsense when it is ready */
     TOY_NEVER_READY, /* worker 1 */
 };
 
@@ -30,6 +31,7 @@ enum toy_fault {
 struct toy_config {
     unsigned workers, stores;
     char listen[TOY_ADDRESSES][ADDRESS_TEXT_SIZE]; /* "": none, and none after it */
+    unsigned store_address;                        /* index of the address that stores accept on; 0: none */
     enum toy_fault fault;
     unsigned drain_ms, ready_ms, stall_ms;
 };
@@ -47,6 +49,7 @@ struct toy_plan {
     struct toy_shared *shared;
     struct process_kind kinds[TOY_KINDS];
     struct address listen[TOY_ADDRESSES];
+    size_t listen_kind[TOY_ADDRESSES];
 };
 
 /* process_kind.run of both kinds. */
@@ -76,6 +79,12 @@ struct toy_config toy_config(void);
 void toy_start(struct toy *toy, const struct toy_config *config);
 void toy_reload(struct toy *toy, const struct toy_config *config);
 void toy_signal(const struct toy *toy, int number);
+/* The usual steps: to a generation, to a number of children, to a peaceful end. */
+void toy_wait_generation(const struct toy *toy, unsigned number);
+void toy_wait_children(const struct toy *toy, unsigned number);
+void toy_start_well(struct toy *toy, const struct toy_config *config);
+void toy_reload_well(struct toy *toy, const struct toy_config *config, unsigned number);
+void toy_end_well(struct toy *toy);
 /* The master's exit status; fails the test if it takes longer than 5 s or a sanitizer complained in any
  * process. */
 int toy_wait_end(struct toy *toy);
@@ -84,8 +93,8 @@ int64_t toy_metric(const struct toy *toy, size_t metric);
 bool toy_log_has(const struct toy *toy, const char *text);
 unsigned toy_log_count(const struct toy *toy, const char *text);
 pid_t toy_pid(const struct toy *toy, enum toy_kind kind, unsigned index);
-/* The process exists and does not run. */
-bool toy_is_stopped(pid_t pid);
+/* SIGSTOP, and it has arrived. */
+void toy_stop_child(const struct toy *toy, pid_t pid);
 
 /* Connects to config.listen[address]; -1 when refused. */
 int toy_connect(const struct toy *toy, unsigned address);
@@ -94,11 +103,28 @@ bool toy_ask(int fd, unsigned store, struct toy_answer *answer, unsigned timeout
 /* Connects, asks and closes. */
 bool toy_visit(const struct toy *toy, unsigned address, struct toy_answer *answer);
 
+/* Nobody listens there. */
+bool toy_is_refused(const struct toy *toy, unsigned address);
+/* The pid of who answers on the connection; 0: nobody. */
+pid_t toy_ask_pid(int fd);
+bool toy_visit_reaches(const struct toy *toy, unsigned address, pid_t pid);
+/* A connection that this generation has: just after a reload the one before may still accept. */
+int toy_connect_to_generation(const struct toy *toy, unsigned generation);
+
+/* Connections that wait to be accepted, spread by the kernel over all listening sockets of the address. */
+enum { TOY_BURST = 24, TOY_PATIENCE = 1000000 };
+struct toy_burst {
+    int fds[TOY_BURST];
+};
+struct toy_burst toy_burst_open(const struct toy *toy, unsigned address);
+/* Closes them; the test fails unless all were answered within TOY_PATIENCE of started. */
+void toy_burst_finish(struct toy_burst *burst, uint64_t started);
+
 /* Connects and asks all the time, in a thread. */
 struct toy_load;
 struct toy_load *toy_load_start(const struct toy *toy, unsigned address);
-/* Ends it. How many visits there were, how many failed, and how long the longest took. */
-void toy_load_stop(struct toy_load *load, unsigned *visits, unsigned *failures, uint64_t *longest);
+/* Ends it; the test fails unless each visit was answered within TOY_PATIENCE. */
+void toy_load_stop(struct toy_load *load);
 
 /* Polls for a condition for at most five seconds; fails the test with the condition and the log. */
 void toy_wait_step(const struct toy *toy, uint64_t started, const char *what);
