@@ -1,0 +1,512 @@
+#include "proxy/certificates.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/pem.h>
+#include <openssl/pkcs12.h>
+#include <openssl/rsa.h>
+#include <openssl/x509v3.h>
+
+#include "proxy/certificate_file.h"
+#include "tests/unit/check.h"
+#include "tests/unit/support/test_certificates.h"
+
+/* A directory of chains for each test, made from one CA's certificates. */
+struct fixture {
+    struct test_ca ca;
+    char directory[64];
+    struct proxy_certificate_source source;
+    struct proxy_config config;
+    struct certificates *certificates;
+    struct failure why;
+};
+
+static int make_all(void **state)
+{
+    static struct fixture fixture;
+    test_ca_make(&fixture.ca, "Test CA");
+    *state = &fixture;
+    return 0;
+}
+
+static int remove_all(void **state)
+{
+    struct fixture *fixture = *state;
+    test_ca_remove(&fixture->ca);
+    return 0;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *fixture = *state;
+    (void)snprintf(fixture->directory, sizeof fixture->directory, "/tmp/keyless-test-XXXXXX");
+    assert_non_null(mkdtemp(fixture->directory));
+    fixture->source = (struct proxy_certificate_source){.dir = fixture->directory};
+    fixture->config = (struct proxy_config){.certificates = &fixture->source, .certificate_count = 1};
+    fixture->certificates = NULL;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    char command[128];
+    certificates_free(fixture->certificates);
+    (void)snprintf(command, sizeof command, "rm -r %s", fixture->directory);
+    return system(command);
+}
+
+static void path_of(const struct fixture *fixture, const char *name, char path[static TEST_PATH_SIZE])
+{
+    (void)snprintf(path, TEST_PATH_SIZE, "%s/%s", fixture->directory, name);
+}
+
+/* Issues a certificate and moves it into the directory as `file`; its key stays with the CA's. */
+static struct test_identity put(struct fixture *fixture, const char *file, const struct test_subject *subject)
+{
+    struct test_identity identity;
+    char path[TEST_PATH_SIZE];
+    test_ca_issue(&fixture->ca, subject, &identity);
+    path_of(fixture, file, path);
+    assert_int_equal(rename(identity.certificate, path), 0);
+    return identity;
+}
+
+static void put_site(struct fixture *fixture, const char *file, const char *san, const char *key_type)
+{
+    (void)put(fixture, file, &(struct test_subject){.name = "site", .san = san, .key_type = key_type});
+}
+
+static enum result read_all(struct fixture *fixture)
+{
+    return certificates_read(&fixture->config, NULL, &fixture->certificates, &fixture->why);
+}
+
+static void check_read(struct fixture *fixture)
+{
+    if (read_all(fixture) != RESULT_OK)
+        fail_msg("%s", fixture->why.text);
+}
+
+static void check_refused(struct fixture *fixture, const char *file, const char *reason)
+{
+    assert_int_equal(read_all(fixture), RESULT_CONFIG);
+    assert_null(fixture->certificates);
+    if (strstr(fixture->why.text, file) == NULL || strstr(fixture->why.text, reason) == NULL)
+        fail_msg("\"%s\" names not both \"%s\" and \"%s\"", fixture->why.text, file, reason);
+}
+
+static const char *base_name(const struct certificate *certificate)
+{
+    return strrchr(certificate->path, '/') + 1;
+}
+
+static size_t find(const struct fixture *fixture, const char *sni,
+                   const struct certificate *found[static CERTIFICATES_PER_NAME], bool *matched)
+{
+    struct bytes name = sni != NULL ? bytes_of(sni, strlen(sni)) : bytes_of(NULL, 0);
+    return certificates_find(fixture->certificates, name, found, matched);
+}
+
+/* ---- Which chain a name gets. */
+
+static const struct {
+    const char *sni, *file;
+    bool matched;
+} LOOKUPS[] = {
+    {"www.example.com", "b.pem", true},
+    {"WWW.Example.COM", "b.pem", true},
+    {"www.example.com.", "b.pem", true},
+    {"shop.example.com", "b.pem", true},
+    {"other.example.com", "c.crt", true},
+    {"a.b.example.com", "a.pem", false}, /* a wildcard is one label */
+    {"example.com", "a.pem", false},     /* ... and not none */
+    {".example.com", "a.pem", false},
+    {"*.example.com", "a.pem", false}, /* no client's SNI */
+    {"default.example", "a.pem", true},
+    {"nowhere.example", "a.pem", false},
+    {"192.0.2.1", "a.pem", false},
+    {"b\xC3\xBC"
+     "cher.example",
+     "a.pem", false},
+    {"xn--bcher-kva.example", "b.pem", true},
+    {NULL, "a.pem", false},
+};
+
+static void test_lookup(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    bool matched;
+    put_site(fixture, "a.pem", "DNS:default.example,IP:192.0.2.1", NULL);
+    put_site(fixture, "b.pem", "DNS:WWW.example.com,DNS:shop.example.com,DNS:xn--bcher-kva.example", NULL);
+    put_site(fixture, "c.crt", "DNS:*.example.com,DNS:www.*.example.com,DNS:f*.example.com,DNS:*", NULL);
+    check_read(fixture);
+    assert_int_equal(certificates_count(fixture->certificates), 3);
+    for (size_t i = 0; i < COUNT_OF(LOOKUPS); i++) {
+        const char *row = LOOKUPS[i].sni != NULL ? LOOKUPS[i].sni : "no SNI";
+        CHECK(row, find(fixture, LOOKUPS[i].sni, found, &matched) == 1);
+        CHECK(row, strcmp(base_name(found[0]), LOOKUPS[i].file) == 0);
+        CHECK(row, matched == LOOKUPS[i].matched);
+        CHECK(row, certificates_at(fixture->certificates, found[0]->index) == found[0]);
+    }
+}
+
+static void test_long_names(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    char name[600];
+    bool matched;
+    put_site(fixture, "a.pem", "DNS:*.example.com", NULL);
+    check_read(fixture);
+    for (size_t size = 200; size < sizeof name; size++) {
+        memset(name, 'a', size);
+        memcpy(name + size - 12, ".example.com", 13);
+        for (size_t i = 60; i + 13 < size; i += 60)
+            name[i] = '.';
+        assert_int_equal(find(fixture, name, found, &matched), 1);
+        assert_false(matched);
+    }
+}
+
+static void test_types_and_duplicates(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    bool matched, has_rsa = false, has_ec = false;
+    put_site(fixture, "rsa.pem", "DNS:a.example", "RSA");
+    const struct test_subject longer = {.name = "long", .san = "DNS:a.example", .lifetime = 9 * 86400};
+    const struct test_subject shorter = {.name = "short", .san = "DNS:a.example,DNS:b.example"};
+    (void)put(fixture, "ec-1-longer.pem", &longer);
+    (void)put(fixture, "ec-2-shorter.pem", &shorter);
+    check_read(fixture);
+    assert_int_equal(find(fixture, "a.example", found, &matched), 2);
+    for (size_t i = 0; i < 2; i++) {
+        has_rsa = has_rsa || strcmp(base_name(found[i]), "rsa.pem") == 0;
+        has_ec = has_ec || strcmp(base_name(found[i]), "ec-1-longer.pem") == 0;
+    }
+    assert_true(has_rsa && has_ec);
+    assert_int_equal(find(fixture, "b.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "ec-2-shorter.pem");
+}
+
+static void test_default_name(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    bool matched;
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    put_site(fixture, "b.pem", "DNS:b.example", NULL);
+    fixture->config.tls.default_name = (char[]){"B.example"};
+    check_read(fixture);
+    assert_int_equal(find(fixture, "c.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "b.pem");
+    certificates_free(fixture->certificates);
+    fixture->config.tls.default_name = (char[]){"c.example"};
+    check_refused(fixture, "tls.default", "c.example");
+}
+
+static void test_many_names(void **state)
+{
+    enum { NAMES = 500 };
+    struct fixture *fixture = *state;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    char san[NAMES * 24], name[24];
+    bool matched;
+    size_t at = 0;
+    for (int i = 0; i < NAMES; i++)
+        at += (size_t)snprintf(san + at, sizeof san - at, "%sDNS:n%d.example", i > 0 ? "," : "", i);
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    put_site(fixture, "b.pem", san, NULL);
+    check_read(fixture);
+    for (int i = 0; i < NAMES; i++) {
+        (void)snprintf(name, sizeof name, "n%d.example", i);
+        assert_int_equal(find(fixture, name, found, &matched), 1);
+        assert_string_equal(base_name(found[0]), "b.pem");
+    }
+    assert_int_equal(find(fixture, "n500.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "a.pem");
+}
+
+/* ---- What is refused. */
+
+static void test_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    check_refused(fixture, "certificates", "no chain found");
+    fixture->source.dir = (char[]){"/nonexistent/keyless"};
+    check_refused(fixture, "/nonexistent/keyless", "No such file");
+}
+
+static void test_no_name(void **state)
+{
+    struct fixture *fixture = *state;
+    put_site(fixture, "a.pem", NULL, NULL);
+    check_refused(fixture, "a.pem", "has no name");
+}
+
+static void test_ip_alone(void **state)
+{
+    struct fixture *fixture = *state;
+    put_site(fixture, "a.pem", "IP:192.0.2.1", NULL);
+    check_refused(fixture, "a.pem", "has no name");
+}
+
+static void test_expired(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct test_subject expired = {.name = "old", .san = "DNS:a.example", .lifetime = -3600};
+    (void)put(fixture, "a.pem", &expired);
+    check_refused(fixture, "certificates", "expired");
+    put_site(fixture, "b.pem", "DNS:b.example", NULL); /* beside a good one it is only warned of */
+    check_read(fixture);
+    assert_int_equal(certificates_count(fixture->certificates), 2);
+}
+
+static void test_not_a_certificate(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[TEST_PATH_SIZE];
+    path_of(fixture, "a.pem", path);
+    test_write_file(path, "hello\n");
+    check_refused(fixture, "a.pem", "holds no certificate");
+    test_write_file(path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    check_refused(fixture, "a.pem", "number 1 does not parse");
+    test_write_file(path, "");
+    check_refused(fixture, "a.pem", "1 .. 1048576 bytes");
+}
+
+/* A leaf of a kind that the key protocol has no scheme for. */
+static void test_unknown_key(void **state)
+{
+    struct fixture *fixture = *state;
+    put_site(fixture, "a.pem", "DNS:a.example", "P-224");
+    check_refused(fixture, "a.pem", "curve");
+}
+
+/* ---- Chains. */
+
+static void append_file(const char *path, const char *more)
+{
+    char data[8192];
+    FILE *from = fopen(more, "re"), *to = fopen(path, "ae");
+    assert_non_null(from);
+    assert_non_null(to);
+    size_t size = fread(data, 1, sizeof data, from);
+    assert_int_equal(fwrite(data, 1, size, to), size);
+    assert_int_equal(fclose(from) | fclose(to), 0);
+}
+
+static void test_chain_order(void **state)
+{
+    struct fixture *fixture = *state;
+    struct test_ca other;
+    char path[TEST_PATH_SIZE];
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    path_of(fixture, "a.pem", path);
+    append_file(path, fixture->ca.path);
+    check_read(fixture);
+    assert_int_equal(sk_X509_num(certificates_at(fixture->certificates, 0)->chain), 1);
+    certificates_free(fixture->certificates);
+    fixture->certificates = NULL;
+    test_ca_make(&other, "Other CA");
+    append_file(path, other.path);
+    test_ca_remove(&other);
+    check_refused(fixture, "a.pem", "certificate 3 is not the issuer");
+}
+
+static void test_chain_size(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[TEST_PATH_SIZE];
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    path_of(fixture, "a.pem", path);
+    for (int i = 0; i < 80; i++)
+        append_file(path, fixture->ca.path); /* a self-signed one is its own issuer */
+    check_refused(fixture, "a.pem", "Certificate message");
+}
+
+static void test_der(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[TEST_PATH_SIZE];
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    path_of(fixture, "a.pem", path);
+    FILE *file = fopen(path, "re");
+    X509 *leaf = PEM_read_X509(file, NULL, NULL, NULL);
+    assert_int_equal(fclose(file), 0);
+    file = fopen(path, "we");
+    assert_int_equal(i2d_X509_fp(file, leaf), 1);
+    assert_int_equal(fclose(file), 0);
+    X509_free(leaf);
+    check_read(fixture);
+    assert_int_equal(certificates_count(fixture->certificates), 1);
+}
+
+/* ---- Private keys. */
+
+typedef int (*key_writer)(FILE *file, EVP_PKEY *key);
+
+static int write_pem(FILE *file, EVP_PKEY *key)
+{
+    return PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL);
+}
+
+static int write_pem_encrypted(FILE *file, EVP_PKEY *key)
+{
+    return PEM_write_PKCS8PrivateKey(file, key, EVP_aes_128_cbc(), "secret", 6, NULL, NULL);
+}
+
+static int write_pem_traditional(FILE *file, EVP_PKEY *key)
+{
+    BIO *to = BIO_new_fp(file, BIO_NOCLOSE);
+    /* Ed25519 has no form of its own. */
+    int result = EVP_PKEY_is_a(key, "ED25519")
+                     ? write_pem(file, key)
+                     : PEM_write_bio_PrivateKey_traditional(to, key, NULL, NULL, 0, NULL, NULL);
+    BIO_free(to);
+    return result;
+}
+
+static int write_der(FILE *file, EVP_PKEY *key)
+{
+    return i2d_PKCS8PrivateKeyInfo_fp(file, key);
+}
+
+static int write_der_encrypted(FILE *file, EVP_PKEY *key)
+{
+    return i2d_PKCS8PrivateKey_fp(file, key, EVP_aes_128_cbc(), "secret", 6, NULL, NULL);
+}
+
+static int write_der_traditional(FILE *file, EVP_PKEY *key)
+{
+    unsigned char *der = NULL;
+    int size = i2d_PrivateKey(key, &der);
+    size_t written = size > 0 ? fwrite(der, 1, (size_t)size, file) : 0;
+    OPENSSL_free(der);
+    return written > 0;
+}
+
+static int write_pkcs12(FILE *file, EVP_PKEY *key)
+{
+    PKCS12 *container = PKCS12_create("secret", "site", key, NULL, NULL, 0, 0, 0, 0, 0);
+    int result = container != NULL && i2d_PKCS12_fp(file, container);
+    PKCS12_free(container);
+    return result;
+}
+
+static const struct {
+    const char *file;
+    key_writer write;
+} KEY_FORMS[] = {
+    {"z.pem", write_pem},
+    {"z.crt", write_pem_encrypted},
+    {"z.pem", write_pem_traditional},
+    {"z.key", write_pem},
+    {"z.key", write_der},
+    {"z.der", write_der_encrypted},
+    {"z.crt", write_der},
+    {"z.pem", write_der_traditional},
+    {"z.p12", write_pkcs12},
+    {"z", write_der_traditional},
+};
+
+static EVP_PKEY *make_key(const char *type)
+{
+    EVP_PKEY *key = strcmp(type, "RSA") == 0  ? EVP_RSA_gen(2048)
+                    : strcmp(type, "EC") == 0 ? EVP_EC_gen("P-256")
+                                              : EVP_PKEY_Q_keygen(NULL, NULL, type);
+    assert_non_null(key);
+    return key;
+}
+
+static void test_private_keys(void **state)
+{
+    static const char *const types[] = {"RSA", "EC", "ED25519"};
+    struct fixture *fixture = *state;
+    char path[TEST_PATH_SIZE];
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    for (size_t t = 0; t < COUNT_OF(types); t++) {
+        EVP_PKEY *key = make_key(types[t]);
+        for (size_t i = 0; i < COUNT_OF(KEY_FORMS); i++) {
+            path_of(fixture, KEY_FORMS[i].file, path);
+            FILE *file = fopen(path, "we");
+            assert_int_equal(KEY_FORMS[i].write(file, key), 1);
+            assert_int_equal(fclose(file), 0);
+            check_refused(fixture, KEY_FORMS[i].file, "holds a private key");
+            assert_int_equal(unlink(path), 0);
+        }
+        EVP_PKEY_free(key);
+    }
+    check_read(fixture); /* without them it is fine */
+}
+
+/* The usual mistake: one file with chain and key. */
+static void test_key_behind_chain(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct test_subject site = {.name = "site", .san = "DNS:a.example"};
+    char path[TEST_PATH_SIZE];
+    struct test_identity identity = put(fixture, "a.pem", &site);
+    path_of(fixture, "a.pem", path);
+    append_file(path, identity.key);
+    check_refused(fixture, "a.pem", "holds a private key");
+}
+
+static void test_channel_key_may_stay(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct test_subject edge = {.name = "edge", .san = "DNS:edge.example"};
+    char path[TEST_PATH_SIZE];
+    struct test_identity identity = put(fixture, "a.pem", &edge);
+    path_of(fixture, "edge-key.pem", path);
+    assert_int_equal(rename(identity.key, path), 0);
+    check_refused(fixture, "edge-key.pem", "holds a private key");
+    fixture->config.key_channel.key = path;
+    check_read(fixture);
+}
+
+/* Neither directories nor what is hidden is a chain. */
+static void test_other_entries(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[TEST_PATH_SIZE];
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    path_of(fixture, ".hidden.pem", path);
+    test_write_file(path, "hello\n");
+    path_of(fixture, "README", path);
+    test_write_file(path, "hello\n");
+    path_of(fixture, "old", path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    check_read(fixture);
+    assert_int_equal(certificates_count(fixture->certificates), 1);
+}
+
+int main(void)
+{
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_lookup),
+        TEST(test_long_names),
+        TEST(test_types_and_duplicates),
+        TEST(test_default_name),
+        TEST(test_many_names),
+        TEST(test_nothing),
+        TEST(test_no_name),
+        TEST(test_ip_alone),
+        TEST(test_expired),
+        TEST(test_not_a_certificate),
+        TEST(test_unknown_key),
+        TEST(test_chain_order),
+        TEST(test_chain_size),
+        TEST(test_der),
+        TEST(test_private_keys),
+        TEST(test_key_behind_chain),
+        TEST(test_channel_key_may_stay),
+        TEST(test_other_entries),
+    };
+    return cmocka_run_group_tests(tests, make_all, remove_all);
+}
