@@ -1,0 +1,351 @@
+/* The key client and its channel to a key server, without any handshake around. */
+#include "proxy/key_client.h"
+
+#include "common/tls_message.h"
+#include "tests/unit/check.h"
+#include "tests/unit/support/test_world.h"
+
+enum { OPERATIONS_MAX = 64, KEY_P256 = 1 };
+
+static struct key_operation operations[OPERATIONS_MAX];
+static unsigned done_count;
+
+static void on_done(struct key_operation *operation)
+{
+    assert_false(operation->pending);
+    assert_ptr_equal(operation->owner, &done_count);
+    done_count++;
+}
+
+static int set_up(void **state)
+{
+    memset(operations, 0, sizeof operations);
+    done_count = 0;
+    test_world_configure(*state);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_world_close(*state);
+    return 0;
+}
+
+static void open_ready(struct test_world *world)
+{
+    test_world_open_keys(world);
+    WORLD_UNTIL(world, key_client_ready(world->keys));
+}
+
+/* Signs some content of TLS 1.3; each number has its own. */
+static enum result sign(struct test_world *world, unsigned number)
+{
+    uint8_t hash[32] = {(uint8_t)number}, content[TLS_CERTIFICATE_VERIFY_MAX];
+    struct writer to = writer_of(content, sizeof content);
+    assert_true(tls_certificate_verify_write(&to, bytes_of(hash, sizeof hash)));
+    struct key_operation *operation = &operations[number];
+    *operation = (struct key_operation){
+        .key = &world->server.keys[KEY_P256].id,
+        .scheme = 0x0403,
+        .content = writer_bytes(&to),
+        .done = on_done,
+        .owner = &done_count,
+    };
+    return key_client_sign(world->keys, operation);
+}
+
+static void sign_some(struct test_world *world, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++)
+        assert_int_equal(sign(world, i), RESULT_OK);
+}
+
+/* A TLS 1.2 content, with X25519. */
+static enum result sign_tls12(struct test_world *world, unsigned number)
+{
+    uint8_t content[64 + 36] = {[64] = 3, 0, 0x1d, 32};
+    operations[number] = (struct key_operation){
+        .key = &world->server.keys[KEY_P256].id,
+        .scheme = 0x0403,
+        .content = bytes_of(content, sizeof content),
+        .done = on_done,
+        .owner = &done_count,
+    };
+    return key_client_sign(world->keys, &operations[number]);
+}
+
+/* ---- */
+
+static void test_pipelined(void **state)
+{
+    struct test_world *world = *state;
+    open_ready(world);
+    sign_some(world, 0, 50);
+    assert_int_equal(done_count, 0);
+    assert_int_equal(key_client_pending(world->keys), 50);
+    WORLD_UNTIL(world, done_count == 50);
+    for (unsigned i = 0; i < 50; i++) {
+        assert_int_equal(operations[i].result, RESULT_OK);
+        assert_true(operations[i].signature_size > 60 && operations[i].duration > 0);
+        assert_string_equal(operations[i].server, "keys");
+        assert_true(i == 0 || strcmp(operations[i].request_id, operations[i - 1].request_id) != 0);
+    }
+    assert_int_equal(key_client_pending(world->keys), 0);
+}
+
+static void test_before_the_channel_is_up(void **state)
+{
+    struct test_world *world = *state;
+    test_world_open_keys(world);
+    assert_false(key_client_ready(world->keys));
+    sign_some(world, 0, 5);
+    assert_int_equal(sign_tls12(world, 5), RESULT_OK);
+    WORLD_UNTIL(world, done_count == 6);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(operations[i].result, RESULT_OK);
+    assert_int_equal(world->server.last.opcode, KSSL_OP_SIGN_TLS12);
+}
+
+static void test_in_flight_bound(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.in_flight = 8;
+    open_ready(world);
+    world->server.hold = true;
+    sign_some(world, 0, 50);
+    for (unsigned answered = 0; answered < 50; answered++) {
+        unsigned expected = answered + 8 < 50 ? answered + 8 : 50;
+        WORLD_UNTIL(world, world->server.requests == expected);
+        test_key_server_answer(&world->server, answered, 0);
+    }
+    WORLD_UNTIL(world, done_count == 50);
+}
+
+/* What was cancelled is still on the wire, and counts until it is answered. */
+static void test_cancelled_in_flight(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.in_flight = 2;
+    open_ready(world);
+    world->server.hold = true;
+    sign_some(world, 0, 3);
+    WORLD_UNTIL(world, world->server.requests == 2);
+    key_client_cancel(world->keys, &operations[0]);
+    key_client_cancel(world->keys, &operations[1]);
+    key_client_cancel(world->keys, &operations[1]); /* not pending: nothing */
+    assert_int_equal(key_client_pending(world->keys), 1);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_PENDING), 1);
+    test_key_server_answer(&world->server, 0, 0);
+    WORLD_UNTIL(world, world->server.requests == 3);
+    test_key_server_answer(&world->server, 2, 0);
+    WORLD_UNTIL(world, done_count == 1);
+    assert_int_equal(operations[2].result, RESULT_OK);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_LATE), 1);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_CANCELLED), 2);
+}
+
+/* ... or until its time is up: a key server that answers nothing cannot stop the client for good. */
+static void test_cancelled_and_never_answered(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.in_flight = 1;
+    world->config.key_channel.timeout = 300000;
+    open_ready(world);
+    world->server.hold = true;
+    sign_some(world, 0, 1);
+    WORLD_UNTIL(world, world->server.requests == 1);
+    key_client_cancel(world->keys, &operations[0]);
+    WORLD_UNTIL(world, world->server.pings >= 1); /* so that the next one is younger */
+    sign_some(world, 1, 2);
+    WORLD_UNTIL(world, world->server.requests == 2);
+    test_key_server_answer(&world->server, 1, 0);
+    WORLD_UNTIL(world, done_count == 1);
+    assert_int_equal(operations[1].result, RESULT_OK);
+}
+
+static void test_refusals(void **state)
+{
+    struct test_world *world = *state;
+    world->config.limits.handshakes = 4;
+    open_ready(world);
+    world->server.hold = true;
+    sign_some(world, 0, 4);
+    assert_int_equal(sign(world, 4), RESULT_LIMIT);
+    assert_string_equal(operations[4].reason, "too many signatures pending");
+    key_client_cancel(world->keys, &operations[0]);
+    operations[4].content = OCTETS("hello");
+    assert_int_equal(key_client_sign(world->keys, &operations[4]), RESULT_PROTOCOL);
+    assert_string_equal(operations[4].reason, "not a content that a TLS server signs");
+    assert_int_equal(sign(world, 4), RESULT_OK);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_REFUSED), 2);
+    assert_int_equal(key_client_pending(world->keys), 4);
+}
+
+static void test_operation_not_offered(void **state)
+{
+    struct test_world *world = *state;
+    test_world_open_keys(world);
+    world->server.opcode_count = 2; /* no 0x62 */
+    sign_some(world, 0, 1);
+    assert_int_equal(sign_tls12(world, 1), RESULT_OK); /* not known yet */
+    assert_int_equal(sign_tls12(world, 2), RESULT_OK);
+    WORLD_UNTIL(world, done_count == 3);
+    assert_int_equal(operations[0].result, RESULT_OK);
+    assert_int_equal(operations[1].result, RESULT_CONFIG);
+    assert_string_equal(operations[2].reason, "operation not offered by key server");
+    assert_int_equal(sign_tls12(world, 3), RESULT_CONFIG);
+    assert_int_equal(world->server.requests, 1);
+}
+
+static void test_timeout_in_order(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.timeout = 100000;
+    open_ready(world);
+    world->server.hold = true;
+    sign_some(world, 0, 20);
+    WORLD_UNTIL(world, done_count == 20);
+    for (unsigned i = 0; i < 20; i++) {
+        assert_int_equal(operations[i].result, RESULT_PEER);
+        assert_string_equal(operations[i].reason, "key server timeout");
+        assert_true(operations[i].duration >= 100000);
+    }
+    world->server.held_count = 0;
+    world->server.hold = false;
+    sign_some(world, 0, 1);
+    WORLD_UNTIL(world, done_count == 21);
+    assert_int_equal(operations[0].result, RESULT_OK);
+}
+
+/* ---- The channel. */
+
+static void count_ready(void *owner)
+{
+    ++*(unsigned *)owner;
+}
+
+static void test_ready(void **state)
+{
+    struct test_world *world = *state;
+    unsigned ready = 0;
+    test_world_open_keys(world);
+    key_client_when_ready(world->keys, count_ready, &ready);
+    assert_int_equal(ready, 0);
+    WORLD_UNTIL(world, ready == 1);
+    key_client_when_ready(world->keys, count_ready, &ready);
+    assert_int_equal(ready, 2);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, !key_client_ready(world->keys));
+    WORLD_UNTIL(world, key_client_ready(world->keys));
+    assert_int_equal(ready, 2);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_CHANNELS_UP), 1);
+}
+
+static void test_hello_refused(void **state)
+{
+    struct test_world *world = *state;
+    test_world_open_keys(world);
+    world->server.hello_error = KSSL_ERROR_BAD_OPCODE;
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_CONNECT_FAILED) == 3);
+    assert_false(key_client_ready(world->keys));
+    assert_int_equal(world->server.requests, 0);
+}
+
+/* Two attempts at once, then a delay that doubles from 50 ms, of which jitter takes at most half. */
+static void test_backoff(void **state)
+{
+    struct test_world *world = *state;
+    test_world_open_keys(world);
+    world->server.refuse = true;
+    uint64_t start = clock_now();
+    WORLD_UNTIL(world, world->server.accepted == 6);
+    assert_in_range(clock_now() - start, 25000 + 50000 + 100000 + 200000, 5000000);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_CHANNELS_LOST), 0);
+    world->server.refuse = false;
+    WORLD_UNTIL(world, key_client_ready(world->keys));
+}
+
+static void test_clock_skew(void **state)
+{
+    struct test_world *world = *state;
+    test_world_open_keys(world);
+    world->server.clock_ahead = 50;
+    WORLD_UNTIL(world, key_client_ready(world->keys));
+    assert_int_equal(test_world_metric(world, PROXY_KEY_CLOCK_SKEWED), 0);
+    world->server.clock_ahead = -70;
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_CLOCK_SKEWED) == 1);
+    world->server.clock_ahead = 0;
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, world->server.hellos == 3 && key_client_ready(world->keys));
+    assert_int_equal(test_world_metric(world, PROXY_KEY_CLOCK_SKEWED), 0);
+}
+
+/* A key server that is frozen while requests are out is found out by a ping. */
+static void test_silent_server(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.timeout = 200000;
+    open_ready(world);
+    world->server.deaf = true;
+    sign_some(world, 0, 1);
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_CHANNELS_LOST) == 1);
+    assert_int_equal(done_count, 1);
+    world->server.deaf = false;
+    WORLD_UNTIL(world, key_client_ready(world->keys));
+    sign_some(world, 1, 2);
+    WORLD_UNTIL(world, done_count == 2);
+    assert_int_equal(operations[1].result, RESULT_OK);
+}
+
+/* One that is slow with a signature, but answers pings, keeps its channel. */
+static void test_slow_server(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.timeout = 200000;
+    open_ready(world);
+    world->server.hold = true;
+    for (unsigned i = 0; i < 4; i++) {
+        sign_some(world, i, i + 1);
+        WORLD_UNTIL(world, done_count == i + 1);
+        assert_string_equal(operations[i].reason, "key server timeout");
+    }
+    assert_true(world->server.pings >= 4);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_CHANNELS_LOST), 0);
+}
+
+static void test_free_while_pending(void **state)
+{
+    struct test_world *world = *state;
+    open_ready(world);
+    world->server.hold = true;
+    sign_some(world, 0, 10);
+    WORLD_UNTIL(world, world->server.requests == 10);
+    key_client_free(world->keys);
+    world->keys = NULL;
+    assert_int_equal(done_count, 0);
+    assert_false(operations[0].pending);
+}
+
+int main(void)
+{
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_pipelined),
+        TEST(test_before_the_channel_is_up),
+        TEST(test_in_flight_bound),
+        TEST(test_cancelled_in_flight),
+        TEST(test_cancelled_and_never_answered),
+        TEST(test_refusals),
+        TEST(test_operation_not_offered),
+        TEST(test_timeout_in_order),
+        TEST(test_ready),
+        TEST(test_hello_refused),
+        TEST(test_backoff),
+        TEST(test_clock_skew),
+        TEST(test_silent_server),
+        TEST(test_slow_server),
+        TEST(test_free_while_pending),
+    };
+    return cmocka_run_group_tests(tests, test_world_make, test_world_remove);
+}
