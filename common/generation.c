@@ -23,41 +23,54 @@ static void name_slot(struct slot *slot, struct generation *generation, size_t k
 
 static void fill_slots(struct generation *generation)
 {
-    struct slot *slot = generation->slots;
+    size_t next = 0;
     for (size_t kind = 0; kind < generation->plan.kind_count; kind++)
         for (unsigned i = 0; i < generation->plan.kinds[kind].count; i++)
-            name_slot(slot++, generation, kind, i);
+            name_slot(&generation->slots[next++], generation, kind, i);
+}
+
+static void free_memory(struct generation *generation)
+{
+    if (generation == NULL)
+        return;
+    free(generation->listeners);
+    free(generation->slots);
+    free(generation);
+}
+
+static struct generation *allocate(const struct process_plan *plan)
+{
+    struct generation *generation = calloc(1, sizeof *generation);
+    if (generation == NULL)
+        return NULL;
+    generation->plan = *plan;
+    generation->slot_count = count_children(plan);
+    generation->slots = calloc(generation->slot_count, sizeof(struct slot));
+    generation->listeners = calloc(plan->listen_count + 1, sizeof(struct listener *));
+    if (generation->slots != NULL && generation->listeners != NULL) {
+        fill_slots(generation);
+        return generation;
+    }
+    free_memory(generation);
+    return NULL;
 }
 
 enum result generation_new(struct master *master, unsigned number, const struct process_plan *plan,
                            struct generation **generation, struct failure *why)
 {
-    size_t children = count_children(plan);
-    if (children == 0)
+    if (count_children(plan) == 0)
         return failure_set(why, RESULT_CONFIG, "the configuration asks for no processes");
-    struct generation *made = calloc(1, sizeof *made);
-    struct slot *slots = calloc(children, sizeof *slots);
-    struct listener **listeners = calloc(plan->listen_count + 1, sizeof *listeners);
-    enum result result = RESULT_OK;
-    if (made == NULL || slots == NULL || listeners == NULL)
-        result = failure_set(why, RESULT_LIMIT, "no memory for a generation");
+    struct generation *made = allocate(plan);
+    if (made == NULL)
+        return failure_set(why, RESULT_LIMIT, "no memory for a generation");
+    made->master = master;
+    made->number = number;
+    enum result result = listeners_acquire(&master->listeners, plan, made->listeners, master->log, why);
     if (result == RESULT_OK)
-        result = listeners_acquire(&master->listeners, plan, listeners, master->log, why);
-    if (result != RESULT_OK) {
-        free(listeners);
-        free(slots);
-        free(made);
-        return result;
-    }
-    *made = (struct generation){.master = master,
-                                .number = number,
-                                .plan = *plan,
-                                .slots = slots,
-                                .slot_count = children,
-                                .listeners = listeners};
-    fill_slots(made);
-    *generation = made;
-    return RESULT_OK;
+        *generation = made;
+    else
+        free_memory(made);
+    return result;
 }
 
 void generation_free(struct generation *generation, bool release_plan)
@@ -70,9 +83,7 @@ void generation_free(struct generation *generation, bool release_plan)
     }
     if (release_plan)
         program->release(program->context, &generation->plan);
-    free(generation->listeners);
-    free(generation->slots);
-    free(generation);
+    free_memory(generation);
 }
 
 /* ---- Links */

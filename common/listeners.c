@@ -15,7 +15,8 @@
 
 /* How long the first bind waits for the port: the children of a master that was killed let go of it at once,
  * but not in no time. */
-#define LISTENER_PATIENCE (1 * SECOND)
+#define LISTENER_PATIENCE ((uint64_t)SECOND)
+#define LISTENER_RETRY_NS 20000000L
 
 static const char *unix_path(const struct address *address)
 {
@@ -184,24 +185,34 @@ struct binding {
     uint64_t give_up; /* when to stop trying */
 };
 
-static enum result listener_new(const struct binding *binding, size_t index, struct listener **made,
-                                struct failure *why)
+static enum result try_to_bind(const struct binding *binding, struct listener *listener, struct failure *why)
+{
+    enum result result = bind_listener(*binding->list, listener, binding->plan, why);
+    while (result == RESULT_SYSTEM && clock_now() < binding->give_up) {
+        close_sockets(listener);
+        (void)nanosleep(&(struct timespec){.tv_nsec = LISTENER_RETRY_NS}, NULL);
+        result = bind_listener(*binding->list, listener, binding->plan, why);
+    }
+    return result;
+}
+
+/* Binds it and puts it into the list; NULL: why says what is wrong. */
+static struct listener *listener_new(const struct binding *binding, size_t index, struct failure *why)
 {
     const struct process_plan *plan = binding->plan;
     struct listener *listener = listener_allocate(&plan->listen[index], sockets_wanted(plan, index));
-    if (listener == NULL)
-        return failure_set(why, RESULT_LIMIT, "no memory for a listening address");
-    enum result result = bind_listener(*binding->list, listener, plan, why);
-    while (result == RESULT_SYSTEM && clock_now() < binding->give_up) {
-        close_sockets(listener);
-        (void)nanosleep(&(struct timespec){.tv_nsec = 20 * 1000000}, NULL);
-        result = bind_listener(*binding->list, listener, plan, why);
+    if (listener == NULL) {
+        (void)failure_set(why, RESULT_LIMIT, "no memory for a listening address");
+        return NULL;
     }
-    if (result == RESULT_OK)
-        *made = listener;
-    else
+    if (try_to_bind(binding, listener, why) != RESULT_OK) {
         listener_free(listener);
-    return result;
+        return NULL;
+    }
+    listener->next = *binding->list;
+    *binding->list = listener;
+    log_listening(binding->log, listener);
+    return listener;
 }
 
 /* ---- The list */
@@ -228,14 +239,10 @@ static enum result acquire(const struct binding *binding, size_t index, struct l
             return failure_set(why, RESULT_CONFIG, "address %s is listed twice",
                                address_format(address, text));
     struct listener *listener = find(*binding->list, address);
-    if (listener == NULL) {
-        enum result result = listener_new(binding, index, &listener, why);
-        if (result != RESULT_OK)
-            return result;
-        listener->next = *binding->list;
-        *binding->list = listener;
-        log_listening(binding->log, listener);
-    }
+    if (listener == NULL)
+        listener = listener_new(binding, index, why);
+    if (listener == NULL)
+        return why->kind;
     /* Linux takes a new backlog on a socket that listens already. */
     for (size_t i = 0; i < listener->count; i++)
         (void)listen(listener->fds[i], plan->listen_backlog);

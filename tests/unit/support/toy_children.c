@@ -44,13 +44,18 @@ static void end_if_done(struct toy_child *self)
 
 static void connection_free(struct toy_connection *connection)
 {
+    event_free(connection->event);
+    socket_close(&connection->fd);
+    free(connection);
+}
+
+static void connection_end(struct toy_connection *connection)
+{
     struct toy_connection **at = &connection->owner->connections;
     while (*at != connection)
         at = &(*at)->next;
     *at = connection->next;
-    event_free(connection->event);
-    socket_close(&connection->fd);
-    free(connection);
+    connection_free(connection);
 }
 
 static void connection_new(struct toy_child *self, int fd, event_callback_fn callback)
@@ -92,7 +97,7 @@ static void on_client(evutil_socket_t fd, short events, void *argument)
         (void)!write(fd, &answer, sizeof answer);
         return;
     }
-    connection_free(connection);
+    connection_end(connection);
     end_if_done(self);
 }
 
@@ -107,7 +112,7 @@ static void on_worker(evutil_socket_t fd, short events, void *argument)
         (void)!write(fd, &pid, sizeof pid);
         return;
     }
-    connection_free(connection);
+    connection_end(connection);
     end_if_done(self);
 }
 
@@ -244,8 +249,10 @@ static int play_fault(const struct toy_child *self)
 
 static void toy_child_free(struct toy_child *self)
 {
-    while (self->connections != NULL)
-        connection_free(self->connections);
+    for (struct toy_connection *at = self->connections, *next; at != NULL; at = next) {
+        next = at->next;
+        connection_free(at);
+    }
     for (size_t i = 0; i < TOY_SOCKETS; i++)
         stop_accepting(self, i);
     for (size_t i = 0; i < TOY_CHILDREN; i++)

@@ -65,9 +65,9 @@ static enum result toy_load(void *context, struct process_plan *plan, struct fai
                                   .listen_count = count,
                                   .listen_kind = made->config.store_address != 0 ? made->listen_kind : NULL,
                                   .listen_backlog = 128,
-                                  .drain_timeout = made->config.drain_ms * 1000u,
-                                  .ready_timeout = made->config.ready_ms * 1000u,
-                                  .stall_timeout = made->config.stall_ms * 1000u,
+                                  .drain_timeout = made->config.drain_ms * (uint64_t)1000,
+                                  .ready_timeout = made->config.ready_ms * (uint64_t)1000,
+                                  .stall_timeout = made->config.stall_ms * (uint64_t)1000,
                                   .log = {.level = LOG_LEVEL_DEBUG, .format = LOG_FORMAT_LOGFMT}};
     return RESULT_OK;
 }
