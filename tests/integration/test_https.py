@@ -8,43 +8,59 @@ import harness
 from harness import curl, s_client, wait_until
 
 KEYS = {
-    # site: (key type's scheme in TLS 1.3, in TLS 1.2)
-    "rsa2048": "rsa_pss_rsae_sha256",
-    "p256": "ecdsa_secp256r1_sha256",
-    "p384": "ecdsa_secp384r1_sha384",
-    "ed25519": "ed25519",
+    # site: signature schemes that its key may be used with, by version; in TLS 1.2 a hash is not bound to a curve
+    "rsa2048": {"1.3": ["rsa_pss_rsae_sha256"], "1.2": ["rsa_pss_rsae_sha256"]},
+    "p256": {"1.3": ["ecdsa_secp256r1_sha256"], "1.2": ["ecdsa_secp256r1_sha256"]},
+    "p384": {"1.3": ["ecdsa_secp384r1_sha384"], "1.2": ["ecdsa_secp256r1_sha256", "ecdsa_secp384r1_sha384"]},
+    "ed25519": {"1.3": ["ed25519"], "1.2": ["ed25519"]},
 }
 VERSIONS = {"1.2": "TLSv1.2", "1.3": "TLSv1.3"}
-GROUPS = {"X25519": "X25519", "P-256": "P-256", "P-384": "P-384"}
+GROUPS = ["X25519", "P-256", "P-384"]
+# In TLS 1.2 the client's groups also say which curves it takes in a certificate (RFC 8422 section 5.1).
+CURVE_OF_CERTIFICATE = {"p256": "P-256", "p384": "P-384"}
+ALPN = ["h2", "http/1.1"]
 
 
 @pytest.fixture(scope="module")
 def pair(module_stack):
-    server, proxy = module_stack.pair(tls={"default": "localhost", "groups": "X25519:P-256:P-384"})
-    return server, proxy
+    return module_stack.pair(tls={"default": "localhost", "alpn": ALPN})
+
+
+@pytest.fixture(scope="module")
+def proxy_of_group(module_stack, pair):
+    """A proxy for each group, which takes no other."""
+    server, _ = pair
+    return {group: module_stack.proxy(server, tls={"groups": group}) for group in GROUPS}
 
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("site", KEYS)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_each_version_key_and_group(pair, version, site, group):
-    _, proxy = pair
+def test_each_version_key_and_group(proxy_of_group, version, site, group):
+    proxy = proxy_of_group[group]
     name = f"{site}.example"
     signed = proxy.metric("keyless_key_requests_total", outcome="ok")
-    answer = curl(name, proxy.port, f"--tlsv{version}", "--tls-max", version, "--curves", group).json()
+    curves = ":".join(dict.fromkeys([group, CURVE_OF_CERTIFICATE.get(site, group)]))
+    answer = curl(name, proxy.port, f"--tlsv{version}", "--tls-max", version, "--curves", curves).json()
     assert answer["version"] == VERSIONS[version]
     assert answer["sni"] == name
-    assert answer["group"] == GROUPS[group]
-    assert answer["scheme"] == KEYS[site]
+    assert answer["group"] == group
+    assert answer["scheme"] in KEYS[site][version]
     assert answer["key_server"] == "keys-a"
     assert answer["resumed"] is False
     assert 0 < answer["key_ms"] <= answer["handshake_ms"]
     if version == "1.2":
-        assert answer["suite"].startswith("ECDHE-") and re.search("GCM|CHACHA20", answer["suite"])
+        assert answer["suite"].startswith("TLS_ECDHE_") and re.search("GCM|CHACHA20", answer["suite"])
     else:
-        assert answer["suite"].startswith("TLS_")
+        assert re.fullmatch("TLS_(AES_128_GCM_SHA256|AES_256_GCM_SHA384|CHACHA20_POLY1305_SHA256)", answer["suite"])
     # The answer's word is not enough: the counter of signatures must have moved with it.
     wait_until(lambda: proxy.metric("keyless_key_requests_total", outcome="ok") == signed + 1, "one more signature")
+
+
+def test_group_of_neither(proxy_of_group):
+    proxy = proxy_of_group["X25519"]
+    assert curl("p256.example", proxy.port, "--curves", "P-521").status == 35
+    proxy.wait_for("handshake failed", sni="p256.example", reason="no shared group")
 
 
 def test_a_signature_comes_from_the_key_server(stack):
@@ -115,27 +131,27 @@ def test_alpn(pair):
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_unknown_alpn_gets_an_alert(pair, version):
     _, proxy = pair
-    before = proxy.metric("keyless_handshakes_total", outcome="failed")
+    before = proxy.metric("keyless_handshakes_total", outcome="client")
     status, text = s_client(proxy.port, "-servername", "p256.example", "-alpn", "spdy/9", version)
     assert status != 0
     assert "alert number 120" in text, text
     proxy.wait_for("handshake failed", sni="p256.example", reason="application protocol")
-    wait_until(lambda: proxy.metric("keyless_handshakes_total", outcome="failed") == before + 1, "the counter")
+    wait_until(lambda: proxy.metric("keyless_handshakes_total", outcome="client") == before + 1, "the counter")
 
 
-@pytest.mark.parametrize("arguments", [
-    ("-tls1_2", "-cipher", "kRSA@SECLEVEL=0"),
-    ("-tls1_2", "-cipher", "kDHE@SECLEVEL=0"),
-    ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA@SECLEVEL=0"),
-    ("-tls1_1", "-cipher", "ALL@SECLEVEL=0"),
+@pytest.mark.parametrize("arguments, reason", [
+    (("-tls1_2", "-cipher", "kRSA@SECLEVEL=0"), "no shared cipher"),
+    (("-tls1_2", "-cipher", "kDHE@SECLEVEL=0"), "no shared cipher"),
+    (("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA@SECLEVEL=0"), "no shared cipher"),
+    (("-tls1_1", "-cipher", "ALL@SECLEVEL=0"), "unsupported protocol version"),
 ], ids=["TLS_RSA", "DHE", "CBC", "TLS 1.1"])
-def test_refused(pair, arguments):
+def test_refused(pair, arguments, reason):
     _, proxy = pair
     after = proxy.mark()
     status, text = s_client(proxy.port, "-servername", "dual.example", *arguments)
     assert status != 0
     assert "alert" in text, text
-    proxy.wait_for("handshake failed", after=after, stage="client hello")
+    proxy.wait_for("handshake failed", after=after, sni="dual.example", reason=reason)
 
 
 def test_minimum_version(stack):

@@ -61,6 +61,7 @@ def proxy(module_stack, nginx):
     server = module_stack.key_server()
     program = module_stack.proxy(
         server,
+        tls={"alpn": ["h2", "http/1.1"]},
         listen=[{"address": f"127.0.0.1:{port}", "backend": name} for name, port in ports.items()],
         backends={
             "http1": {"servers": [f"127.0.0.1:{nginx['http1']}"]},
@@ -102,4 +103,4 @@ def test_backend_that_is_away(stack):
     _, proxy = stack.pair(backends={"web": {"servers": [f"127.0.0.1:{free_port()}"]}})
     answer = curl("p256.example", proxy.port)
     assert answer.status in (35, 52, 56), answer.error
-    proxy.wait_for("backend failed", reason="refused")
+    proxy.wait_for("backend connect failed", backend="web", reason="refused")
