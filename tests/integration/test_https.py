@@ -65,12 +65,10 @@ def test_group_of_neither(proxy_of_group):
 
 def test_a_signature_comes_from_the_key_server(stack):
     """With the key server gone there is no handshake: nothing else can sign."""
-    server, proxy = stack.pair(key_channel={
-        "certificate": str(harness.CHANNEL / "edge1.pem"),
-        "key": str(harness.CHANNEL / "edge1-key.pem"),
-        "ca": str(harness.CHANNEL / "ca.pem"),
-        "timeout": "500ms",
-    })
+    server = stack.key_server()
+    proxy = stack.proxy(server, start=False)
+    proxy.config["key_channel"]["timeout"] = "500ms"
+    proxy.start()
     assert curl("p256.example", proxy.port).status == 0
     assert server.stop() == 0
     failed = curl("p256.example", proxy.port)
