@@ -324,9 +324,11 @@ enum result socket_receive_message(int socket, void *data, size_t *size, int *de
     *descriptor = -1;
     *size = 0;
     ssize_t received;
+    /* A peer that ends without having read everything leaves one ECONNRESET in front of its last messages. */
+    unsigned resets = 0;
     do
         received = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (received < 0 && errno == EINTR);
+    while (received < 0 && (errno == EINTR || (errno == ECONNRESET && resets++ == 0)));
     if (received < 0)
         return message_failure("receive", why);
     enum result result = check_message(&message, received, take_descriptors(&message, descriptor), why);

@@ -556,6 +556,24 @@ static void test_message_peer_gone(void **state)
     assert_int_equal(socket_send_message(pair->ends[1], "x", 1, -1, &why), RESULT_PEER);
 }
 
+/* The kernel reports the reset before what was sent, and only once. */
+static void test_message_last_words(void **state)
+{
+    struct pair *pair = *state;
+    struct failure why = {0};
+    char data[16];
+    size_t size = sizeof data;
+    int descriptor;
+    assert_int_equal(socket_send_message(pair->ends[0], "unread", 6, -1, &why), RESULT_OK);
+    assert_int_equal(socket_send_message(pair->ends[1], "last words", 10, -1, &why), RESULT_OK);
+    socket_close(&pair->ends[1]);
+    assert_int_equal(socket_receive_message(pair->ends[0], data, &size, &descriptor, &why), RESULT_OK);
+    assert_int_equal(size, 10);
+    assert_memory_equal(data, "last words", 10);
+    size = sizeof data;
+    assert_int_equal(socket_receive_message(pair->ends[0], data, &size, &descriptor, &why), RESULT_PEER);
+}
+
 static void test_message_queue_is_bounded(void **state)
 {
     struct pair *pair = *state;
@@ -594,6 +612,7 @@ int main(void)
         ON_PAIR(test_message_too_long_for_the_buffer),
         ON_PAIR(test_message_descriptor_past_the_limit),
         ON_PAIR(test_message_peer_gone),
+        ON_PAIR(test_message_last_words),
         ON_PAIR(test_message_queue_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
