@@ -41,16 +41,16 @@ static void test_start_fails(void **state)
     static const struct {
         const char *name;
         enum toy_fault fault;
-        const char *listen;
         int status;
+        const char *listen;
         const char *log;
     } ROWS[] = {
-        {"load", TOY_LOAD_FAILS, "127.0.0.1:0", 2, "reason=\"line 7 is odd\""},
-        {"child", TOY_CHILD_FAILS, "127.0.0.1:0", 2, "reason=\"worker/1: no such file\""},
-        {"exit", TOY_CHILD_EXITS, "127.0.0.1:0", 1,
+        {"load", TOY_LOAD_FAILS, 2, "127.0.0.1:0", "reason=\"line 7 is odd\""},
+        {"child", TOY_CHILD_FAILS, 2, "127.0.0.1:0", "reason=\"worker/1: no such file\""},
+        {"exit", TOY_CHILD_EXITS, 1, "127.0.0.1:0",
          "reason=\"worker/1 exited with status 7 before it was ready\""},
-        {"never ready", TOY_NEVER_READY, "127.0.0.1:0", 1, "reason=\"worker/1 was not ready in time\""},
-        {"not an address of ours", TOY_FINE, "192.0.2.1:0", 1, "Cannot assign requested address"},
+        {"never ready", TOY_NEVER_READY, 1, "127.0.0.1:0", "reason=\"worker/1 was not ready in time\""},
+        {"not an address of ours", TOY_FINE, 1, "192.0.2.1:0", "Cannot assign requested address"},
     };
     (void)state;
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {

@@ -114,8 +114,8 @@ static void test_clock_ignores_pauses(void **state)
     uint64_t before = master_now(&master);
     master.clock_read -= 3600ull * SECOND;
     assert_int_equal(master_now(&master) - before, MASTER_CLOCK_STEP);
-    master.clock_read -= 10 * MILLISECOND;
-    assert_in_range(master_now(&master) - before - MASTER_CLOCK_STEP, 10 * MILLISECOND, MASTER_CLOCK_STEP);
+    master.clock_read -= 10ull * MILLISECOND;
+    assert_in_range(master_now(&master) - before - MASTER_CLOCK_STEP, 10ull * MILLISECOND, MASTER_CLOCK_STEP);
 }
 
 /* ---- Privileges */
