@@ -4,10 +4,14 @@
 #define KEY_REQUESTS "keyless_key_requests_total"
 #define BYTES        "keyless_client_bytes_total"
 #define BACKEND      "keyless_backend_connects_total"
+#define CLOSED       "keyless_connections_closed_total"
+#define PAUSED       "keyless_accept_paused_total"
 
 #define HANDSHAKES_HELP   "TLS handshakes with clients that have ended, by outcome."
 #define KEY_REQUESTS_HELP "Signatures asked of key servers, by outcome."
 #define BYTES_HELP        "Plaintext bytes relayed, by direction."
+#define CLOSED_HELP       "Client connections ended, by reason."
+#define PAUSED_HELP       "Times that accepting paused, for want of descriptors or at limits.connections."
 #define BACKEND_HELP      "Connections to backends tried, by outcome."
 
 const struct metric proxy_metrics[] = {
@@ -53,8 +57,19 @@ const struct metric proxy_metrics[] = {
     [PROXY_CONNECTIONS_ACCEPTED] = {"keyless_connections_total", NULL, METRIC_COUNTER,
                                     "Client connections accepted."},
     [PROXY_CONNECTIONS_OPEN] = {"keyless_connections_open", NULL, METRIC_GAUGE, "Client connections open."},
-    [PROXY_CONNECTIONS_REFUSED] = {"keyless_connections_refused_total", NULL, METRIC_COUNTER,
-                                   "Client connections closed at once because limits.connections were open."},
+    [PROXY_CONNECTIONS_FINISHED] = {CLOSED, "reason=\"finished\"", METRIC_COUNTER, CLOSED_HELP},
+    [PROXY_CONNECTIONS_HANDSHAKE_FAILED] = {CLOSED, "reason=\"handshake_failed\"", METRIC_COUNTER,
+                                            CLOSED_HELP},
+    [PROXY_CONNECTIONS_NO_BACKEND] = {CLOSED, "reason=\"no_backend\"", METRIC_COUNTER, CLOSED_HELP},
+    [PROXY_CONNECTIONS_CLIENT_LOST] = {CLOSED, "reason=\"client_lost\"", METRIC_COUNTER, CLOSED_HELP},
+    [PROXY_CONNECTIONS_CLIENT_BROKEN] = {CLOSED, "reason=\"client_broken\"", METRIC_COUNTER, CLOSED_HELP},
+    [PROXY_CONNECTIONS_BACKEND_LOST] = {CLOSED, "reason=\"backend_lost\"", METRIC_COUNTER, CLOSED_HELP},
+    [PROXY_CONNECTIONS_IDLE] = {CLOSED, "reason=\"idle\"", METRIC_COUNTER, CLOSED_HELP},
+    [PROXY_CONNECTIONS_INTERNAL] = {CLOSED, "reason=\"internal\"", METRIC_COUNTER, CLOSED_HELP},
+    [PROXY_CONNECTIONS_TRUNCATED] = {"keyless_connections_truncated_total", NULL, METRIC_COUNTER,
+                                     "Connections that the client ended without close_notify."},
+    [PROXY_ACCEPT_PAUSED_DESCRIPTORS] = {PAUSED, "reason=\"descriptors\"", METRIC_COUNTER, PAUSED_HELP},
+    [PROXY_ACCEPT_PAUSED_LIMIT] = {PAUSED, "reason=\"limit\"", METRIC_COUNTER, PAUSED_HELP},
     [PROXY_BACKEND_CONNECTED] = {BACKEND, "outcome=\"ok\"", METRIC_COUNTER, BACKEND_HELP},
     [PROXY_BACKEND_FAILED] = {BACKEND, "outcome=\"failed\"", METRIC_COUNTER, BACKEND_HELP},
     [PROXY_BYTES_FROM_CLIENTS] = {BYTES, "direction=\"in\"", METRIC_COUNTER, BYTES_HELP},

@@ -1,0 +1,126 @@
+#include "proxy/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/socket.h"
+#include "proxy/proxy_metrics.h"
+
+struct backend {
+    struct backends *backends;
+    const struct proxy_backend *config;
+    size_t next; /* the server that the next client gets first */
+};
+
+struct backends {
+    struct builtin_hello *hello;
+    struct log *log;
+    struct metrics_row *metrics;
+    size_t count;
+    struct backend list[];
+};
+
+struct backends *backends_new(const struct proxy_config *config, struct builtin_hello *hello, struct log *log,
+                              struct metrics_row *metrics)
+{
+    struct backends *backends = calloc(1, sizeof *backends + config->backend_count * sizeof(struct backend));
+    if (backends == NULL)
+        return NULL;
+    backends->hello = hello;
+    backends->log = log;
+    backends->metrics = metrics;
+    backends->count = config->backend_count;
+    for (size_t i = 0; i < backends->count; i++)
+        backends->list[i] = (struct backend){.backends = backends, .config = &config->backends[i]};
+    return backends;
+}
+
+void backends_free(struct backends *backends)
+{
+    free(backends);
+}
+
+struct backend *backends_find(struct backends *backends, const char *name)
+{
+    for (size_t i = 0; i < backends->count; i++)
+        if (strcmp(backends->list[i].config->name, name) == 0)
+            return &backends->list[i];
+    return NULL;
+}
+
+const char *backend_name(const struct backend *backend)
+{
+    return backend->config->name;
+}
+
+uint64_t backend_connect_timeout(const struct backend *backend)
+{
+    return backend->config->connect_timeout;
+}
+
+bool backend_only_http11(const struct backend *backend)
+{
+    for (size_t i = 0; i < backend->config->server_count; i++)
+        if (backend->config->servers[i].builtin_hello)
+            return true;
+    return false;
+}
+
+/* ---- One client's way through the servers. */
+
+struct backend_attempt backend_attempt_start(struct backend *backend, const struct address *client,
+                                             const struct handshake_facts *facts)
+{
+    size_t first = backend->next;
+    backend->next = (first + 1) % backend->config->server_count;
+    return (struct backend_attempt){.backend = backend, .client = client, .facts = facts, .first = first};
+}
+
+static void attempt_failed(const struct backend_attempt *attempt, const char *reason)
+{
+    const struct backends *backends = attempt->backend->backends;
+    metric_add(backends->metrics, PROXY_BACKEND_FAILED, 1);
+    log_warn(backends->log, "backend connect failed", log_text("backend", backend_name(attempt->backend)),
+             attempt->server->builtin_hello ? log_text("server", "builtin:hello")
+                                            : log_address("server", &attempt->server->address),
+             log_reason(reason));
+}
+
+static enum result attempt_connect(const struct backend_attempt *attempt, int *fd, struct failure *why)
+{
+    if (attempt->server->builtin_hello)
+        return builtin_hello_connect(attempt->backend->backends->hello, attempt->facts, attempt->client, fd,
+                                     why);
+    return socket_connect(&attempt->server->address, fd, why);
+}
+
+enum result backend_next(struct backend_attempt *attempt, int *fd)
+{
+    const struct proxy_backend *config = attempt->backend->config;
+    while (attempt->tried < config->server_count) {
+        struct failure why;
+        attempt->server = &config->servers[(attempt->first + attempt->tried++) % config->server_count];
+        if (attempt_connect(attempt, fd, &why) == RESULT_OK)
+            return RESULT_OK;
+        attempt_failed(attempt, why.text);
+    }
+    log_error(attempt->backend->backends->log, "no backend server", log_address("client", attempt->client),
+              log_text("backend", config->name), log_number("tried", (int64_t)attempt->tried));
+    return RESULT_PEER;
+}
+
+bool backend_connected(const struct backend_attempt *attempt, int fd)
+{
+    int error = socket_error(fd);
+    if (error == 0) {
+        metric_add(attempt->backend->backends->metrics, PROXY_BACKEND_CONNECTED, 1);
+        return true;
+    }
+    attempt_failed(attempt, strerror(error));
+    return false;
+}
+
+void backend_timed_out(const struct backend_attempt *attempt)
+{
+    attempt_failed(attempt, "timeout");
+}

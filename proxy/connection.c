@@ -1,0 +1,573 @@
+#include "proxy/connection.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <event2/event_struct.h>
+#include <openssl/ssl.h>
+
+#include "common/clock.h"
+#include "common/socket.h"
+#include "proxy/proxy_metrics.h"
+#include "proxy/relay.h"
+#include "proxy/watch.h"
+
+/* How long a client may take to close after it was told that the connection is over. */
+#define LINGER          UINT64_C(5000000)
+#define CLOSING_TIMEOUT UINT64_C(2000000)
+#define SPARE_BUFFERS   64
+
+enum connection_state { HANDSHAKE, CONNECTING, RELAY, CLOSING };
+
+struct connection {
+    struct connections *all;
+    LIST_ENTRY(connection) link;
+    TAILQ_ENTRY(connection) turn; /* in fibre_queue, when in_queue */
+    bool in_queue;
+
+    enum connection_state state;
+    enum handshake_state handshaking; /* in HANDSHAKE */
+    uint64_t started;                 /* accepted */
+    uint64_t since;                   /* in this state, or at this server */
+    uint64_t active;                  /* in RELAY: when bytes were last delivered */
+
+    struct address address;
+    int fd, backend_fd;
+    struct watch client, backend;
+    struct event timer;
+    uint64_t timer_at; /* 0: not set */
+
+    struct handshake *handshake; /* until RELAY */
+    SSL *ssl;                    /* from CONNECTING on */
+    struct backend_attempt attempt;
+    struct relay *relay;
+
+    /* What the closing line tells of the handshake. */
+    const char *version, *suite;
+    char *sni;
+    size_t sni_size;
+};
+
+struct connections {
+    struct connections_settings settings;
+    struct relay_buffers *buffers;
+    LIST_HEAD(, connection) list;
+    unsigned count, without_backend;
+    TAILQ_HEAD(, connection) fibre_queue; /* handshakes for which no fibre was left, the oldest first */
+    struct event fibres_freed;
+};
+
+/* ---- How a connection ends. */
+
+enum reason {
+    REASON_FINISHED,
+    REASON_HANDSHAKE_FAILED,
+    REASON_NO_BACKEND,
+    REASON_CLIENT_LOST,
+    REASON_CLIENT_BROKEN,
+    REASON_BACKEND_LOST,
+    REASON_IDLE,
+    REASON_INTERNAL,
+};
+
+static const struct {
+    const char *name;
+    enum proxy_metric metric;
+    bool linger;        /* the client has yet to read what was sent last */
+    bool reset_backend; /* it must not take what it got for the whole */
+} REASONS[] = {
+    [REASON_FINISHED] = {"finished", PROXY_CONNECTIONS_FINISHED, false, false},
+    [REASON_HANDSHAKE_FAILED] = {"handshake failed", PROXY_CONNECTIONS_HANDSHAKE_FAILED, true, false},
+    [REASON_NO_BACKEND] = {"no backend", PROXY_CONNECTIONS_NO_BACKEND, true, false},
+    [REASON_CLIENT_LOST] = {"client lost", PROXY_CONNECTIONS_CLIENT_LOST, false, true},
+    [REASON_CLIENT_BROKEN] = {"client broke TLS", PROXY_CONNECTIONS_CLIENT_BROKEN, true, true},
+    [REASON_BACKEND_LOST] = {"backend lost", PROXY_CONNECTIONS_BACKEND_LOST, true, false},
+    [REASON_IDLE] = {"idle", PROXY_CONNECTIONS_IDLE, false, true},
+    [REASON_INTERNAL] = {"internal", PROXY_CONNECTIONS_INTERNAL, false, true},
+};
+
+static const enum reason RELAY_REASONS[] = {
+    [RELAY_FINISHED] = REASON_FINISHED,           [RELAY_CLIENT_LOST] = REASON_CLIENT_LOST,
+    [RELAY_CLIENT_BROKEN] = REASON_CLIENT_BROKEN, [RELAY_BACKEND_LOST] = REASON_BACKEND_LOST,
+    [RELAY_NO_MEMORY] = REASON_INTERNAL,
+};
+
+static void connection_log_end(const struct connection *connection, enum reason reason)
+{
+    const struct relay *relay = connection->relay;
+    log_debug(connection->all->settings.log, "connection", log_address("client", &connection->address),
+              log_bytes("sni", bytes_of(connection->sni, connection->sni_size)),
+              log_text("version", connection->version), log_text("suite", connection->suite),
+              log_text("backend", backend_name(connection->attempt.backend)),
+              log_number("from_client", relay != NULL ? (int64_t)relay_bytes_from_client(relay) : 0),
+              log_number("to_client", relay != NULL ? (int64_t)relay_bytes_to_client(relay) : 0),
+              log_bool("truncated", relay != NULL && relay_truncated(relay)),
+              log_number("us", (int64_t)(clock_now() - connection->started)),
+              log_text("end", REASONS[reason].name));
+}
+
+static void connection_count_end(const struct connection *connection, enum reason reason)
+{
+    struct metrics_row *metrics = connection->all->settings.metrics;
+    metric_add(metrics, REASONS[reason].metric, 1);
+    if (connection->relay != NULL && relay_truncated(connection->relay))
+        metric_add(metrics, PROXY_CONNECTIONS_TRUNCATED, 1);
+}
+
+static void fibre_queue_leave(struct connection *connection)
+{
+    if (connection->in_queue)
+        TAILQ_REMOVE(&connection->all->fibre_queue, connection, turn);
+    connection->in_queue = false;
+}
+
+static void handshake_release(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    fibre_queue_leave(connection);
+    if (connection->handshake != NULL)
+        event_active(&all->fibres_freed, EV_TIMEOUT, 0);
+    handshake_free(connection->handshake);
+    connection->handshake = NULL;
+}
+
+static void backend_close(struct connection *connection, bool reset)
+{
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    watch_set(&connection->backend, 0);
+    if (reset && connection->backend_fd >= 0)
+        (void)setsockopt(connection->backend_fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    socket_close(&connection->backend_fd);
+}
+
+/* Everything but the client's socket. */
+static void connection_release(struct connection *connection, bool reset_backend)
+{
+    if (connection->state == HANDSHAKE)
+        connection->all->without_backend--;
+    handshake_release(connection);
+    relay_free(connection->relay);
+    connection->relay = NULL;
+    SSL_free(connection->ssl);
+    connection->ssl = NULL;
+    backend_close(connection, reset_backend);
+}
+
+static void connection_free(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    watch_set(&connection->client, 0);
+    (void)event_del(&connection->timer);
+    socket_close(&connection->fd);
+    free(connection->sni);
+    LIST_REMOVE(connection, link);
+    free(connection);
+    all->count--;
+    metric_change(all->settings.metrics, PROXY_CONNECTIONS_OPEN, -1);
+}
+
+static void connection_wait(struct connection *connection);
+
+/* The one way out, from any state. The connection is gone afterwards, or CLOSING. */
+static void connection_end(struct connection *connection, enum reason reason)
+{
+    struct connections *all = connection->all;
+    connection_log_end(connection, reason);
+    connection_count_end(connection, reason);
+    connection_release(connection, REASONS[reason].reset_backend);
+    if (REASONS[reason].linger) {
+        connection->state = CLOSING;
+        connection->since = clock_now();
+        (void)shutdown(connection->fd, SHUT_WR);
+        connection_wait(connection);
+        return;
+    }
+    connection_free(connection);
+    all->settings.ended(all->settings.owner);
+}
+
+/* ---- What it waits for, and until when. */
+
+static const short HANDSHAKE_EVENTS[] = {
+    [HANDSHAKE_WANT_READ] = EV_READ,
+    [HANDSHAKE_WANT_WRITE] = EV_WRITE,
+    [HANDSHAKE_WANT_KEY] = EV_CLOSED,
+    [HANDSHAKE_WANT_FIBRE] = EV_CLOSED,
+};
+
+static void connection_watch(struct connection *connection)
+{
+    short client = 0, backend = 0;
+    switch (connection->state) {
+    case HANDSHAKE:
+        client = HANDSHAKE_EVENTS[connection->handshaking];
+        break;
+    case CONNECTING:
+        client = EV_CLOSED;
+        backend = EV_WRITE;
+        break;
+    case RELAY:
+        client = relay_client_events(connection->relay);
+        backend = relay_backend_events(connection->relay);
+        break;
+    case CLOSING:
+        client = EV_READ;
+        break;
+    }
+    watch_set(&connection->client, client);
+    watch_set(&connection->backend, backend);
+}
+
+static uint64_t connection_deadline(const struct connection *connection)
+{
+    const struct proxy_config *config = connection->all->settings.config;
+    uint64_t idle = config->limits.idle_timeout;
+    switch (connection->state) {
+    case HANDSHAKE:
+        return connection->since + config->limits.handshake_timeout;
+    case CONNECTING:
+        return connection->since + backend_connect_timeout(connection->attempt.backend);
+    case RELAY:
+        return connection->active + (relay_lingering(connection->relay) && idle > LINGER ? LINGER : idle);
+    case CLOSING:
+        break;
+    }
+    return connection->since + CLOSING_TIMEOUT;
+}
+
+/* A timer that comes too early is set again when it fires: that is cheaper than moving it with every byte. */
+static void connection_wait(struct connection *connection)
+{
+    connection_watch(connection);
+    uint64_t deadline = connection_deadline(connection);
+    if (connection->timer_at != 0 && connection->timer_at <= deadline)
+        return;
+    uint64_t now = clock_now();
+    struct timeval left = clock_timeval(deadline > now ? deadline - now : 0);
+    connection->timer_at = deadline;
+    (void)event_add(&connection->timer, &left);
+}
+
+/* ---- RELAY. */
+
+static void relay_go_on(struct connection *connection, short client, short backend)
+{
+    struct relay *relay = connection->relay;
+    uint64_t before = relay_bytes_from_client(relay) + relay_bytes_to_client(relay);
+    bool was_lingering = relay_lingering(relay);
+    enum relay_outcome outcome = relay_run(relay, client, backend);
+    if (outcome != RELAY_WAITING) {
+        connection_end(connection, RELAY_REASONS[outcome]);
+        return;
+    }
+    if (relay_bytes_from_client(relay) + relay_bytes_to_client(relay) != before ||
+        relay_lingering(relay) != was_lingering)
+        connection->active = clock_now();
+    connection_wait(connection);
+}
+
+static void relay_begin(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    handshake_release(connection);
+    connection->state = RELAY;
+    connection->since = connection->active = clock_now();
+    connection->relay =
+        relay_new(all->buffers, connection->ssl, connection->backend_fd, all->settings.metrics);
+    if (connection->relay == NULL)
+        connection_end(connection, REASON_INTERNAL);
+    else
+        relay_go_on(connection, EV_READ, EV_READ);
+}
+
+/* ---- CONNECTING. */
+
+static void on_backend(short events, void *owner);
+
+static void connect_next(struct connection *connection)
+{
+    backend_close(connection, false);
+    connection->since = clock_now();
+    if (backend_next(&connection->attempt, &connection->backend_fd) != RESULT_OK) {
+        connection_end(connection, REASON_NO_BACKEND);
+        return;
+    }
+    watch_init(&connection->backend, connection->all->settings.base, connection->backend_fd, on_backend,
+               connection);
+    connection_wait(connection);
+}
+
+static void connect_begin(struct connection *connection)
+{
+    const struct handshake_facts *facts = handshake_facts(connection->handshake);
+    connection->ssl = handshake_take_ssl(connection->handshake);
+    connection->state = CONNECTING;
+    connection->all->without_backend--;
+    connection->version = facts->version;
+    connection->suite = facts->suite;
+    if (facts->sni_size > 0 && (connection->sni = malloc(facts->sni_size)) != NULL) {
+        memcpy(connection->sni, facts->sni, facts->sni_size);
+        connection->sni_size = facts->sni_size;
+    }
+    connection->attempt = backend_attempt_start(connection->attempt.backend, &connection->address, facts);
+    connect_next(connection);
+}
+
+static void connect_go_on(struct connection *connection)
+{
+    if (backend_connected(&connection->attempt, connection->backend_fd))
+        relay_begin(connection);
+    else
+        connect_next(connection);
+}
+
+/* ---- HANDSHAKE. */
+
+static void handshake_end_failed(struct connection *connection)
+{
+    const struct handshake_facts *facts = handshake_facts(connection->handshake);
+    const char *stage, *reason;
+    handshake_failure(connection->handshake, &stage, &reason);
+    log_info(connection->all->settings.log, "handshake failed", log_address("client", &connection->address),
+             log_bytes("sni", bytes_of(facts->sni, facts->sni_size)), log_text("stage", stage),
+             log_reason(reason));
+    connection_end(connection, REASON_HANDSHAKE_FAILED);
+}
+
+static void handshake_end_aborted(struct connection *connection, const char *reason)
+{
+    handshake_abort(connection->handshake, reason);
+    handshake_end_failed(connection);
+}
+
+/* No fibre for it: it waits, behind the others unless it was the first of them. */
+static void fibre_queue_enter(struct connection *connection, bool first)
+{
+    if (first)
+        TAILQ_INSERT_HEAD(&connection->all->fibre_queue, connection, turn);
+    else
+        TAILQ_INSERT_TAIL(&connection->all->fibre_queue, connection, turn);
+    connection->in_queue = true;
+}
+
+/* false: there is no fibre for it. */
+static bool handshake_go_on(struct connection *connection)
+{
+    enum handshake_state before = connection->handshaking;
+    fibre_queue_leave(connection);
+    enum handshake_state state = connection->handshaking = handshake_run(connection->handshake);
+    if (before == HANDSHAKE_WANT_KEY && state != HANDSHAKE_WANT_KEY)
+        event_active(&connection->all->fibres_freed, EV_TIMEOUT, 0);
+    if (state == HANDSHAKE_WANT_FIBRE)
+        fibre_queue_enter(connection, before == HANDSHAKE_WANT_FIBRE);
+    if (state == HANDSHAKE_DONE)
+        connect_begin(connection);
+    else if (state == HANDSHAKE_FAILED)
+        handshake_end_failed(connection);
+    else
+        connection_wait(connection);
+    return state != HANDSHAKE_WANT_FIBRE;
+}
+
+static void on_key(void *owner)
+{
+    (void)handshake_go_on(owner);
+}
+
+/* A fibre is held from the request for a signature to its answer. */
+static void on_fibres_freed(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    struct connections *all = context;
+    while (!TAILQ_EMPTY(&all->fibre_queue) && handshake_go_on(TAILQ_FIRST(&all->fibre_queue)))
+        ;
+}
+
+/* ---- CLOSING. */
+
+static void closing_end(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    connection_free(connection);
+    all->settings.ended(all->settings.owner);
+}
+
+static void closing_go_on(struct connection *connection)
+{
+    char dropped[4096];
+    ssize_t size = 1;
+    for (unsigned i = 0; i < 16 && size > 0; i++)
+        size = recv(connection->fd, dropped, sizeof dropped, MSG_DONTWAIT);
+    if (size > 0 || (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)))
+        return;
+    closing_end(connection);
+}
+
+/* ---- Events. */
+
+/* Of one that is not being read from: the client has ended its side, or reset the connection. */
+static bool client_left(const struct connection *connection, short events)
+{
+    return (events & EV_CLOSED) != 0 || socket_error(connection->fd) != 0;
+}
+
+static void handshake_client(struct connection *connection, short events)
+{
+    bool parked = HANDSHAKE_EVENTS[connection->handshaking] == EV_CLOSED;
+    if (!parked)
+        (void)handshake_go_on(connection);
+    else if (client_left(connection, events))
+        handshake_end_aborted(connection, "client left");
+}
+
+/* A client may have ended its side already and still want the answer; only a reset is the end of it. */
+static void connecting_client(struct connection *connection, short events)
+{
+    if (!(events & EV_CLOSED) && socket_error(connection->fd) != 0)
+        connection_end(connection, REASON_CLIENT_LOST);
+}
+
+static void relay_client(struct connection *connection, short events)
+{
+    relay_go_on(connection, events, 0);
+}
+
+static void closing_client(struct connection *connection, short events)
+{
+    (void)events;
+    closing_go_on(connection);
+}
+
+static void on_client(short events, void *owner)
+{
+    static void (*const GO_ON[])(struct connection * connection, short events) = {
+        [HANDSHAKE] = handshake_client,
+        [CONNECTING] = connecting_client,
+        [RELAY] = relay_client,
+        [CLOSING] = closing_client,
+    };
+    struct connection *connection = owner;
+    GO_ON[connection->state](connection, events);
+}
+
+static void on_backend(short events, void *owner)
+{
+    struct connection *connection = owner;
+    if (connection->state == RELAY)
+        relay_go_on(connection, 0, events);
+    else
+        connect_go_on(connection);
+}
+
+static void handshake_late(struct connection *connection)
+{
+    handshake_end_aborted(connection, "timeout");
+}
+
+static void connecting_late(struct connection *connection)
+{
+    backend_timed_out(&connection->attempt);
+    connect_next(connection);
+}
+
+/* A client that was told of the backend's end and does not close is no failure. */
+static void relay_late(struct connection *connection)
+{
+    connection_end(connection, relay_lingering(connection->relay) ? REASON_FINISHED : REASON_IDLE);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *owner)
+{
+    static void (*const LATE[])(struct connection * connection) = {
+        [HANDSHAKE] = handshake_late,
+        [CONNECTING] = connecting_late,
+        [RELAY] = relay_late,
+        [CLOSING] = closing_end,
+    };
+    (void)fd;
+    (void)what;
+    struct connection *connection = owner;
+    connection->timer_at = 0;
+    if (clock_now() < connection_deadline(connection))
+        connection_wait(connection);
+    else
+        LATE[connection->state](connection);
+}
+
+/* ---- The set of all. */
+
+struct connections *connections_new(const struct connections_settings *settings)
+{
+    struct connections *all = calloc(1, sizeof *all);
+    if (all == NULL || (all->buffers = relay_buffers_new(SPARE_BUFFERS)) == NULL) {
+        free(all);
+        return NULL;
+    }
+    all->settings = *settings;
+    LIST_INIT(&all->list);
+    TAILQ_INIT(&all->fibre_queue);
+    (void)evtimer_assign(&all->fibres_freed, settings->base, on_fibres_freed, all);
+    return all;
+}
+
+void connections_free(struct connections *connections)
+{
+    if (connections == NULL)
+        return;
+    while (!LIST_EMPTY(&connections->list)) {
+        struct connection *connection = LIST_FIRST(&connections->list);
+        connection_release(connection, true);
+        connection_free(connection);
+    }
+    (void)event_del(&connections->fibres_freed);
+    relay_buffers_free(connections->buffers);
+    free(connections);
+}
+
+unsigned connections_count(const struct connections *connections)
+{
+    return connections->count;
+}
+
+/* builtin:hello takes two. */
+unsigned connections_descriptors_owed(const struct connections *connections)
+{
+    return 2 * connections->without_backend;
+}
+
+void connection_accept(struct connections *connections, int fd, const struct address *client,
+                       const struct proxy_listen *listen)
+{
+    struct backend *backend = backends_find(connections->settings.backends, listen->backend);
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (connection != NULL)
+        connection->handshake = handshake_new(connections->settings.handshakes, fd, client,
+                                              backend_only_http11(backend), on_key, connection);
+    if (connection == NULL || connection->handshake == NULL) {
+        free(connection);
+        (void)close(fd);
+        log_error(connections->settings.log, "connection refused", log_address("client", client),
+                  log_reason("no memory"));
+        return;
+    }
+    connection->all = connections;
+    connection->started = connection->since = clock_now();
+    connection->address = *client;
+    connection->fd = fd;
+    connection->backend_fd = -1;
+    connection->attempt.backend = backend;
+    watch_init(&connection->client, connections->settings.base, fd, on_client, connection);
+    watch_init(&connection->backend, connections->settings.base, -1, on_backend, connection);
+    (void)evtimer_assign(&connection->timer, connections->settings.base, on_timer, connection);
+    LIST_INSERT_HEAD(&connections->list, connection, link);
+    connections->count++;
+    connections->without_backend++;
+    metric_add(connections->settings.metrics, PROXY_CONNECTIONS_ACCEPTED, 1);
+    metric_change(connections->settings.metrics, PROXY_CONNECTIONS_OPEN, 1);
+    connection_wait(connection);
+}
