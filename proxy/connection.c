@@ -3,192 +3,18 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <event2/event_struct.h>
-#include <openssl/ssl.h>
-
 #include "common/clock.h"
 #include "common/socket.h"
+#include "proxy/connection_state.h"
 #include "proxy/proxy_metrics.h"
-#include "proxy/relay.h"
-#include "proxy/watch.h"
 
 /* How long a client may take to close after it was told that the connection is over. */
 #define LINGER          UINT64_C(5000000)
 #define CLOSING_TIMEOUT UINT64_C(2000000)
 #define SPARE_BUFFERS   64
-
-enum connection_state { HANDSHAKE, CONNECTING, RELAY, CLOSING };
-
-struct connection {
-    struct connections *all;
-    LIST_ENTRY(connection) link;
-    TAILQ_ENTRY(connection) turn; /* in fibre_queue, when in_queue */
-    bool in_queue;
-
-    enum connection_state state;
-    enum handshake_state handshaking; /* in HANDSHAKE */
-    uint64_t started;                 /* accepted */
-    uint64_t since;                   /* in this state, or at this server */
-    uint64_t active;                  /* in RELAY: when bytes were last delivered */
-
-    struct address address;
-    int fd, backend_fd;
-    struct watch client, backend;
-    struct event timer;
-    uint64_t timer_at; /* 0: not set */
-
-    struct handshake *handshake; /* until RELAY */
-    SSL *ssl;                    /* from CONNECTING on */
-    struct backend_attempt attempt;
-    struct relay *relay;
-
-    /* What the closing line tells of the handshake. */
-    const char *version, *suite;
-    char *sni;
-    size_t sni_size;
-};
-
-struct connections {
-    struct connections_settings settings;
-    struct relay_buffers *buffers;
-    LIST_HEAD(, connection) list;
-    unsigned count, without_backend;
-    TAILQ_HEAD(, connection) fibre_queue; /* handshakes for which no fibre was left, the oldest first */
-    struct event fibres_freed;
-};
-
-/* ---- How a connection ends. */
-
-enum reason {
-    REASON_FINISHED,
-    REASON_HANDSHAKE_FAILED,
-    REASON_NO_BACKEND,
-    REASON_CLIENT_LOST,
-    REASON_CLIENT_BROKEN,
-    REASON_BACKEND_LOST,
-    REASON_IDLE,
-    REASON_INTERNAL,
-};
-
-static const struct {
-    const char *name;
-    enum proxy_metric metric;
-    bool linger;        /* the client has yet to read what was sent last */
-    bool reset_backend; /* it must not take what it got for the whole */
-} REASONS[] = {
-    [REASON_FINISHED] = {"finished", PROXY_CONNECTIONS_FINISHED, false, false},
-    [REASON_HANDSHAKE_FAILED] = {"handshake failed", PROXY_CONNECTIONS_HANDSHAKE_FAILED, true, false},
-    [REASON_NO_BACKEND] = {"no backend", PROXY_CONNECTIONS_NO_BACKEND, true, false},
-    [REASON_CLIENT_LOST] = {"client lost", PROXY_CONNECTIONS_CLIENT_LOST, false, true},
-    [REASON_CLIENT_BROKEN] = {"client broke TLS", PROXY_CONNECTIONS_CLIENT_BROKEN, true, true},
-    [REASON_BACKEND_LOST] = {"backend lost", PROXY_CONNECTIONS_BACKEND_LOST, true, false},
-    [REASON_IDLE] = {"idle", PROXY_CONNECTIONS_IDLE, false, true},
-    [REASON_INTERNAL] = {"internal", PROXY_CONNECTIONS_INTERNAL, false, true},
-};
-
-static const enum reason RELAY_REASONS[] = {
-    [RELAY_FINISHED] = REASON_FINISHED,           [RELAY_CLIENT_LOST] = REASON_CLIENT_LOST,
-    [RELAY_CLIENT_BROKEN] = REASON_CLIENT_BROKEN, [RELAY_BACKEND_LOST] = REASON_BACKEND_LOST,
-    [RELAY_NO_MEMORY] = REASON_INTERNAL,
-};
-
-static void connection_log_end(const struct connection *connection, enum reason reason)
-{
-    const struct relay *relay = connection->relay;
-    log_debug(connection->all->settings.log, "connection", log_address("client", &connection->address),
-              log_bytes("sni", bytes_of(connection->sni, connection->sni_size)),
-              log_text("version", connection->version), log_text("suite", connection->suite),
-              log_text("backend", backend_name(connection->attempt.backend)),
-              log_number("from_client", relay != NULL ? (int64_t)relay_bytes_from_client(relay) : 0),
-              log_number("to_client", relay != NULL ? (int64_t)relay_bytes_to_client(relay) : 0),
-              log_bool("truncated", relay != NULL && relay_truncated(relay)),
-              log_number("us", (int64_t)(clock_now() - connection->started)),
-              log_text("end", REASONS[reason].name));
-}
-
-static void connection_count_end(const struct connection *connection, enum reason reason)
-{
-    struct metrics_row *metrics = connection->all->settings.metrics;
-    metric_add(metrics, REASONS[reason].metric, 1);
-    if (connection->relay != NULL && relay_truncated(connection->relay))
-        metric_add(metrics, PROXY_CONNECTIONS_TRUNCATED, 1);
-}
-
-static void fibre_queue_leave(struct connection *connection)
-{
-    if (connection->in_queue)
-        TAILQ_REMOVE(&connection->all->fibre_queue, connection, turn);
-    connection->in_queue = false;
-}
-
-static void handshake_release(struct connection *connection)
-{
-    struct connections *all = connection->all;
-    fibre_queue_leave(connection);
-    if (connection->handshake != NULL)
-        event_active(&all->fibres_freed, EV_TIMEOUT, 0);
-    handshake_free(connection->handshake);
-    connection->handshake = NULL;
-}
-
-static void backend_close(struct connection *connection, bool reset)
-{
-    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-    watch_set(&connection->backend, 0);
-    if (reset && connection->backend_fd >= 0)
-        (void)setsockopt(connection->backend_fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    socket_close(&connection->backend_fd);
-}
-
-/* Everything but the client's socket. */
-static void connection_release(struct connection *connection, bool reset_backend)
-{
-    if (connection->state == HANDSHAKE)
-        connection->all->without_backend--;
-    handshake_release(connection);
-    relay_free(connection->relay);
-    connection->relay = NULL;
-    SSL_free(connection->ssl);
-    connection->ssl = NULL;
-    backend_close(connection, reset_backend);
-}
-
-static void connection_free(struct connection *connection)
-{
-    struct connections *all = connection->all;
-    watch_set(&connection->client, 0);
-    (void)event_del(&connection->timer);
-    socket_close(&connection->fd);
-    free(connection->sni);
-    LIST_REMOVE(connection, link);
-    free(connection);
-    all->count--;
-    metric_change(all->settings.metrics, PROXY_CONNECTIONS_OPEN, -1);
-}
-
-static void connection_wait(struct connection *connection);
-
-/* The one way out, from any state. The connection is gone afterwards, or CLOSING. */
-static void connection_end(struct connection *connection, enum reason reason)
-{
-    struct connections *all = connection->all;
-    connection_log_end(connection, reason);
-    connection_count_end(connection, reason);
-    connection_release(connection, REASONS[reason].reset_backend);
-    if (REASONS[reason].linger) {
-        connection->state = CLOSING;
-        connection->since = clock_now();
-        (void)shutdown(connection->fd, SHUT_WR);
-        connection_wait(connection);
-        return;
-    }
-    connection_free(connection);
-    all->settings.ended(all->settings.owner);
-}
 
 /* ---- What it waits for, and until when. */
 
@@ -240,7 +66,7 @@ static uint64_t connection_deadline(const struct connection *connection)
 }
 
 /* A timer that comes too early is set again when it fires: that is cheaper than moving it with every byte. */
-static void connection_wait(struct connection *connection)
+void connection_wait(struct connection *connection)
 {
     connection_watch(connection);
     uint64_t deadline = connection_deadline(connection);
@@ -253,6 +79,12 @@ static void connection_wait(struct connection *connection)
 }
 
 /* ---- RELAY. */
+
+static const enum reason RELAY_REASONS[] = {
+    [RELAY_FINISHED] = REASON_FINISHED,           [RELAY_CLIENT_LOST] = REASON_CLIENT_LOST,
+    [RELAY_CLIENT_BROKEN] = REASON_CLIENT_BROKEN, [RELAY_BACKEND_LOST] = REASON_BACKEND_LOST,
+    [RELAY_NO_MEMORY] = REASON_INTERNAL,
+};
 
 static void relay_go_on(struct connection *connection, short client, short backend)
 {
@@ -273,7 +105,7 @@ static void relay_go_on(struct connection *connection, short client, short backe
 static void relay_begin(struct connection *connection)
 {
     struct connections *all = connection->all;
-    handshake_release(connection);
+    connection_release_handshake(connection);
     connection->state = RELAY;
     connection->since = connection->active = clock_now();
     connection->relay =
@@ -290,7 +122,7 @@ static void on_backend(short events, void *owner);
 
 static void connect_next(struct connection *connection)
 {
-    backend_close(connection, false);
+    connection_close_backend(connection, false);
     connection->since = clock_now();
     if (backend_next(&connection->attempt, &connection->backend_fd) != RESULT_OK) {
         connection_end(connection, REASON_NO_BACKEND);
@@ -344,6 +176,13 @@ static void handshake_end_aborted(struct connection *connection, const char *rea
     handshake_end_failed(connection);
 }
 
+void connection_fibre_queue_leave(struct connection *connection)
+{
+    if (connection->in_queue)
+        TAILQ_REMOVE(&connection->all->fibre_queue, connection, turn);
+    connection->in_queue = false;
+}
+
 /* No fibre for it: it waits, behind the others unless it was the first of them. */
 static void fibre_queue_enter(struct connection *connection, bool first)
 {
@@ -358,7 +197,7 @@ static void fibre_queue_enter(struct connection *connection, bool first)
 static bool handshake_go_on(struct connection *connection)
 {
     enum handshake_state before = connection->handshaking;
-    fibre_queue_leave(connection);
+    connection_fibre_queue_leave(connection);
     enum handshake_state state = connection->handshaking = handshake_run(connection->handshake);
     if (before == HANDSHAKE_WANT_KEY && state != HANDSHAKE_WANT_KEY)
         event_active(&connection->all->fibres_freed, EV_TIMEOUT, 0);
@@ -390,13 +229,6 @@ static void on_fibres_freed(evutil_socket_t fd, short what, void *context)
 
 /* ---- CLOSING. */
 
-static void closing_end(struct connection *connection)
-{
-    struct connections *all = connection->all;
-    connection_free(connection);
-    all->settings.ended(all->settings.owner);
-}
-
 static void closing_go_on(struct connection *connection)
 {
     char dropped[4096];
@@ -405,7 +237,7 @@ static void closing_go_on(struct connection *connection)
         size = recv(connection->fd, dropped, sizeof dropped, MSG_DONTWAIT);
     if (size > 0 || (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)))
         return;
-    closing_end(connection);
+    connection_end_closing(connection);
 }
 
 /* ---- Events. */
@@ -487,7 +319,7 @@ static void on_timer(evutil_socket_t fd, short what, void *owner)
         [HANDSHAKE] = handshake_late,
         [CONNECTING] = connecting_late,
         [RELAY] = relay_late,
-        [CLOSING] = closing_end,
+        [CLOSING] = connection_end_closing,
     };
     (void)fd;
     (void)what;
@@ -519,11 +351,8 @@ void connections_free(struct connections *connections)
 {
     if (connections == NULL)
         return;
-    while (!LIST_EMPTY(&connections->list)) {
-        struct connection *connection = LIST_FIRST(&connections->list);
-        connection_release(connection, true);
-        connection_free(connection);
-    }
+    while (!LIST_EMPTY(&connections->list))
+        connection_drop(LIST_FIRST(&connections->list));
     (void)event_del(&connections->fibres_freed);
     relay_buffers_free(connections->buffers);
     free(connections);

@@ -74,7 +74,8 @@ const struct metric proxy_metrics[] = {
     [PROXY_BACKEND_FAILED] = {BACKEND, "outcome=\"failed\"", METRIC_COUNTER, BACKEND_HELP},
     [PROXY_BYTES_FROM_CLIENTS] = {BYTES, "direction=\"in\"", METRIC_COUNTER, BYTES_HELP},
     [PROXY_BYTES_TO_CLIENTS] = {BYTES, "direction=\"out\"", METRIC_COUNTER, BYTES_HELP},
-    [PROXY_WORKERS] = {"keyless_workers", NULL, METRIC_GAUGE, "Workers running."},
+
+    [PROXY_PROCESSES] = PROCESS_METRIC_ROWS,
 };
 
 _Static_assert(sizeof proxy_metrics / sizeof *proxy_metrics == PROXY_METRIC_COUNT, "one row for each id");

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "common/metrics.h"
+#include "common/process.h"
 
 enum proxy_metric {
     /* TLS handshakes, by how they ended. */
@@ -54,7 +55,10 @@ enum proxy_metric {
     PROXY_BACKEND_FAILED,
     PROXY_BYTES_FROM_CLIENTS,
     PROXY_BYTES_TO_CLIENTS,
-    PROXY_WORKERS,
+
+    /* The master's. */
+    PROXY_PROCESSES,
+    PROXY_PROCESSES_LAST = PROXY_PROCESSES + PROCESS_METRIC_COUNT - 1,
 
     PROXY_METRIC_COUNT
 };

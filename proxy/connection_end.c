@@ -1,0 +1,120 @@
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "common/clock.h"
+#include "common/socket.h"
+#include "proxy/connection_state.h"
+#include "proxy/proxy_metrics.h"
+
+static const struct {
+    const char *name;
+    enum proxy_metric metric;
+    bool linger;        /* the client has yet to read what was sent last */
+    bool reset_backend; /* it must not take what it got for the whole */
+} REASONS[] = {
+    [REASON_FINISHED] = {"finished", PROXY_CONNECTIONS_FINISHED, false, false},
+    [REASON_HANDSHAKE_FAILED] = {"handshake failed", PROXY_CONNECTIONS_HANDSHAKE_FAILED, true, false},
+    [REASON_NO_BACKEND] = {"no backend", PROXY_CONNECTIONS_NO_BACKEND, true, false},
+    [REASON_CLIENT_LOST] = {"client lost", PROXY_CONNECTIONS_CLIENT_LOST, false, true},
+    [REASON_CLIENT_BROKEN] = {"client broke TLS", PROXY_CONNECTIONS_CLIENT_BROKEN, true, true},
+    [REASON_BACKEND_LOST] = {"backend lost", PROXY_CONNECTIONS_BACKEND_LOST, true, false},
+    [REASON_IDLE] = {"idle", PROXY_CONNECTIONS_IDLE, false, true},
+    [REASON_INTERNAL] = {"internal", PROXY_CONNECTIONS_INTERNAL, false, true},
+};
+
+static void connection_log_end(const struct connection *connection, enum reason reason)
+{
+    const struct relay *relay = connection->relay;
+    log_debug(connection->all->settings.log, "connection", log_address("client", &connection->address),
+              log_bytes("sni", bytes_of(connection->sni, connection->sni_size)),
+              log_text("version", connection->version), log_text("suite", connection->suite),
+              log_text("backend", backend_name(connection->attempt.backend)),
+              log_number("from_client", relay != NULL ? (int64_t)relay_bytes_from_client(relay) : 0),
+              log_number("to_client", relay != NULL ? (int64_t)relay_bytes_to_client(relay) : 0),
+              log_bool("truncated", relay != NULL && relay_truncated(relay)),
+              log_number("us", (int64_t)(clock_now() - connection->started)),
+              log_text("end", REASONS[reason].name));
+}
+
+static void connection_count_end(const struct connection *connection, enum reason reason)
+{
+    struct metrics_row *metrics = connection->all->settings.metrics;
+    metric_add(metrics, REASONS[reason].metric, 1);
+    if (connection->relay != NULL && relay_truncated(connection->relay))
+        metric_add(metrics, PROXY_CONNECTIONS_TRUNCATED, 1);
+}
+
+void connection_release_handshake(struct connection *connection)
+{
+    if (connection->handshake == NULL)
+        return;
+    connection_fibre_queue_leave(connection);
+    handshake_free(connection->handshake);
+    connection->handshake = NULL;
+    event_active(&connection->all->fibres_freed, EV_TIMEOUT, 0);
+}
+
+void connection_close_backend(struct connection *connection, bool reset)
+{
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    watch_set(&connection->backend, 0);
+    if (reset && connection->backend_fd >= 0)
+        (void)setsockopt(connection->backend_fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    socket_close(&connection->backend_fd);
+}
+
+/* Everything but the client's socket. */
+static void connection_release(struct connection *connection, bool reset_backend)
+{
+    if (connection->state == HANDSHAKE)
+        connection->all->without_backend--;
+    connection_release_handshake(connection);
+    relay_free(connection->relay);
+    connection->relay = NULL;
+    SSL_free(connection->ssl);
+    connection->ssl = NULL;
+    connection_close_backend(connection, reset_backend);
+}
+
+static void connection_free(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    watch_set(&connection->client, 0);
+    (void)event_del(&connection->timer);
+    socket_close(&connection->fd);
+    free(connection->sni);
+    LIST_REMOVE(connection, link);
+    free(connection);
+    all->count--;
+    metric_change(all->settings.metrics, PROXY_CONNECTIONS_OPEN, -1);
+}
+
+void connection_end(struct connection *connection, enum reason reason)
+{
+    struct connections *all = connection->all;
+    connection_log_end(connection, reason);
+    connection_count_end(connection, reason);
+    connection_release(connection, REASONS[reason].reset_backend);
+    if (REASONS[reason].linger) {
+        connection->state = CLOSING;
+        connection->since = clock_now();
+        (void)shutdown(connection->fd, SHUT_WR);
+        connection_wait(connection);
+        return;
+    }
+    connection_free(connection);
+    all->settings.ended(all->settings.owner);
+}
+
+void connection_end_closing(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    connection_free(connection);
+    all->settings.ended(all->settings.owner);
+}
+
+void connection_drop(struct connection *connection)
+{
+    connection_release(connection, true);
+    connection_free(connection);
+}

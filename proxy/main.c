@@ -1,0 +1,158 @@
+/* keyless-proxy: terminates TLS with private keys that live on a key server. */
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <openssl/crypto.h>
+#include <openssl/opensslv.h>
+
+#include "proxy/master.h"
+
+enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
+
+struct options {
+    const char *path;
+    bool check, version, help;
+};
+
+/* ---- Flags. */
+
+static void set_path(struct options *options, const char *value)
+{
+    options->path = value;
+}
+
+static void set_check(struct options *options, const char *value)
+{
+    (void)value;
+    options->check = true;
+}
+
+static void set_version(struct options *options, const char *value)
+{
+    (void)value;
+    options->version = true;
+}
+
+static void set_help(struct options *options, const char *value)
+{
+    (void)value;
+    options->help = true;
+}
+
+static const struct flag {
+    const char *name;
+    const char *value; /* what it takes; NULL: nothing */
+    const char *text;
+    void (*set)(struct options *options, const char *value);
+} FLAGS[] = {
+    {"-c", "FILE", "the configuration; required", set_path},
+    {"-t", NULL, "check the configuration and all files it names, print the settings in force, and exit",
+     set_check},
+    {"-V", NULL, "print versions and exit", set_version},
+    {"-h", NULL, "print this and exit", set_help},
+};
+
+#define FLAG_COUNT (sizeof FLAGS / sizeof *FLAGS)
+
+static void usage(FILE *to)
+{
+    fprintf(to, "usage: keyless-proxy -c FILE [-t]\n");
+    for (size_t i = 0; i < FLAG_COUNT; i++)
+        fprintf(to, "  %s %-5s %s\n", FLAGS[i].name, FLAGS[i].value != NULL ? FLAGS[i].value : "",
+                FLAGS[i].text);
+    fprintf(to, "Exit status: 0 fine, 1 failed while running, 2 bad usage or configuration.\n"
+                "Signals: HUP reloads, TERM drains and ends, QUIT ends at once.\n");
+}
+
+static const struct flag *flag_find(const char *name)
+{
+    for (size_t i = 0; i < FLAG_COUNT; i++)
+        if (strcmp(FLAGS[i].name, name) == 0)
+            return &FLAGS[i];
+    return NULL;
+}
+
+static bool options_parse(int count, char **arguments, struct options *options)
+{
+    for (int i = 1; i < count; i++) {
+        const struct flag *flag = flag_find(arguments[i]);
+        if (flag == NULL) {
+            fprintf(stderr, "keyless-proxy: unknown argument \"%s\"\n", arguments[i]);
+            return false;
+        }
+        if (flag->value != NULL && i + 1 == count) {
+            fprintf(stderr, "keyless-proxy: %s wants %s\n", flag->name, flag->value);
+            return false;
+        }
+        flag->set(options, flag->value != NULL ? arguments[++i] : NULL);
+    }
+    if (options->path == NULL && !options->version && !options->help) {
+        fprintf(stderr, "keyless-proxy: -c FILE is missing\n");
+        return false;
+    }
+    return true;
+}
+
+/* ---- What they ask for. */
+
+static int print_versions(void)
+{
+    printf("keyless-proxy %s\nOpenSSL %s (built with %s)\nlibevent %s (built with %s)\n", KEYLESS_VERSION,
+           OpenSSL_version(OPENSSL_FULL_VERSION_STRING), OPENSSL_FULL_VERSION_STR, event_get_version(),
+           LIBEVENT_VERSION);
+    return STATUS_OK;
+}
+
+static int print_settings(const struct proxy_config *config)
+{
+    struct evbuffer *text = evbuffer_new();
+    if (text == NULL)
+        return STATUS_FAILED;
+    proxy_config_print(config, text);
+    bool printed = true;
+    while (printed && evbuffer_get_length(text) > 0)
+        printed = evbuffer_write(text, STDOUT_FILENO) > 0;
+    evbuffer_free(text);
+    return printed ? STATUS_OK : STATUS_FAILED;
+}
+
+static int check(const char *path, struct log *log)
+{
+    struct proxy_setup *setup;
+    struct failure why;
+    if (proxy_setup_read(path, log, &setup, &why) != RESULT_OK) {
+        fprintf(stderr, "keyless-proxy: %s\n", why.text);
+        return STATUS_USAGE;
+    }
+    int status = print_settings(setup->config);
+    proxy_setup_free(setup);
+    return status;
+}
+
+int main(int count, char **arguments)
+{
+    struct options options = {0};
+    if (!options_parse(count, arguments, &options)) {
+        usage(stderr);
+        return STATUS_USAGE;
+    }
+    if (options.help) {
+        usage(stdout);
+        return STATUS_OK;
+    }
+    if (options.version)
+        return print_versions();
+    const struct log_settings settings = {.level = LOG_LEVEL_INFO, .format = LOG_FORMAT_LOGFMT};
+    struct log *log = log_new("proxy", STDERR_FILENO, &settings);
+    if (log == NULL) {
+        fprintf(stderr, "keyless-proxy: no memory\n");
+        return STATUS_FAILED;
+    }
+    int status = options.check ? check(options.path, log) : proxy_master_run(options.path, log);
+    log_free(log);
+    return status;
+}

@@ -1,0 +1,168 @@
+#include "proxy/worker.h"
+
+#include <stdbool.h>
+
+#include <event2/event_struct.h>
+
+#include "common/clock.h"
+#include "proxy/backend.h"
+#include "proxy/builtin_hello.h"
+#include "proxy/connection.h"
+#include "proxy/handshake.h"
+#include "proxy/key_client.h"
+#include "proxy/listener.h"
+#include "proxy/master.h"
+
+/* A start or a reload is never refused because a key server is away. */
+#define READY_WITHOUT_KEYS UINT64_C(5000000)
+
+struct worker {
+    struct child *child;
+    const struct proxy_setup *setup;
+    struct key_client *keys;
+    struct handshake_context *handshakes;
+    struct builtin_hello *hello;
+    struct backends *backends;
+    struct connections *connections;
+    struct listener_set *listeners;
+    struct event ready_timer;
+    bool ready, draining;
+};
+
+/* ---- Setting up, and taking down in the opposite order. */
+
+static enum result worker_set_up(struct worker *worker, struct failure *why)
+{
+    struct child *child = worker->child;
+    const struct proxy_setup *setup = worker->setup;
+    enum result result = key_client_new(child_base(child), setup->config, setup->key_channel,
+                                        child_log(child), child_metrics(child), &worker->keys, why);
+    if (result != RESULT_OK)
+        return result;
+    return handshake_context_new(setup->config, setup->certificates, worker->keys, child_log(child),
+                                 child_metrics(child), &worker->handshakes, why);
+}
+
+static void on_connection_ended(void *owner);
+
+static enum result worker_set_up_connections(struct worker *worker, struct failure *why)
+{
+    struct child *child = worker->child;
+    const struct proxy_config *config = worker->setup->config;
+    worker->hello = builtin_hello_new(child_base(child), child_index(child));
+    worker->backends = backends_new(config, worker->hello, child_log(child), child_metrics(child));
+    const struct connections_settings settings = {.base = child_base(child),
+                                                  .config = config,
+                                                  .handshakes = worker->handshakes,
+                                                  .backends = worker->backends,
+                                                  .log = child_log(child),
+                                                  .metrics = child_metrics(child),
+                                                  .ended = on_connection_ended,
+                                                  .owner = worker};
+    worker->connections = connections_new(&settings);
+    if (worker->connections != NULL)
+        worker->listeners = listener_set_new(child, config, worker->connections);
+    if (worker->hello == NULL || worker->backends == NULL || worker->listeners == NULL)
+        return failure_set(why, RESULT_SYSTEM, "no memory for a worker");
+    return RESULT_OK;
+}
+
+static void worker_take_down(struct worker *worker)
+{
+    listener_set_free(worker->listeners);
+    connections_free(worker->connections);
+    backends_free(worker->backends);
+    builtin_hello_free(worker->hello);
+    handshake_context_free(worker->handshakes);
+    key_client_free(worker->keys);
+}
+
+/* ---- Readiness. */
+
+static void worker_say_ready(struct worker *worker)
+{
+    if (worker->ready)
+        return;
+    worker->ready = true;
+    (void)event_del(&worker->ready_timer);
+    child_ready(worker->child);
+}
+
+static void on_keys_ready(void *owner)
+{
+    worker_say_ready(owner);
+}
+
+static void on_ready_timer(evutil_socket_t fd, short what, void *owner)
+{
+    (void)fd;
+    (void)what;
+    struct worker *worker = owner;
+    log_warn(child_log(worker->child), "no key server yet", log_reason("clients are accepted all the same"));
+    worker_say_ready(worker);
+}
+
+static void worker_wait_ready(struct worker *worker)
+{
+    struct timeval after = clock_timeval(READY_WITHOUT_KEYS);
+    (void)evtimer_assign(&worker->ready_timer, child_base(worker->child), on_ready_timer, worker);
+    (void)event_add(&worker->ready_timer, &after);
+    key_client_when_ready(worker->keys, on_keys_ready, worker);
+}
+
+/* ---- What the master says. */
+
+static void on_listen(const size_t *sockets, size_t count, void *owner)
+{
+    struct worker *worker = owner;
+    listener_set_listen(worker->listeners, sockets, count);
+}
+
+static void on_retire(size_t socket, void *owner)
+{
+    struct worker *worker = owner;
+    listener_set_retire(worker->listeners, socket);
+}
+
+static void worker_end_if_done(struct worker *worker)
+{
+    if (worker->draining && connections_count(worker->connections) == 0)
+        child_end(worker->child, 0);
+}
+
+/* The connections that there are go on to their own end, or to the master's drain_timeout. */
+static void on_drain(bool orphaned, void *owner)
+{
+    (void)orphaned;
+    struct worker *worker = owner;
+    worker->draining = true;
+    builtin_hello_drain(worker->hello);
+    worker_end_if_done(worker);
+}
+
+static void on_connection_ended(void *owner)
+{
+    struct worker *worker = owner;
+    listener_set_room(worker->listeners);
+    worker_end_if_done(worker);
+}
+
+static const struct child_handler HANDLER = {.listen = on_listen, .retire = on_retire, .drain = on_drain};
+
+int worker_run(struct child *child, const void *config)
+{
+    struct worker worker = {.child = child, .setup = config};
+    struct failure why;
+    int status = 1;
+    if (worker_set_up(&worker, &why) != RESULT_OK || worker_set_up_connections(&worker, &why) != RESULT_OK ||
+        process_drop_privileges(worker.setup->config->user, &why) != RESULT_OK) {
+        child_failed(child, &why);
+    } else {
+        child_start(child, &HANDLER, &worker);
+        worker_wait_ready(&worker);
+        status = child_loop(child);
+        (void)event_del(&worker.ready_timer);
+    }
+    worker_take_down(&worker);
+    return status;
+}
