@@ -9,6 +9,8 @@ extern const struct config_word CONFIG_WORKERS_WORDS[];
 extern const struct config_word CONFIG_LOG_LEVEL_WORDS[];
 extern const struct config_word CONFIG_LOG_FORMAT_WORDS[];
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): types and members cannot stand in parentheses. */
+
 #define CONFIG_WORKERS_ROW(type_, member, text)                                                              \
     {                                                                                                        \
         .path = "workers", .type = &CONFIG_COUNT, CONFIG_AT(type_, member), .min = 1, .max = 1024,           \
@@ -52,6 +54,8 @@ extern const struct config_word CONFIG_LOG_FORMAT_WORDS[];
         .fallback = "100", .unit = "lines a second",                                                         \
         .help = "For one event and reason; past it, one line tells how many were left out. 0: no limit.",    \
     }
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 /*
  * Puts the number of cores in place of "auto" (0), at most `connections`: a worker needs at least one.

@@ -30,11 +30,12 @@ enum result config_failure(struct failure *why, const struct config_position *wh
 
 struct config_position config_scope_position(const struct config_scope *scope, const yaml_node_t *node)
 {
-    return (struct config_position){
-        .file = scope->source->file,
-        .line = (unsigned)node->start_mark.line + 1,
-        .column = (unsigned)node->start_mark.column + 1,
-    };
+    struct config_position where = {.file = scope->source->file};
+    if (node != NULL) {
+        where.line = (unsigned)node->start_mark.line + 1;
+        where.column = (unsigned)node->start_mark.column + 1;
+    }
+    return where;
 }
 
 const char *config_scope_path(const struct config_scope *scope, const char *path,

@@ -260,7 +260,7 @@ const struct config_type CONFIG_COUNT = {
 
 /* ---- duration */
 
-#define DURATION_MAX (365 * 24 * CONFIG_HOUR)
+#define DURATION_MAX (UINT64_C(8760) * CONFIG_HOUR) /* a year */
 
 static enum result duration_parse(const struct config_row *row, const struct config_source *source,
                                   const char *text, void *value, struct failure *why)

@@ -223,7 +223,7 @@ static bool show_octet(unsigned char octet, char *to, size_t room, size_t *used)
     size_t size = strlen(escaped);
     if (*used + size >= room)
         return false;
-    memcpy(to + *used, escaped, size);
+    (void)snprintf(to + *used, room - *used, "%s", escaped);
     *used += size;
     return true;
 }

@@ -120,7 +120,11 @@ static char *host_name(const char *address)
     if (colon == NULL || strncmp(address, "unix:", 5) == 0 ||
         address_parse(address, &numeric, &ignored) == RESULT_OK)
         return NULL;
-    return strndup(address, (size_t)(colon - address));
+    char *name = strndup(address, (size_t)(colon - address));
+    if (name != NULL && proxy_config_check_name(NULL, &name, &ignored) == RESULT_OK)
+        return name;
+    free(name);
+    return NULL;
 }
 
 static enum result settle_key_server(const struct config_scope *scope, void *object, struct failure *why)

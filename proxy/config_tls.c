@@ -7,8 +7,9 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
-#define WORD_SIZE  64  /* of a group, a suite or a cipher, with the terminating zero */
-#define KNOWN_SIZE 320 /* of a list of known words in an error */
+#define WORD_SIZE      64  /* of a group, a suite or a cipher, with the terminating zero */
+#define HOST_NAME_SIZE 253 /* octets that DNS allows for a name as people write it */
+#define KNOWN_SIZE     320 /* of a list of known words in an error */
 
 static void context_free(SSL_CTX **context)
 {
@@ -225,7 +226,7 @@ enum result proxy_config_check_name(const struct config_row *row, const void *va
     (void)row;
     const char *name = *(char *const *)value;
     static const char ALLOWED[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
-    if (strspn(name, ALLOWED) == strlen(name) && name[0] != '.')
+    if (strspn(name, ALLOWED) == strlen(name) && name[0] != '.' && strlen(name) <= HOST_NAME_SIZE)
         return RESULT_OK;
     return failure_set(why, RESULT_CONFIG, "got \"%.253s\", expected a host name", name);
 }
