@@ -55,7 +55,7 @@ static long client_control(BIO *bio, int command, long number, void *pointer)
     case BIO_CTRL_FLUSH:
         return 1;
     case BIO_CTRL_EOF:
-        return client->closed || client->broken;
+        return client->closed; /* not a reset: that must never pass for an end */
     case BIO_C_GET_FD:
         if (pointer != NULL)
             *(int *)pointer = client->fd;
