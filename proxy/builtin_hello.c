@@ -103,12 +103,22 @@ static void client_finish(struct hello_client *client)
         (void)shutdown(bufferevent_getfd(client->stream), SHUT_WR);
 }
 
+/* libevent calls back again and again for input at its high watermark, unless reading is off. */
+static void client_pause(struct hello_client *client, bool pause)
+{
+    if (pause)
+        (void)bufferevent_disable(client->stream, EV_READ);
+    else if (!client->ended)
+        (void)bufferevent_enable(client->stream, EV_READ);
+}
+
 static void client_serve(struct hello_client *client)
 {
     struct evbuffer *output = bufferevent_get_output(client->stream);
     while (!client->last && evbuffer_get_length(output) < OUTPUT_HIGH && client_drop_body(client) &&
            client_next(client))
         ;
+    client_pause(client, evbuffer_get_length(output) >= OUTPUT_HIGH);
     if (client->ended && evbuffer_get_length(output) < OUTPUT_HIGH)
         client->last = true; /* what is left is not a whole request */
     if (client->last)

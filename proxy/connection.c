@@ -254,7 +254,7 @@ static void handshake_client(struct connection *connection, short events)
     if (!parked)
         (void)handshake_go_on(connection);
     else if (client_left(connection, events))
-        handshake_end_aborted(connection, "client left");
+        handshake_end_aborted(connection, HANDSHAKE_CLIENT_CLOSED);
 }
 
 /* A client may have ended its side already and still want the answer; only a reset is the end of it. */
