@@ -285,11 +285,11 @@ void process_tell(struct process *process, enum message_type type, uint32_t firs
     struct message message = {.type = type, .first = first, .second = second, .descriptor = descriptor};
     struct failure why;
     enum result result = message_send(process->control, &message, &why);
-    if (result == RESULT_OK)
+    /* One that has closed its end is dealt with by reading: its last words may still be there. */
+    if (result == RESULT_OK || result == RESULT_PEER)
         return;
-    if (result != RESULT_PEER)
-        log_error(master_of(process)->log, "child cannot be told", LOG_CHILD(process),
-                  log_reason(result == RESULT_AGAIN ? "it does not read" : why.text));
+    log_error(master_of(process)->log, "child cannot be told", LOG_CHILD(process),
+              log_reason(result == RESULT_AGAIN ? "it does not read" : why.text));
     process_lose(process);
 }
 
