@@ -1,6 +1,5 @@
 #include "common/config_table.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -72,16 +71,16 @@ static const struct manual_form {
 
 /* ---- Rows. */
 
-/* "A whole number from 1 to 1024 (workers). Default: auto." */
+/* "Value: a whole number from 1 to 1024 or auto (processes). Default: auto." */
 static void write_facts(const struct config_row *row, const struct manual_form *form, struct evbuffer *to)
 {
     char expected[CONFIG_EXPECT_SIZE] = "";
     char facts[2 * CONFIG_EXPECT_SIZE + 128];
     config_expect(row, expected);
     const char *many = row->table == NULL && (row->list || row->type->gathers) ? "a list, each " : "";
-    int used = snprintf(facts, sizeof facts, "%s%s%s%s%s.", many, expected, row->unit != NULL ? " (" : "",
-                        row->unit != NULL ? row->unit : "", row->unit != NULL ? ")" : "");
-    facts[0] = (char)toupper((unsigned char)facts[0]);
+    int used =
+        snprintf(facts, sizeof facts, "Value: %s%s%s%s%s.", many, expected, row->unit != NULL ? " (" : "",
+                 row->unit != NULL ? row->unit : "", row->unit != NULL ? ")" : "");
     size_t left = sizeof facts - (size_t)used;
     if (row->required)
         (void)snprintf(facts + used, left, " Required.");

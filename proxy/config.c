@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 
 #include "common/config_rows.h"
+#include "proxy/config_settle.h"
 #include "proxy/config_tls.h"
 
 /* ---- listen */
@@ -111,42 +112,11 @@ static const struct config_row KEY_SERVER_ROWS[] = {
     },
 };
 
-/* The host of "name:port"; NULL when the address is numeric or a Unix socket's. */
-static char *host_name(const char *address)
-{
-    struct address numeric;
-    struct failure ignored;
-    const char *colon = strrchr(address, ':');
-    if (colon == NULL || strncmp(address, "unix:", 5) == 0 ||
-        address_parse(address, &numeric, &ignored) == RESULT_OK)
-        return NULL;
-    char *name = strndup(address, (size_t)(colon - address));
-    if (name != NULL && proxy_config_check_name(NULL, &name, &ignored) == RESULT_OK)
-        return name;
-    free(name);
-    return NULL;
-}
-
-static enum result settle_key_server(const struct config_scope *scope, void *object, struct failure *why)
-{
-    struct proxy_key_server *server = object;
-    const char *address = config_given_text(scope, "address");
-    if (server->server_name == NULL)
-        server->server_name = host_name(address);
-    if (server->server_name == NULL)
-        return config_refuse(
-            scope, why, "server_name",
-            "expected the name in the key server's certificate, as its address is no host name");
-    if (server->name == NULL)
-        server->name = strdup(address);
-    return server->name != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
-}
-
 static const struct config_table KEY_SERVERS = {
     CONFIG_ROWS(KEY_SERVER_ROWS),
     .size = sizeof(struct proxy_key_server),
     CONFIG_POSITION(struct proxy_key_server, where),
-    .check = settle_key_server,
+    .check = proxy_config_settle_key_server,
 };
 
 /* ---- backends */
@@ -407,83 +377,11 @@ static const struct config_row ROWS[] = {
     CONFIG_ADMIN_ROW(struct proxy_config, admin_listen),
 };
 
-/* ---- What concerns several settings. */
-
-static const struct address *listen_address(const void *object, size_t i)
-{
-    return &((const struct proxy_config *)object)->listen[i].address;
-}
-
-/* "web, api": the backends that there are. */
-static void backend_names(const struct proxy_config *config, char *names, size_t size)
-{
-    size_t used = 0;
-    names[0] = '\0';
-    for (size_t i = 0; i < config->backend_count && used < size; i++)
-        used +=
-            (size_t)snprintf(names + used, size - used, "%s%s", i > 0 ? ", " : "", config->backends[i].name);
-}
-
-static enum result settle_backend(const struct config_scope *scope, struct proxy_config *config, size_t i,
-                                  struct failure *why)
-{
-    struct proxy_listen *listen = &config->listen[i];
-    if (listen->backend == NULL && config->backend_count == 1) {
-        listen->backend = strdup(config->backends[0].name);
-        return listen->backend != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
-    }
-    if (listen->backend != NULL && proxy_config_backend(config, listen->backend) != NULL)
-        return RESULT_OK;
-    char path[64];
-    char names[256];
-    (void)snprintf(path, sizeof path, "listen[%zu].backend", i);
-    backend_names(config, names, sizeof names);
-    return config_refuse(scope, why, path, "expected one of the backends: %s", names);
-}
-
-static enum result check_key_servers(const struct config_scope *scope, const struct proxy_config *config,
-                                     struct failure *why)
-{
-    if (config->key_server_count == 1)
-        return RESULT_OK;
-    return config_refuse(scope, why, "key_servers[1]",
-                         "expected exactly one key server: several are not supported yet");
-}
-
-static enum result settle_limits(const struct config_scope *scope, struct proxy_config *config,
-                                 struct failure *why)
-{
-    uint64_t handshakes = config->limits.handshakes;
-    if (!config_settle_most(scope, "limits.handshakes", &handshakes, config->limits.connections))
-        return config_refuse(scope, why, "limits.handshakes",
-                             "expected at most limits.connections, which is %u", config->limits.connections);
-    config->limits.handshakes = (unsigned)handshakes;
-    if (!config_settle_most(scope, "key_channel.timeout", &config->key_channel.timeout,
-                            config->limits.handshake_timeout))
-        return config_refuse(scope, why, "key_channel.timeout",
-                             "expected at most limits.handshake_timeout, which is %llums",
-                             (unsigned long long)(config->limits.handshake_timeout / CONFIG_MILLISECOND));
-    return RESULT_OK;
-}
-
-static enum result settle(const struct config_scope *scope, void *object, struct failure *why)
-{
-    struct proxy_config *config = object;
-    enum result result = config_settle_workers(scope, &config->workers, config->limits.connections, why);
-    if (result == RESULT_OK)
-        result = config_check_listen(scope, ".address", listen_address, config, config->listen_count, why);
-    for (size_t i = 0; result == RESULT_OK && i < config->listen_count; i++)
-        result = settle_backend(scope, config, i, why);
-    if (result == RESULT_OK)
-        result = check_key_servers(scope, config, why);
-    return result == RESULT_OK ? settle_limits(scope, config, why) : result;
-}
-
 static const struct config_table TABLE = {
     CONFIG_ROWS(ROWS),
     .size = sizeof(struct proxy_config),
     CONFIG_FILE(struct proxy_config, file),
-    .check = settle,
+    .check = proxy_config_settle,
 };
 
 const struct config_table *proxy_config_table(void)

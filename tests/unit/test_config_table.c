@@ -597,18 +597,19 @@ static void manual_has_every_row(void **state)
 {
     (void)state;
     char *text = manual(CONFIG_MANUAL_TEXT);
-    assert_contains(text, "count\n    A whole number from 2 to 100 (things). Default: 10.\n    How many.\n");
-    assert_contains(text, "text\n    Text of 1 to 20 octets.\n"
+    assert_contains(text,
+                    "count\n    Value: a whole number from 2 to 100 (things). Default: 10.\n    How many.\n");
+    assert_contains(text, "text\n    Value: text of 1 to 20 octets.\n"
                           "    Anything. Text that is long enough to be wrapped when the manual is\n"
                           "    written, and that begins with a dot: .so -b \\n.\n");
-    assert_contains(text, "flags\n    A list, each read, write or list. Default: read,list.\n");
-    assert_contains(text, "items\n    A list of mappings.\n    Items.\nitems[].label\n");
-    assert_contains(text, "places.NAME.servers\n    A list, each an address such as");
+    assert_contains(text, "flags\n    Value: a list, each read, write or list. Default: read,list.\n");
+    assert_contains(text, "items\n    Value: a list of mappings.\n    Items.\nitems[].label\n");
+    assert_contains(text, "places.NAME.servers\n    Value: a list, each an address such as");
     assert_contains(text, " Required.\n");
     free(text);
 
     char *roff = manual(CONFIG_MANUAL_ROFF);
-    assert_contains(roff, ".TP\n.B \"tickets.lifetime\"\nA duration such as 500ms");
+    assert_contains(roff, ".TP\n.B \"tickets.lifetime\"\nValue: a duration such as 500ms");
     assert_contains(roff, "\n\\&.so many.\n");
     assert_contains(roff, ": .so \\-b \\en.\n");
     free(roff);

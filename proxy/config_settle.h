@@ -1,0 +1,13 @@
+/* What in proxy.yaml concerns several settings: defaults that follow from others, and what must fit together.
+ * Internal to the configuration. */
+#ifndef KEYLESS_PROXY_CONFIG_SETTLE_H
+#define KEYLESS_PROXY_CONFIG_SETTLE_H
+
+#include "common/config_table.h"
+
+/* Each is a table's `check`: of an entry of key_servers, and of the whole file. */
+enum result proxy_config_settle_key_server(const struct config_scope *scope, void *object,
+                                           struct failure *why);
+enum result proxy_config_settle(const struct config_scope *scope, void *object, struct failure *why);
+
+#endif
