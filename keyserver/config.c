@@ -240,7 +240,7 @@ static const struct config_row ROWS[] = {
         .fallback = "8192",
         .unit = "requests",
         .help =
-            "That may wait for an ECDSA or EdDSA signature; further ones are told that they were not tried.",
+            "That may wait for a P-256 or Ed25519 signature; further ones are told that they were not tried.",
     },
     {
         .path = "queues.rsa",
@@ -250,7 +250,7 @@ static const struct config_row ROWS[] = {
         .max = 1000000,
         .fallback = "2048",
         .unit = "requests",
-        .help = "The same for RSA keys of up to 2048 bits.",
+        .help = "The same for RSA keys of up to 2048 bits, P-384, P-521 and Ed448.",
     },
     {
         .path = "queues.rsa_large",

@@ -187,8 +187,8 @@ static void print_keys(const struct key_table *keys)
 static void print_unused(const struct keyserver_client *client, const char *pattern, void *owner)
 {
     (void)owner;
-    (void)fprintf(stderr, "%s:%u: clients.keys: warning: \"%s\" of %s matches no key\n", client->where.file,
-                  client->where.line, pattern, client->match);
+    (void)fprintf(stderr, "%s:%u:%u: clients.keys: warning: \"%s\" of %s matches no key\n",
+                  client->where.file, client->where.line, client->where.column, pattern, client->match);
 }
 
 static enum result check_keys(const struct keyserver_config *config, struct failure *why)
