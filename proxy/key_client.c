@@ -254,7 +254,7 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
         metric_add(client->metrics, PROXY_KEY_LATE, 1);
         return;
     }
-    key_link_settle(link);
+    key_link_answered(link);
     if (slot->state == SLOT_ORPHAN) {
         metric_add(client->metrics, PROXY_KEY_LATE, 1);
         slot_release(client, slot);

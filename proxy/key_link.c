@@ -11,7 +11,7 @@
 #include "proxy/proxy_metrics.h"
 
 #define BACKOFF_FIRST   50000u /* microseconds */
-#define BACKOFF_MAX     2000000u
+#define BACKOFF_MAX     1000000u
 #define UP_FOR_GOOD     1000000u  /* up at least this long: the next attempt is not a retry */
 #define IDLE_PING       15000000u /* many key servers close what is idle for 30 s */
 #define REPEAT_LOG      60000000u
@@ -379,6 +379,12 @@ void key_link_settle(struct key_link *link)
 {
     if (link->asked > 0)
         link->asked--;
+}
+
+void key_link_answered(struct key_link *link)
+{
+    key_link_settle(link);
+    link->attempts = 0;
 }
 
 unsigned key_link_asked(const struct key_link *link)

@@ -2,7 +2,7 @@
  * One key server as one worker sees it: a channel that is kept up, greeted (operation 0x60), pinged, and made
  * again when it is lost.
  *
- *        ┌───────────── backoff: none, none, 50 ms .. 2 s, jittered ◀────────────┐
+ *        ┌───────────── backoff: none, none, 50 ms .. 1 s, jittered ◀────────────┐
  *        ▼                                                                      │
  *      DOWN ──▶ CONNECTING ──▶ HELLO ──▶ UP ──────── lost, silent, closed ───────┤
  *                   └────────────┴── refused, timeout, not a key server ────────┘
@@ -61,8 +61,11 @@ const char *key_link_name(const struct key_link *link);
 
 /* Sends a request, which counts as asked until key_link_settle or the loss of the channel. */
 MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);
-/* One request was answered, or will not be waited for any longer. */
+/* One request will not be waited for any longer. */
 void key_link_settle(struct key_link *link);
+/* One request was answered. A key server that answers is of use, even if it ends the channel after each
+ * answer: the next one is made at once. */
+void key_link_answered(struct key_link *link);
 unsigned key_link_asked(const struct key_link *link);
 
 #endif
