@@ -58,7 +58,7 @@ class Stack:
         for program in reversed(self.programs):
             try:
                 if program.popen is not None:
-                    for process in [*program.children(), program.master()]:
+                    for process in program.processes():
                         process.signal(signal.SIGCONT)
                     status = program.stop()
                     if status != 0:

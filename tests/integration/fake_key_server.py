@@ -1,5 +1,5 @@
-"""A key server in Python whose answers a test decides: an honest one of either part of the protocol, and one class
-for each way in which a key server can go wrong.
+"""A key server in Python whose answers a test decides. Here are the honest ones, of either part of the protocol;
+key_server_faults.py has one class for each way in which a key server can go wrong.
 
 It runs in a thread of its own. What it does is the Behaviour that it has at that moment, so a test can make it fail
 and lift the fault again: server.behaviour = SomeFault(); server.behaviour = Honest().
@@ -8,7 +8,6 @@ and lift the fault again: server.behaviour = SomeFault(); server.behaviour = Hon
 import asyncio
 import collections
 import functools
-import random
 import socket
 import ssl
 import struct
@@ -134,15 +133,6 @@ def sign_parts(request, key):
     if request.opcode == Op.SIGN_TLS13:
         content = kssl.certificate_verify(content)
     return sign_message(key, *SCHEMES[scheme], content)
-
-
-def another_key(key):
-    """A key of the same kind that is not this one."""
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return ec.generate_private_key(key.curve)
-    if isinstance(key, rsa.RSAPrivateKey):
-        return rsa.generate_private_key(65537, key.key_size)
-    return type(key).generate()
 
 
 # ---- One connection.
@@ -271,272 +261,13 @@ class PartA(Behaviour):
         return sign_bare(request, find_key(request))
 
 
-# ---- Faults before any request.
-
-
-class NeverTls(Behaviour):
-    """Takes connections and says nothing."""
-
-    async def accepted(self, sock):
-        return False
-
-
-class NotTls(Behaviour):
-    """Is some other service."""
-
-    async def accepted(self, sock):
-        await asyncio.get_running_loop().sock_sendall(sock, b"220 mail.example ESMTP\r\n")
-        return False
-
-
-class GarbageAtOnce(Behaviour):
-    """Speaks TLS, but not the protocol."""
-
-    async def opened(self, link):
-        await link.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-
-
-class NoHello(Behaviour):
-    async def hello(self, link, request):
-        pass
-
-
-class HelloError(Behaviour):
-    def __init__(self, error=Error.BAD_OPCODE):
-        self.error = error
-
-    async def hello(self, link, request):
-        await self.reply(link, request, Op.ERROR, bytes([self.error]))
-
-
-class HelloPayload(Behaviour):
-    """Its hello says what the test wants."""
-
-    def __init__(self, payload):
-        self.payload = payload
-
-    async def hello(self, link, request):
-        await self.reply(link, request, Op.SUCCESS, self.payload)
-
-
-class Offers(Behaviour):
-    """Knows these operations only."""
-
-    def __init__(self, *opcodes):
-        self.opcodes = opcodes
-
-
-class ClockAhead(Behaviour):
-    def __init__(self, seconds):
-        self.clock_ahead = seconds
-
-
-class ClosesAfterHello(Behaviour):
-    async def hello(self, link, request):
-        await super().hello(link, request)
-        link.cut()
-
-
-# ---- Faults in the answer to a request for a signature.
-
-
-class Answers(Behaviour):
-    """Every request for a signature gets this message."""
-
-    def __init__(self, opcode, payload):
-        self.opcode, self.payload = opcode, payload
-
-    async def sign(self, link, request):
-        await self.reply(link, request, self.opcode, self.payload)
-
-
-class RawAnswer(Behaviour):
-    """Every request gets these bytes: make(request) makes them."""
-
-    def __init__(self, make):
-        self.make = make
-
-    async def sign(self, link, request):
-        await self.write(link, self.make(request))
-
-
-class HalfAFrame(Behaviour):
-    """The first half of an answer, then not one byte more, pongs neither."""
-
-    async def sign(self, link, request):
-        whole = self.encode(request.id, Op.SUCCESS, self.signature(request))
-        await link.send(whole[: len(whole) // 2])
-
-    async def ping(self, link, request):
-        pass
-
-
-class NeverSigns(Behaviour):
-    """Lives, and answers pings, but no request."""
-
-    async def sign(self, link, request):
-        pass
-
-
-class Dead(NeverSigns):
-    """Keeps its connections and answers nothing at all."""
-
-    async def ping(self, link, request):
-        pass
-
-
-class OtherId(Behaviour):
-    """The answer carries another id: change(id)."""
-
-    def __init__(self, change):
-        self.change = change
-
-    async def sign(self, link, request):
-        await self.reply(link, request, Op.SUCCESS, self.signature(request), self.change(request.id) & 0xFFFFFFFF)
-
-
-class Twice(Behaviour):
-    async def sign(self, link, request):
-        await super().sign(link, request)
-        await super().sign(link, request)
-
-
-class Late(Behaviour):
-    """The right answer, after the deadline."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    async def sign(self, link, request):
-        link.later(self.seconds, super().sign(link, request))
-
-
-class OtherKey(Behaviour):
-    """Signs the right content with a key of the same kind."""
-
-    def signature(self, request):
-        return sign_parts(request, another_key(find_key(request)))
-
-
-class OtherContent(Behaviour):
-    """Signs something else with the right key."""
-
-    def signature(self, request):
-        changed = bytearray(request.payload)
-        changed[-1] ^= 1
-        request.items = [(tag, bytes(changed) if tag == Tag.PAYLOAD else data) for tag, data in request.items]
-        return super().signature(request)
-
-
-class Corrupted(Behaviour):
-    def __init__(self, change):
-        self.change = change
-
-    def signature(self, request):
-        return self.change(super().signature(request))
-
-
-# ---- Connections that end.
-
-
-class ClosesOnRequest(Behaviour):
-    """The first `count` requests of all cost their connection, unanswered and without a word; later ones are served."""
-
-    def __init__(self, count, also=None):
-        self.left = count
-        self.also = also
-
-    async def sign(self, link, request):
-        if self.left > 0:
-            self.left -= 1
-            if self.also is not None:
-                await link.send(self.also)
-            link.cut()
-        else:
-            await super().sign(link, request)
-
-
-class ClosesAfterReply(Behaviour):
-    """One signature a connection. politely: with close_notify."""
-
-    def __init__(self, politely=False):
-        self.politely = politely
-
-    async def sign(self, link, request):
-        await super().sign(link, request)
-        if self.politely:
-            link.writer.close()
-        else:
-            link.cut()
-
-
-# ---- What is odd, and right all the same.
-
-
-class Reversed(Behaviour):
-    """Waits for so many requests and answers them last first; later ones at once."""
-
-    def __init__(self, count):
-        self.count = count
-
-    async def sign(self, link, request):
-        link.held.append(request)
-        if len(link.held) < self.count:
-            return
-        for held in reversed(link.held):
-            await super().sign(link, held)
-        self.count, link.held = 1, []
-
-
-class OddButRight(Behaviour):
-    """Random padding (none, too much, in front), any minor version, unknown and repeated unknown tags, trace items."""
-
-    def __init__(self, seed=1):
-        self.random = random.Random(seed)
-
-    def encode(self, request_id, opcode, payload):
-        chance = self.random
-        items = [(Tag.OPCODE, bytes([opcode])), (Tag.PAYLOAD, payload)]
-        items += [(0x7E, b"unknown"), (0x7E, b""), (Tag.CONTEXT, b"\xff\0"), (Tag.REGION, b"eu")]
-        for _ in range(chance.randrange(3)):
-            items.append((Tag.PADDING, bytes(chance.randrange(3000))))
-        chance.shuffle(items)
-        body = b"".join(kssl.item(tag, data) for tag, data in items)
-        return kssl.frame(request_id, body, minor=chance.randrange(256))
-
-
-class InPieces(Behaviour):
-    """Frames lie over TLS records as they should not: pieces of this size, each in a record of its own."""
-
-    def __init__(self, size):
-        self.size = size
-
-    async def write(self, link, data):
-        for at in range(0, len(data), self.size):
-            await link.send(data[at : at + self.size])
-
-
-class Glued(Behaviour):
-    """Each answer but the last half of it comes at once; that half comes with the start of the next answer."""
-
-    async def write(self, link, data):
-        rest = link.held.pop() if link.held else b""
-        link.held.append(data[len(data) // 2 :])
-        await link.send(rest + data[: len(data) // 2])
-        link.later(0.05, self.flush(link))
-
-    async def flush(self, link):
-        if link.held:
-            await link.send(link.held.pop())
-
-
 # ---- The server.
 
 
 class FakeKeyServer:
     """Listens on a port of its own; behaviour decides, and may be changed at any time."""
 
-    def __init__(self, behaviour=None, certificate="keyserver", client_ca="ca"):
+    def __init__(self, behaviour=None, certificate="keyserver"):
         self.behaviour = behaviour or Honest()
         self.requests = collections.deque(maxlen=10000)  # (link, message) of all that came
         self.links = []  # those open now
@@ -545,10 +276,7 @@ class FakeKeyServer:
         self.errors = []  # of the fake itself
         self._tasks = set()
         self._sockets = set()
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(CHANNEL / f"{certificate}.pem", CHANNEL / f"{certificate}-key.pem")
-        self._tls.load_verify_locations(CHANNEL / f"{client_ca}.pem")
-        self._tls.verify_mode = ssl.CERT_REQUIRED
+        self.show(certificate)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.setblocking(False)
         self.port = self._listener.getsockname()[1]
@@ -568,6 +296,25 @@ class FakeKeyServer:
 
     def __repr__(self):
         return f"FakeKeyServer(port={self.port}, errors={self.errors})"
+
+    def show(self, certificate):
+        """The certificate of connections from now on: a name in certs/out/channel."""
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(CHANNEL / f"{certificate}.pem", CHANNEL / f"{certificate}-key.pem")
+        tls.load_verify_locations(CHANNEL / "ca.pem")
+        tls.verify_mode = ssl.CERT_REQUIRED
+        self._tls = tls
+
+    def cut_all(self):
+        """Ends all connections without a word."""
+
+        def cut():
+            for link in self.links:
+                link.cut()
+            while self._sockets:
+                self._sockets.pop().close()
+
+        self._loop.call_soon_threadsafe(cut)
 
     def count(self, *opcodes):
         """Requests seen with these opcodes."""

@@ -224,6 +224,10 @@ class Program:
                     found.append(child)
         return found
 
+    def processes(self):
+        """The master, then its children; none if it has ended by itself."""
+        return [self.master(), *self.children()] if self.popen.poll() is None else []
+
     # ---- Log.
 
     def mark(self):

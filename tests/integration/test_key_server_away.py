@@ -1,0 +1,187 @@
+"""The real key server, gone, frozen, restarted, refusing, and behind a line that delays, stalls, cuts, corrupts and
+drops: what clients see, what is logged and counted, and that everything is whole again afterwards."""
+
+import concurrent.futures
+import contextlib
+import signal
+import time
+
+import pytest
+
+import clients
+import harness
+from harness import curl, wait_until
+from watched import SLACK, TIMEOUT, Watched, at_once, key_channel, refused, request_series, served
+
+
+@contextlib.contextmanager
+def frozen(program):
+    processes = program.processes()
+    for process in processes:
+        process.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def real(stack):
+    server = stack.key_server()
+    return server, Watched(stack.proxy(server, key_channel=key_channel()))
+
+
+@pytest.fixture
+def relayed(stack):
+    server = stack.key_server()
+    relay = stack.relay(server)
+    return relay, Watched(stack.proxy(relay.port, key_channel=key_channel()))
+
+
+def test_frozen(real):
+    server, watched = real
+    with frozen(server):
+        took = refused(watched.proxy)
+        assert TIMEOUT * 0.9 < took < TIMEOUT + SLACK
+        watched.assert_failed("key server timeout")
+        watched.assert_counted(request_series("timeout"), 1)
+        watched.assert_logged("key server lost", server="keys-a", reason="silent")
+    watched.assert_whole()
+
+
+def test_frozen_for_less_than_the_deadline(stack):
+    """A key server that pauses costs time and nothing else."""
+    server = stack.key_server()
+    watched = Watched(stack.proxy(server, key_channel=key_channel(timeout="10s")))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with frozen(server):
+            client = pool.submit(served, watched.proxy)
+            wait_until(lambda: watched.proxy.metric("keyless_key_requests_pending") == 1, "the request to wait")
+        client.result()
+    watched.assert_whole()
+    assert watched.gained("keyless_key_channels_lost_total") == 0
+
+
+def test_gone(real):
+    server, watched = real
+    assert server.stop() == 0
+    watched.assert_logged("key server lost", server="keys-a")
+    took = refused(watched.proxy)
+    assert TIMEOUT * 0.9 < took < TIMEOUT + SLACK
+    watched.assert_failed("no key server")
+    watched.assert_counted(request_series("no_server"), 1)
+    watched.assert_logged("key server not reached", server="keys-a", reason="refused")
+    wait_until(lambda: watched.proxy.metric("keyless_key_channels_up") == 0, "no channel to be up")
+    # Back after an outage of some length: used within a second.
+    mark = watched.proxy.mark()
+    server.start()
+    began = time.monotonic()
+    watched.wait_up()
+    assert time.monotonic() - began < 1.0 + SLACK / 2
+    assert len(watched.proxy.find("key server connected", after=mark)) == 1
+    watched.assert_whole()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL])
+def test_restart_under_load(real, number):
+    """Nobody's handshake fails for a restart that is shorter than the deadline."""
+    server, watched = real
+    watched.proxy.config["key_channel"] = key_channel(timeout="10s")
+    watched.proxy.reload()
+    with clients.Load(watched.proxy.port, threads=3, timeout=20.0) as load:
+        load.more(10)
+        if number == signal.SIGKILL:
+            server.kill_all()
+        else:
+            assert server.stop(number) == 0
+        server.start()
+        began = time.monotonic()
+        load.more(1)
+        assert time.monotonic() - began < 1.0 + SLACK / 2
+        load.more(20)
+    assert not load.failures, load.failures
+
+
+@pytest.mark.parametrize("edge", ["bad-edge-other-ca", "stranger"])
+def test_key_server_that_refuses_us(stack, edge):
+    server = stack.key_server()
+    proxy = stack.proxy(server, key_channel=key_channel(
+        certificate=str(harness.CHANNEL / f"{edge}.pem"), key=str(harness.CHANNEL / f"{edge}-key.pem")))
+    assert TIMEOUT * 0.9 < refused(proxy) < TIMEOUT + SLACK
+    proxy.wait_for("handshake failed", stage="key", reason="no key server")
+    proxy.wait_for("key server not reached", server="keys-a")
+    assert proxy.metric("keyless_key_connects_failed_total") > 0
+    assert proxy.metric("keyless_key_channels_up") == 0
+
+
+def test_delay_on_the_way(relayed):
+    relay, watched = relayed
+    relay.command("delay", 40000)
+    relay.stats()
+    answer = curl("p256.example", watched.proxy.port).json()
+    really = relay.stats()
+    assert really["delay_mean_us"] >= 40000
+    assert answer["key_ms"] >= 80
+    relay.command("delay", 0)
+    watched.assert_whole()
+
+
+def test_stall_on_the_way(relayed):
+    relay, watched = relayed
+    relay.command("stall")
+    took = refused(watched.proxy)
+    assert TIMEOUT * 0.9 < took < TIMEOUT + SLACK
+    watched.assert_failed("key server timeout")
+    watched.assert_logged("key server lost", server="keys-a", reason="silent")
+    relay.command("resume")
+    watched.assert_whole()
+
+
+def test_cut_on_the_way(relayed):
+    """Every channel is reset while clients come: they are served, over the next one."""
+    relay, watched = relayed
+    with clients.Load(watched.proxy.port, threads=2) as load:
+        for _ in range(5):
+            load.more(4)
+            relay.command("cut")
+        load.more(4)
+    assert not load.failures, load.failures
+    watched.assert_counted("keyless_key_channels_lost_total", 5)
+    watched.assert_whole()
+
+
+def test_corruption_on_the_way(relayed):
+    """TLS sees it: the channel ends, no wrong answer is ever taken for one."""
+    relay, watched = relayed
+    relay.command("corrupt", 500)
+    took = refused(watched.proxy)
+    assert took < TIMEOUT + SLACK
+    watched.assert_failed(("no key server", "key server timeout"))
+    watched.assert_logged("key server lost", server="keys-a")
+    watched.assert_counted("keyless_key_channels_lost_total")
+    assert watched.gained("keyless_key_signatures_wrong_total") == 0
+    relay.command("corrupt", 0)
+    watched.assert_whole()
+
+
+def test_connections_that_are_dropped(relayed):
+    relay, watched = relayed
+    relay.command("drop")
+    relay.command("cut")
+    took = refused(watched.proxy)
+    assert TIMEOUT * 0.9 < took < TIMEOUT + SLACK
+    watched.assert_failed("no key server")
+    watched.assert_counted("keyless_key_connects_failed_total")
+    relay.command("accept")
+    watched.assert_whole()
+
+
+def test_slow_line(relayed):
+    """A key server behind a line of 20 kB/s: slow, and every signature comes."""
+    relay, watched = relayed
+    relay.command("rate", 20000)
+    at_once(watched.proxy, 6)
+    watched.assert_counted(request_series("ok"), 6)
+    relay.command("rate", 0)
+    watched.assert_whole()

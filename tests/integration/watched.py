@@ -1,0 +1,106 @@
+"""A proxy that is watched while its key server misbehaves: what clients get, what is logged and counted, and that
+nothing is left of it in the end."""
+
+import concurrent.futures
+import ssl
+import time
+
+import pytest
+
+import clients
+import harness
+from harness import wait_until
+
+TIMEOUT = 1.0
+# What a client may wait beyond the deadline: its own handshake, on a busy machine and with sanitizers.
+SLACK = 1.5
+
+
+def key_channel(**changes):
+    return {
+        "certificate": str(harness.CHANNEL / "edge1.pem"),
+        "key": str(harness.CHANNEL / "edge1-key.pem"),
+        "ca": str(harness.CHANNEL / "ca.pem"),
+        "timeout": f"{int(TIMEOUT * 1000)}ms",
+        **changes,
+    }
+
+
+def served(proxy, name="p256.example", tls=None):
+    answer = clients.get(proxy.port, name, tls)
+    assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
+
+
+def refused(proxy, name="p256.example", tls=None):
+    """The client's handshake ends with an alert of the proxy's; returns the seconds that took."""
+    began = time.monotonic()
+    with pytest.raises(ssl.SSLError) as caught:
+        clients.get(proxy.port, name, tls)
+    assert "ALERT_INTERNAL_ERROR" in str(caught.value), f"no alert, but {caught.value}"
+    return time.monotonic() - began
+
+
+def at_once(proxy, count, name="p256.example"):
+    """So many clients at the same time, all served."""
+    tls = clients.context()
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        list(pool.map(lambda _: served(proxy, name, tls), range(count)))
+
+
+def request_series(outcome):
+    return f'keyless_key_requests_total{{outcome="{outcome}"}}'
+
+
+class Watched:
+    """A proxy whose counters and descriptors are known from before the fault."""
+
+    def __init__(self, proxy):
+        self.proxy = proxy
+        (self.worker,) = proxy.children("worker")
+        self.wait_up()
+        served(proxy)  # what is made at the first use is there
+        self.wait_quiet()
+        self.descriptors = self.worker.descriptors()
+        self.mark = proxy.mark()
+        self.before = proxy.metrics()
+
+    def wait_up(self):
+        wait_until(lambda: self.proxy.metric("keyless_key_channels_up") == 1, "the channel to be up")
+
+    def wait_quiet(self):
+        for name in ("keyless_key_requests_pending", "keyless_connections_open"):
+            wait_until(lambda n=name: self.proxy.metric(n) == 0, f"{name} to be 0")
+
+    def gained(self, series):
+        now = self.proxy.metrics()
+        assert series in now, f"no such metric: {series}"
+        return now[series] - self.before.get(series, 0)
+
+    def assert_counted(self, series, count=None):
+        """The counter has risen, by this much if it is told; a counter of the past may come a moment late."""
+        what = f"{series} to have risen by {count or 'something'}"
+        wait_until(lambda: self.gained(series) == count if count else self.gained(series) > 0, what)
+
+    def assert_failed(self, reason, count=1):
+        """Lines that name the stage and the cause, and the counter of such handshakes."""
+        reasons = [reason] if isinstance(reason, str) else reason
+
+        def lines():
+            found = self.proxy.find("handshake failed", after=self.mark, stage="key")
+            return [line for line in found if any(text in line["reason"] for text in reasons)]
+
+        wait_until(lambda: len(lines()) >= count, f"{count} lines with stage=key and one of {reasons}:\n{self.proxy.tail()}")
+        for line in lines():
+            assert line["client"].startswith("127.0.0.1:") and line["sni"].endswith(".example"), line
+        self.assert_counted('keyless_handshakes_total{outcome="key"}')
+
+    def assert_logged(self, event, **fields):
+        return self.proxy.wait_for(event, after=self.mark, **fields)
+
+    def assert_whole(self):
+        """The fault is over: the next client is served, and everything is as it was."""
+        self.wait_up()
+        served(self.proxy)
+        self.wait_quiet()
+        wait_until(lambda: self.worker.descriptors() <= self.descriptors, f"{self.descriptors} descriptors again")
+        assert self.proxy.children("worker")[0].pid == self.worker.pid, "the worker was replaced"
