@@ -15,7 +15,8 @@
 
 #include "common/socket.h"
 
-#define FILE_MAX (1024 * 1024)
+#define FILE_MAX     (1024 * 1024)
+#define DER_SEQUENCE 0x30 /* what every key in DER begins with */
 
 /* ---- Private keys in disguise. */
 
@@ -64,9 +65,13 @@ bool certificate_file_holds_key(struct bytes content)
 {
     if (content.size == 0 || content.size > FILE_MAX)
         return false;
+    if (is_pem_key(content))
+        return true;
+    if (content.data[0] != DER_SEQUENCE) /* libcrypto takes milliseconds to find out that text is no DER */
+        return false;
     (void)ERR_set_mark();
-    bool holds = is_pem_key(content) || is_pkcs8(content) || is_encrypted_pkcs8(content) ||
-                 is_pkcs12(content) || is_traditional(content);
+    bool holds =
+        is_pkcs8(content) || is_encrypted_pkcs8(content) || is_pkcs12(content) || is_traditional(content);
     (void)ERR_pop_to_mark();
     return holds;
 }

@@ -22,6 +22,7 @@
 struct handshake_context {
     const struct proxy_config *config;
     const struct certificates *certificates;
+    struct log *log;
     struct metrics_row *metrics;
     OSSL_PROVIDER *provider;
     BIO_METHOD *bio_method;
@@ -160,8 +161,9 @@ static enum result make_keys(struct handshake_context *context, struct failure *
     if (context->keys == NULL)
         return failure_set_errno(why, "remote keys");
     for (size_t i = 0; i < count; i++) {
-        EVP_PKEY *public_key = X509_get0_pubkey(certificates_at(context->certificates, i)->leaf);
-        enum result result = remote_key_new(NULL, public_key, &context->signer, &context->keys[i], why);
+        const struct certificate *certificate = certificates_at(context->certificates, i);
+        enum result result = remote_key_new(NULL, X509_get0_pubkey(certificate->leaf), &certificate->key,
+                                            &context->signer, &context->keys[i], why);
         if (result != RESULT_OK)
             return result;
     }
@@ -199,13 +201,13 @@ enum result handshake_context_new(const struct proxy_config *config, const struc
                                   struct key_client *client, struct log *log, struct metrics_row *metrics,
                                   struct handshake_context **context, struct failure *why)
 {
-    (void)log;
     *context = NULL;
     struct handshake_context *made = calloc(1, sizeof *made);
     if (made == NULL)
         return failure_set_errno(why, "handshakes");
     made->config = config;
     made->certificates = certificates;
+    made->log = log;
     made->metrics = metrics;
     made->signer.client = client;
     enum result result = context_fill(made, why);
@@ -401,6 +403,18 @@ static int run_libssl(struct handshake *handshake)
     return SSL_get_error(handshake->ssl, result);
 }
 
+static enum handshake_state wait_for_fibre(struct handshake *handshake)
+{
+    const struct handshake_context *context = handshake->context;
+    if (handshake->state != HANDSHAKE_WANT_FIBRE) {
+        metric_add(context->metrics, PROXY_FIBRES_EXHAUSTED, 1);
+        log_warn(context->log, "handshake has to wait",
+                 log_number("limit", (int64_t)context->config->limits.handshakes),
+                 log_reason("limits.handshakes are waiting for their signature"));
+    }
+    return handshake->state = HANDSHAKE_WANT_FIBRE;
+}
+
 enum handshake_state handshake_run(struct handshake *handshake)
 {
     if (handshake->state == HANDSHAKE_DONE || handshake->state == HANDSHAKE_FAILED)
@@ -420,8 +434,7 @@ enum handshake_state handshake_run(struct handshake *handshake)
     case SSL_ERROR_WANT_ASYNC:
         return handshake->state = HANDSHAKE_WANT_KEY;
     case SSL_ERROR_WANT_ASYNC_JOB:
-        metric_add(handshake->context->metrics, PROXY_FIBRES_EXHAUSTED, 1);
-        return handshake->state = HANDSHAKE_WANT_FIBRE;
+        return wait_for_fibre(handshake);
     default:
         return fail_from_libssl(handshake);
     }

@@ -10,7 +10,6 @@
 #include <openssl/err.h>
 #include <openssl/provider.h>
 #include <openssl/rsa.h>
-#include <openssl/x509.h>
 
 #include "common/tls_message.h"
 #include "proxy/signature_check.h"
@@ -32,6 +31,7 @@
 
 struct key_source {
     EVP_PKEY *public_key;
+    const struct key_id *id;
     struct remote_signer *signer;
 };
 
@@ -42,10 +42,8 @@ struct remote_key {
     const char *algorithm; /* "RSA", "EC", ... */
     EVP_PKEY *public_key;
     struct remote_signer *signer; /* NULL: imported to be compared with, cannot sign */
-    struct key_id id;             /* of a key that can sign */
-    unsigned signatures;          /* that came back for it: which ones get checked depends on it */
-    unsigned char *spki;          /* DER of the public half: what two keys are compared by */
-    int spki_size;
+    struct key_id id;    /* two keys are the same when their identifiers are: so the key server sees it */
+    unsigned signatures; /* that came back for it: which ones get checked depends on it */
 };
 
 static struct remote_key *remote_key_alloc(void *provider, const char *algorithm)
@@ -84,7 +82,6 @@ static void remote_key_free(void *keydata)
     if (key == NULL)
         return;
     EVP_PKEY_free(key->public_key);
-    OPENSSL_free(key->spki);
     OPENSSL_free(key);
 }
 
@@ -111,8 +108,9 @@ static bool remote_key_attach(struct remote_key *key, const OSSL_PARAM *param)
     if (!EVP_PKEY_is_a(source.public_key, key->algorithm) || !EVP_PKEY_up_ref(source.public_key))
         return false;
     key->public_key = source.public_key;
+    key->id = *source.id;
     key->signer = source.signer;
-    return key_id_of(key->public_key, &key->id, NULL) == RESULT_OK;
+    return true;
 }
 
 static int remote_key_import(void *keydata, int selection, const OSSL_PARAM params[])
@@ -122,14 +120,10 @@ static int remote_key_import(void *keydata, int selection, const OSSL_PARAM para
     if (key->public_key != NULL)
         return 0;
     const OSSL_PARAM *source = OSSL_PARAM_locate_const(params, PARAM_SOURCE);
-    if (source != NULL && !remote_key_attach(key, source))
-        return 0;
-    if (source == NULL)
-        key->public_key = public_key_from(key, params);
-    if (key->public_key == NULL)
-        return 0;
-    key->spki_size = i2d_PUBKEY(key->public_key, &key->spki);
-    return key->spki_size > 0;
+    if (source != NULL)
+        return remote_key_attach(key, source);
+    key->public_key = public_key_from(key, params);
+    return key->public_key != NULL && key_id_of(key->public_key, &key->id, NULL) == RESULT_OK;
 }
 
 /* What may come in: whatever the other providers' public keys consist of. */
@@ -167,11 +161,11 @@ static int remote_key_match(const void *keydata1, const void *keydata2, int sele
 {
     const struct remote_key *a = keydata1;
     const struct remote_key *b = keydata2;
-    if (a->spki == NULL || b->spki == NULL)
+    if (a->public_key == NULL || b->public_key == NULL)
         return 0;
     if ((selection & OSSL_KEYMGMT_SELECT_KEYPAIR) == 0)
         return EVP_PKEY_parameters_eq(a->public_key, b->public_key) == 1;
-    return a->spki_size == b->spki_size && memcmp(a->spki, b->spki, (size_t)a->spki_size) == 0;
+    return a->id.type == b->id.type && key_ski_equal(a->id.ski, b->id.ski);
 }
 
 static int remote_key_get_params(void *keydata, OSSL_PARAM params[])
@@ -531,14 +525,14 @@ static const char *algorithm_of(EVP_PKEY *public_key)
     return NULL;
 }
 
-enum result remote_key_new(OSSL_LIB_CTX *libctx, EVP_PKEY *public_key, struct remote_signer *signer,
-                           EVP_PKEY **key, struct failure *why)
+enum result remote_key_new(OSSL_LIB_CTX *libctx, EVP_PKEY *public_key, const struct key_id *id,
+                           struct remote_signer *signer, EVP_PKEY **key, struct failure *why)
 {
     *key = NULL;
     const char *algorithm = algorithm_of(public_key);
     if (algorithm == NULL)
         return failure_set(why, RESULT_CONFIG, "a key of a type that no key server signs with");
-    struct key_source source = {.public_key = public_key, .signer = signer};
+    struct key_source source = {.public_key = public_key, .id = id, .signer = signer};
     OSSL_PARAM params[] = {
         OSSL_PARAM_octet_string(PARAM_SOURCE, &source, sizeof source),
         OSSL_PARAM_END,

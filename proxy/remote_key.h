@@ -38,9 +38,9 @@ struct remote_signer {
 MUST_CHECK enum result remote_key_provider_load(OSSL_LIB_CTX *libctx, OSSL_PROVIDER **provider,
                                                 struct failure *why);
 
-/* A private key whose public half is `public_key` and whose signatures come through signer (borrowed). Free
- * with EVP_PKEY_free. */
-MUST_CHECK enum result remote_key_new(OSSL_LIB_CTX *libctx, EVP_PKEY *public_key,
+/* A private key whose public half is `public_key`, of which id is the identity, and whose signatures come
+ * through signer (borrowed). Free with EVP_PKEY_free. */
+MUST_CHECK enum result remote_key_new(OSSL_LIB_CTX *libctx, EVP_PKEY *public_key, const struct key_id *id,
                                       struct remote_signer *signer, EVP_PKEY **key, struct failure *why);
 
 #endif
