@@ -193,7 +193,7 @@ def test_bad_reload_changes_nothing(stack, which):
         program.config["certificates"] = [{"dir": str(program.directory / "none")}]
     line = program.reload(expect="reload failed")
     assert "none" in line["reason"]
-    assert {child.pid for child in program.children()} == children
+    wait_until(lambda: {child.pid for child in program.children()} == children, "only the old children to be left")
     assert curl("p256.example", proxy.port).status == 0
     assert program.metric("keyless_reloads_total", outcome="failed") == 2
     program.config = good
