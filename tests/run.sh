@@ -102,7 +102,7 @@ integration() {
 
 group_format() {
     say "format"
-    record format sh -c 'git ls-files "*.c" "*.h" | xargs clang-format --dry-run --Werror'
+    record format sh -c 'find common proxy keyserver tests -name "*.[ch]" | xargs clang-format --dry-run --Werror'
 }
 
 group_unit() {
@@ -163,7 +163,7 @@ group_release_all() {
 group_tidy() {
     build dev
     say "clang-tidy"
-    record tidy sh -c 'git ls-files "common/*.c" "proxy/*.c" "keyserver/*.c" | xargs -n 1 -P 2 clang-tidy -p build/dev --quiet'
+    record tidy sh -c 'find common proxy keyserver -name "*.c" | xargs -n 1 -P 2 clang-tidy -p build/dev --quiet'
 }
 
 rm -rf "$results"
