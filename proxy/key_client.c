@@ -1,5 +1,6 @@
 #include "proxy/key_client.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -128,6 +129,7 @@ struct outcome {
 static void complete(struct key_client *client, struct slot *slot, const struct outcome *outcome)
 {
     struct key_operation *operation = slot->operation;
+    assert(operation != NULL); /* only orphans have none */
     operation->result = outcome->result;
     operation->error = outcome->error;
     operation->reason = outcome->reason;
