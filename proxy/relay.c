@@ -171,7 +171,11 @@ static enum step client_write(struct relay *relay, struct direction *way, const 
 {
     ERR_clear_error();
     int result = SSL_write_ex(relay->client, data, *size, size);
-    return result == 1 ? STEP_ON : client_failed(relay, way, result);
+    if (result == 1)
+        return STEP_ON;
+    enum step step = client_failed(relay, way, result);
+    /* So libssl calls a broken connection once the client has ended its own side. */
+    return step == STEP_END ? STEP_CLIENT_LOST : step;
 }
 
 /* Sends close_notify. A client that is gone already needs none. */

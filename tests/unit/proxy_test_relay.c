@@ -340,6 +340,36 @@ static void client_resets(struct rig *rig)
     rig_until(rig, RELAY_CLIENT_LOST);
 }
 
+/* A client that has ended its side, with or without close_notify, and then goes away while the backend still
+ * talks: libssl calls the failed write an end, which it is not. */
+static void client_ends_and_leaves(struct rig *rig, bool notify)
+{
+    static const char CHUNK[RELAY_BUFFER_SIZE];
+    if (notify)
+        assert_int_equal(SSL_shutdown(rig->client), 0);
+    else
+        assert_int_equal(shutdown(rig->client_fd, SHUT_WR), 0);
+    assert_int_equal(hears(rig, backend_read, ""), SEEN_END);
+    socket_close(&rig->client_fd);
+    uint64_t start = clock_now();
+    while (rig->outcome == RELAY_WAITING && clock_now() - start < DEADLINE) {
+        size_t size = sizeof CHUNK;
+        (void)backend_write(rig, CHUNK, &size);
+        rig_turn(rig);
+    }
+    assert_int_equal(rig->outcome, RELAY_CLIENT_LOST);
+}
+
+static void client_notifies_and_leaves(struct rig *rig)
+{
+    client_ends_and_leaves(rig, true);
+}
+
+static void client_just_leaves(struct rig *rig)
+{
+    client_ends_and_leaves(rig, false);
+}
+
 static void client_breaks_tls(struct rig *rig)
 {
     static const char RECORD[] = "\x17\x03\x03\x00\x20 this was never encrypted at all";
@@ -551,6 +581,8 @@ static const struct row {
     {"backend resets", backend_resets},
     {"backend resets while sent to", backend_resets_while_sent_to},
     {"client resets", client_resets},
+    {"client notifies and leaves", client_notifies_and_leaves},
+    {"client just leaves", client_just_leaves},
     {"client breaks TLS", client_breaks_tls},
     {"backend answers early", backend_answers_early},
     {"backend is deaf", backend_is_deaf},
