@@ -16,7 +16,7 @@
 #define IDLE_PING       15000000u /* many key servers close what is idle for 30 s */
 #define REPEAT_LOG      60000000u
 #define CLOCK_SKEW_MAX  60 /* seconds */
-#define OUTPUT_HIGH     524288
+#define OUTPUT_HIGH     (512u * 1024)
 #define CLIENT_SOFTWARE "keyless-proxy/" KEYLESS_VERSION
 
 enum state { STATE_DOWN, STATE_CONNECTING, STATE_HELLO, STATE_UP };

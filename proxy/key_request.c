@@ -27,12 +27,12 @@ bool key_request_make(struct key_request *request, const struct key_operation *o
     memcpy(request->ski, operation->key->ski, sizeof request->ski);
     request->has_sni = operation->sni.data != NULL;
     request->sni_size = (uint16_t)operation->sni.size;
-    if (request->has_sni && request->sni_size > 0)
+    if (operation->sni.size > 0)
         memcpy(request->sni, operation->sni.data, operation->sni.size);
     struct bytes ip;
     address_ip(&operation->client, &ip);
     request->ip_size = (uint16_t)(ip.size <= sizeof request->ip ? ip.size : 0);
-    if (ip.data != NULL && request->ip_size > 0)
+    if (request->ip_size > 0)
         memcpy(request->ip, ip.data, request->ip_size);
     return payload_make(request, operation->scheme, operation->content);
 }

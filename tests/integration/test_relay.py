@@ -1,0 +1,672 @@
+"""What passes between clients and backends: bytes, ends, resets; and what bounds it: time, memory, descriptors."""
+
+import contextlib
+import hashlib
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+
+import pytest
+
+import clients
+import harness
+from harness import PATIENCE, curl, free_port, wait_until
+
+# Each way, over one connection.
+BYTES = int(os.environ.get("KEYLESS_TEST_BYTES", 200_000_000 if harness.SANITIZED else 1_000_000_000))
+RESET = struct.pack("ii", 1, 0)
+
+
+class Backend:
+    """A plain server in Python: handle(socket) runs in a thread for each connection."""
+
+    def __init__(self, handle, path=None, port=0, backlog=64):
+        self.handle = handle
+        self.listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(str(path) if path else ("127.0.0.1", port))
+        self.listener.listen(backlog)
+        self.address = f"unix:{path}" if path else f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.accepted = 0
+        self.problems = []
+        self.open = []
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        if kind is None:
+            assert not self.problems, self.problems
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                connection.settimeout(PATIENCE)
+                self.accepted += 1
+                self.open.append(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        try:
+            with connection:
+                self.handle(connection)
+        except AssertionError as error:
+            self.problems.append(error)
+        except OSError:
+            pass
+
+
+class Client:
+    """A TLS client that can end its side and go on reading, which ssl.SSLSocket cannot. Never blocks by itself:
+    turn() moves what can be moved."""
+
+    def __init__(self, port, name="p256.example", tls=None):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = tls or clients.context()
+        tls.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # an end without close_notify is an error
+        self.tls = tls.wrap_bio(self.incoming, self.outgoing, server_hostname=name)
+        self.unsent = b""
+        self.ended = False
+        self.tcp_ended = False
+        while not self._attempt(self.tls.do_handshake):
+            self._exchange(wait=True)
+        self.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def _attempt(self, call, *arguments):
+        try:
+            call(*arguments)
+            return True
+        except ssl.SSLWantReadError:
+            return False
+
+    def _exchange(self, wait, read=True):
+        """Sends what libssl wants sent, and reads from the socket if asked to."""
+        if not self.unsent:
+            self.unsent = self.outgoing.read()
+        timeout = PATIENCE if wait else 0
+        readable, writable, _ = select.select([self.socket] if read else [], [self.socket] if self.unsent else [], [],
+                                              timeout)
+        assert readable or writable or not wait, "waited in vain for the proxy"
+        if writable:
+            self.unsent = self.unsent[self.socket.send(self.unsent):]
+        if readable:
+            data = self.socket.recv(262144)
+            if data:
+                self.incoming.write(data)
+            else:
+                self.tcp_ended = True
+                self.incoming.write_eof()
+
+    @property
+    def queued(self):
+        return len(self.unsent) + self.outgoing.pending
+
+    def flush(self):
+        while self.queued:
+            self._exchange(wait=True, read=False)
+
+    def write(self, data):
+        """Queues data; turn() or flush() sends it."""
+        self.tls.write(data)
+
+    def say(self, data):
+        self.write(data)
+        self.flush()
+
+    def end(self):
+        """close_notify; reading goes on."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        self.flush()
+
+    def turn(self, wait=True):
+        """Moves what can be moved; returns what was decrypted, or None after the peer's close_notify."""
+        if not self.ended:
+            self._exchange(wait)
+        decrypted = []
+        while True:
+            try:
+                data = self.tls.read(262144)
+            except ssl.SSLWantReadError:
+                return b"".join(decrypted)
+            except ssl.SSLZeroReturnError:
+                data = b""
+            if not data:
+                self.ended = True
+                return b"".join(decrypted) or None
+            decrypted.append(data)
+
+    def hear(self, size):
+        heard = b""
+        while len(heard) < size:
+            more = self.turn()
+            assert more is not None, f"ended after {heard!r}"
+            heard += more
+        return heard
+
+    def hear_end(self):
+        """Everything until close_notify."""
+        heard = b""
+        while (more := self.turn()) is not None:
+            heard += more
+        return heard
+
+
+def assert_cut_off(client):
+    """The end comes without close_notify."""
+    with pytest.raises((ssl.SSLError, ConnectionResetError)) as caught:
+        client.hear_end()
+    assert isinstance(caught.value, ConnectionResetError) or caught.value.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
+def read_all(connection):
+    data = b""
+    while more := connection.recv(65536):
+        data += more
+    return data
+
+
+def closed(proxy, reason):
+    return proxy.metric("keyless_connections_closed_total", reason=reason)
+
+
+def cpu_seconds(process):
+    fields = process._read("stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def assert_idle(process, seconds=1.0):
+    """The process does next to nothing: a loop that spins would use the whole time."""
+    before = cpu_seconds(process)
+    time.sleep(seconds)  # the only way to see that nothing happens
+    assert cpu_seconds(process) - before < 0.3 * seconds
+
+
+@pytest.fixture(scope="module")
+def key_server(module_stack):
+    return module_stack.key_server()
+
+
+@pytest.fixture
+def proxy_for(stack, key_server):
+    """proxy_for(backend or address, ...): a proxy with these servers behind it."""
+
+    def make(*servers, **changes):
+        addresses = [server if isinstance(server, str) else server.address for server in servers]
+        web = {"servers": addresses, **changes.pop("backend", {})}
+        return stack.proxy(key_server, backends={"web": web}, **changes)
+
+    return make
+
+
+# ---- Bytes.
+
+
+def numbered(total):
+    """A stream of chunks of uneven size that never repeats."""
+    block = os.urandom(1 << 20)
+    sent = 0
+    while sent < total:
+        size = min(total - sent, 1 + (sent * 2654435761) % len(block))
+        yield sent.to_bytes(8, "big") + block[:size - 8] if size >= 8 else block[:size]
+        sent += size
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_much_each_way(proxy_for, version):
+    """Both ways at once over one connection; hashes compared."""
+    hashes = {name: hashlib.sha256() for name in ("client sent", "backend got", "backend sent", "client got")}
+
+    def serve(connection):
+        def send():
+            for chunk in numbered(BYTES):
+                hashes["backend sent"].update(chunk)
+                connection.sendall(chunk)
+            connection.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        while chunk := connection.recv(1 << 20):
+            hashes["backend got"].update(chunk)
+        sender.join()
+
+    tls = clients.context()
+    tls.maximum_version = tls.minimum_version = getattr(ssl.TLSVersion, version)
+    with Backend(serve) as backend:
+        proxy = proxy_for(backend)
+        with Client(proxy.port, tls=tls) as client:
+            chunks = numbered(BYTES)
+            sending, got = True, 0
+            while sending or got < BYTES:
+                while sending and client.queued < 500_000:
+                    chunk = next(chunks, None)
+                    if chunk is None:
+                        sending = False
+                        break
+                    hashes["client sent"].update(chunk)
+                    client.write(chunk)
+                data = client.turn()
+                if data is not None:
+                    hashes["client got"].update(data)
+                    got += len(data)
+            client.flush()
+            client.end()
+            assert client.hear_end() == b""
+        wait_until(lambda: closed(proxy, "finished") == 1, "the connection to end in good order")
+        assert got == BYTES
+        assert proxy.metric("keyless_client_bytes_total", direction="in") == BYTES
+        assert proxy.metric("keyless_client_bytes_total", direction="out") == BYTES
+    digests = {name: digest.hexdigest() for name, digest in hashes.items()}
+    assert digests["client sent"] == digests["backend got"]
+    assert digests["backend sent"] == digests["client got"]
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("slow", ["client", "backend"])
+def test_slow_readers_cost_bounded_memory(proxy_for, slow):
+    """Thirty connections whose reader stands still: the writer is stopped, the worker holds next to nothing."""
+    count, moved = 30, [0] * 30
+    go_on = threading.Event()
+
+    def pour(connection):
+        with contextlib.suppress(TimeoutError):
+            index = int(connection.recv(2))
+            while True:
+                moved[index] += connection.send(bytes(65536))
+
+    def stand_still(connection):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        go_on.wait(PATIENCE)
+        got = len(read_all(connection))
+        connection.sendall(str(got).encode())
+
+    with Backend(pour if slow == "client" else stand_still) as backend, contextlib.ExitStack() as exits:
+        proxy = proxy_for(backend, start=False)
+        # ASan keeps freed memory in quarantine, which would hide what this test looks for.
+        proxy.environment["ASAN_OPTIONS"] = "quarantine_size_mb=0:thread_local_quarantine_size_kb=0"
+        proxy.start()
+        (worker,) = proxy.children("worker")
+        with Client(proxy.port) as first:  # what is allocated once
+            first.say(b"00")
+        held = [exits.enter_context(Client(proxy.port)) for _ in range(count)]
+        wait_until(lambda: proxy.metric("keyless_connections_open") >= count, "all to be connected")
+        resident = worker.resident()
+        for index, client in enumerate(held):
+            if slow == "client":
+                client.say(b"%02d" % index)
+            else:
+                moved[index] = pour_client(client)
+
+        def stopped():
+            before = list(moved)
+            time.sleep(0.3)
+            return moved == before and all(moved)
+
+        wait_until(stopped, "the writers to be stopped", timeout=60)
+        # What the kernel's buffers take is the kernel's; a relay without back pressure would go on for ever.
+        assert max(moved) < 40_000_000
+        allowed = count * (400_000 if harness.SANITIZED else 80_000)
+        assert worker.resident() - resident < allowed
+        assert_idle(worker)
+        go_on.set()
+        if slow == "backend":
+            for index, client in enumerate(held):
+                client.flush()
+                client.end()
+                assert int(client.hear_end()) == moved[index]
+
+
+def pour_client(client):
+    """Writes until the socket takes nothing for a while; returns how much was written in all."""
+    written = 0
+    while True:
+        while client.queued < 200_000:
+            client.write(bytes(16384))
+            written += 16384
+        queued = client.queued
+        client._exchange(wait=False, read=False)
+        if client.queued == queued:
+            time.sleep(0.05)
+            client._exchange(wait=False, read=False)
+            if client.queued == queued:
+                return written
+
+
+def test_unix_socket_backend(proxy_for, stack):
+    path = stack.directory / "backend.sock"
+    for parent in [stack.directory, *stack.directory.parents][:3]:
+        parent.chmod(0o755)
+    with Backend(lambda connection: connection.sendall(read_all(connection)[::-1]), path=path) as backend:
+        path.chmod(0o666)  # the worker is nobody
+        proxy = proxy_for(backend)
+        with Client(proxy.port) as client:
+            client.say(b"desrever")
+            client.end()
+            assert client.hear_end() == b"reversed"
+
+
+# ---- Ends.
+
+
+def test_client_ends_first(proxy_for):
+    with Backend(lambda connection: connection.sendall(b"got " + read_all(connection))) as backend:
+        proxy = proxy_for(backend)
+        with Client(proxy.port) as client:
+            client.say(b"everything")
+            client.end()
+            assert client.hear_end() == b"got everything"
+        wait_until(lambda: closed(proxy, "finished") == 1, "the connection to end in good order")
+        assert proxy.metric("keyless_connections_truncated_total") == 0
+
+
+def test_backend_ends_first(proxy_for):
+    heard = []
+
+    def serve(connection):
+        connection.sendall(b"my last word")
+        connection.shutdown(socket.SHUT_WR)
+        heard.append(read_all(connection))
+
+    with Backend(serve) as backend:
+        proxy = proxy_for(backend)
+        with Client(proxy.port) as client:
+            assert client.hear_end() == b"my last word"
+            client.say(b"but mine comes later")
+            client.end()
+            wait_until(lambda: heard, "the backend to hear the client's end")
+        assert heard == [b"but mine comes later"]
+        wait_until(lambda: closed(proxy, "finished") == 1, "the connection to end in good order")
+
+
+def test_client_ends_tcp_only(proxy_for):
+    """No close_notify: passed on as an end, and counted."""
+    with Backend(lambda connection: connection.sendall(b"got " + read_all(connection))) as backend:
+        proxy = proxy_for(backend)
+        with Client(proxy.port) as client:
+            client.say(b"this")
+            client.socket.shutdown(socket.SHUT_WR)
+            assert client.hear_end() == b"got this"
+        wait_until(lambda: proxy.metric("keyless_connections_truncated_total") == 1, "the truncation to be counted")
+
+
+def test_backend_resets(proxy_for):
+    """The client gets what there was, and must see that it was not all."""
+
+    def serve(connection):
+        connection.recv(16)
+        connection.sendall(b"half an ans")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        connection.recv(16)
+
+    with Backend(serve) as backend:
+        proxy = proxy_for(backend)
+        with Client(proxy.port) as client:
+            client.say(b"question")
+            assert client.hear(11) == b"half an ans"
+            client.say(b"more")
+            assert_cut_off(client)
+        wait_until(lambda: closed(proxy, "backend_lost") == 1, "the reset to be counted")
+
+
+def test_client_resets(proxy_for):
+    """The backend must see that what it got was not all."""
+    seen = []
+
+    def serve(connection):
+        connection.sendall(b"hello")
+        try:
+            seen.append(read_all(connection))
+        except ConnectionResetError:
+            seen.append("reset")
+
+    with Backend(serve) as backend:
+        proxy = proxy_for(backend)
+        with Client(proxy.port) as client:
+            assert client.hear(5) == b"hello"
+            client.say(b"half a quest")
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        wait_until(lambda: seen, "the backend to see its end")
+        assert seen == ["reset"]
+        wait_until(lambda: closed(proxy, "client_lost") == 1, "the reset to be counted")
+
+
+def test_backend_answers_early(proxy_for):
+    """Like 413 to a long upload: the backend answers and closes with the upload unread, the answer arrives."""
+
+    def serve(connection):
+        connection.recv(16)
+        connection.sendall(b"too long")
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)  # as a server that lingers, but not for long enough
+
+    with Backend(serve) as backend:
+        proxy = proxy_for(backend)
+        for _ in range(5):
+            with Client(proxy.port) as client:
+                for _ in range(200):
+                    client.write(bytes(16384))
+                assert client.hear(8) == b"too long"
+
+
+def test_garbage_after_the_handshake(proxy_for):
+    with Backend(read_all) as backend:
+        proxy = proxy_for(backend)
+        with Client(proxy.port) as client:
+            client.socket.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            with pytest.raises(ssl.SSLError, match="bad record mac|BAD_RECORD_MAC"):
+                client.hear_end()
+        wait_until(lambda: closed(proxy, "client_broken") == 1, "the end to be counted")
+
+
+# ---- Backends that fail.
+
+
+def test_next_server_when_one_refuses(proxy_for):
+    away = f"127.0.0.1:{free_port()}"
+    with Backend(lambda connection: connection.sendall(b"here")) as backend:
+        proxy = proxy_for(away, backend, away)
+        for _ in range(6):
+            with Client(proxy.port) as client:
+                assert client.hear_end() == b"here"
+        assert backend.accepted == 6
+    # Of six clients two began with the first, two with the second, two with the third and then the first.
+    assert len(proxy.find("backend connect failed", server=away, reason="refused")) == 6
+    assert not proxy.find("no backend server")
+    assert proxy.metric("keyless_backend_connects_total", outcome="ok") == 6
+    assert proxy.metric("keyless_backend_connects_total", outcome="failed") == 6
+
+
+def test_no_server_left(proxy_for):
+    proxy = proxy_for(f"127.0.0.1:{free_port()}", "unix:/nonexistent/backend.sock")
+    began = time.monotonic()
+    answer = curl("p256.example", proxy.port)
+    assert answer.status in (52, 56), answer.error
+    assert time.monotonic() - began < PATIENCE / 2
+    line = proxy.wait_for("no backend server", backend="web", tried=2)
+    assert line["client"].startswith("127.0.0.1:")
+    assert proxy.find("backend connect failed", reason="refused")
+    assert proxy.find("backend connect failed", reason="No such file")
+    wait_until(lambda: closed(proxy, "no_backend") == 1, "the end to be counted")
+
+
+def test_server_that_does_not_answer(proxy_for):
+    """A server whose queue is full: the next one is tried after connect_timeout."""
+    with contextlib.ExitStack() as exits:
+        silent = exits.enter_context(socket.socket())
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        for _ in range(4):  # fills its queue
+            filler = exits.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(silent.getsockname())
+        backend = exits.enter_context(Backend(lambda connection: connection.sendall(b"here")))
+        proxy = proxy_for(f"127.0.0.1:{silent.getsockname()[1]}", backend, backend={"connect_timeout": "300ms"})
+        with Client(proxy.port) as client:
+            assert client.hear_end() == b"here"
+        proxy.wait_for("backend connect failed", reason="timeout")
+
+
+# ---- Time.
+
+
+def test_idle_timeout(proxy_for):
+    """Counted from the last byte in either direction, not from the start."""
+    with Backend(lambda connection: [connection.sendall(b"tick") for _ in iter(lambda: connection.recv(16), b"")]) as backend:
+        proxy = proxy_for(backend, limits={"idle_timeout": "600ms"})
+        with Client(proxy.port) as client:
+            began = time.monotonic()
+            while time.monotonic() - began < 1.5:
+                client.say(b"t")
+                assert client.hear(4) == b"tick"
+                time.sleep(0.1)
+            quiet = time.monotonic()
+            assert_cut_off(client)
+            assert 0.4 < time.monotonic() - quiet < PATIENCE / 2
+        wait_until(lambda: closed(proxy, "idle") == 1, "the timeout to be counted")
+
+
+def test_client_that_never_says_anything(proxy_for):
+    proxy = proxy_for("builtin:hello", limits={"handshake_timeout": "300ms"})
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as client:
+        assert client.recv(1) == b""
+    line = proxy.wait_for("handshake failed", reason="timeout")
+    assert line["stage"] == "client hello"
+
+
+def test_client_that_never_closes(proxy_for):
+    """Told of the backend's end, it stays: it is let go after a while, and nothing is held for it till then."""
+    with Backend(lambda connection: connection.sendall(b"bye")) as backend:
+        proxy = proxy_for(backend, limits={"idle_timeout": "500ms"})
+        with Client(proxy.port) as client:
+            assert client.hear_end() == b"bye"
+            assert client.socket.recv(1) == b""
+        wait_until(lambda: closed(proxy, "finished") == 1, "the connection to end in good order")
+
+
+# ---- Bounds.
+
+
+def test_out_of_descriptors(proxy_for):
+    """Accepting pauses and the CPU is idle; those who are in are served; the rest are when there is room again."""
+    with Backend(lambda connection: [connection.sendall(b"yes") for _ in iter(lambda: connection.recv(16), b"")]) as backend:
+        proxy = proxy_for(backend, wrapper=["sh", "-c", 'ulimit -n 48; "$0" "$@"; exit $?'])
+        (worker,) = proxy.children("worker")
+        with contextlib.ExitStack() as exits:
+            waiting = [exits.enter_context(socket.create_connection(("127.0.0.1", proxy.port))) for _ in range(40)]
+            wait_until(lambda: proxy.metric("keyless_accept_paused_total", reason="descriptors") >= 1, "the pause")
+            proxy.wait_for("accepting paused", reason="out of descriptors")
+            served = proxy.metric("keyless_connections_open")
+            assert 5 <= served < 40
+            assert_idle(worker)
+            # A client that is in has what it needs for its backend.
+            hello = clients.client_hello("p256.example")
+            waiting[0].sendall(hello)
+            waiting[0].settimeout(PATIENCE)
+            assert waiting[0].recv(1) == b"\x16"
+        with Client(proxy.port) as client:
+            client.say(b"still there?")
+            assert client.hear(3) == b"yes"
+        assert not proxy.find("backend connect failed")
+        assert not proxy.find("accept failed")
+
+
+def test_limit_of_connections(proxy_for):
+    proxy = proxy_for("builtin:hello", limits={"connections": 5, "handshakes": 5})
+    (worker,) = proxy.children("worker")
+    with contextlib.ExitStack() as exits:
+        held = [exits.enter_context(Client(proxy.port)) for _ in range(5)]
+        waiting = exits.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE))
+        waiting.sendall(clients.client_hello("p256.example"))
+        wait_until(lambda: proxy.metric("keyless_accept_paused_total", reason="limit") == 1, "the pause")
+        proxy.wait_for("accepting paused", reason="limits.connections", connections=5)
+        assert_idle(worker)
+        assert proxy.metric("keyless_connections_open") == 5
+        held[0].socket.close()
+        assert waiting.recv(1) == b"\x16"
+
+
+def test_early_bytes_while_the_signature_is_pending(stack):
+    """A client that sends more than its ClientHello is left alone until the signature comes, without spinning."""
+    server, proxy = stack.pair()
+    (worker,) = proxy.children("worker")
+    (signer,) = server.children("signer")
+    signer.signal(harness.signal.SIGSTOP)
+    try:
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as client:
+            client.sendall(clients.client_hello("p256.example") + b"\x14\x03\x03\x00\x01\x01")
+            wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 1, "the request")
+            client.sendall(b"\x14\x03\x03\x00\x01\x01")
+            assert_idle(worker)
+            assert proxy.metric("keyless_key_requests_pending") == 1
+        wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 0, "the client to be missed")
+    finally:
+        signer.signal(harness.signal.SIGCONT)
+    assert curl("p256.example", proxy.port).status == 0
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_leaving_with_bytes_unread(stack, how):
+    """Neither FIN nor RST may hide behind bytes that nobody reads while the signature is pending."""
+    server, proxy = stack.pair(key_channel={
+        "certificate": str(harness.CHANNEL / "edge1.pem"), "key": str(harness.CHANNEL / "edge1-key.pem"),
+        "ca": str(harness.CHANNEL / "ca.pem"), "timeout": "9s"})
+    (signer,) = server.children("signer")
+    signer.signal(harness.signal.SIGSTOP)
+    try:
+        client = socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
+        client.sendall(clients.client_hello("p256.example"))
+        wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 1, "the request")
+        client.sendall(b"\x14\x03\x03\x00\x01\x01")
+        if how == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        client.close()
+        wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 0, "the client to be missed", timeout=5)
+        proxy.wait_for("handshake failed", stage="key", reason="client closed")
+    finally:
+        signer.signal(harness.signal.SIGCONT)
+
+
+def test_more_handshakes_than_fibres(stack):
+    """With two fibres, six clients whose signatures are slow are served all the same, each in its turn."""
+    server, proxy = stack.pair(limits={"handshakes": 2})
+    (signer,) = server.children("signer")
+    (worker,) = proxy.children("worker")
+    hello = clients.client_hello("p256.example")
+    signer.signal(harness.signal.SIGSTOP)
+    try:
+        with contextlib.ExitStack() as exits:
+            waiting = [exits.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE))
+                       for _ in range(6)]
+            for client in waiting:
+                client.sendall(hello)
+            wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 2, "two requests")
+            wait_until(lambda: proxy.metric("keyless_fibres_exhausted_total") >= 4, "the others to wait")
+            assert_idle(worker)
+            waiting[3].close()  # one that waits for a fibre leaves
+            wait_until(lambda: proxy.metric("keyless_connections_open") == 5, "the one that left to be missed")
+            signer.signal(harness.signal.SIGCONT)
+            for client in waiting[:3] + waiting[4:]:
+                assert client.recv(1) == b"\x16"
+    finally:
+        signer.signal(harness.signal.SIGCONT)
+    assert curl("p256.example", proxy.port).status == 0
