@@ -73,7 +73,8 @@ static const struct config_table CERTIFICATES = {
 
 /* ---- key_servers */
 
-static const struct config_word MODE_WORDS[] = {{"tbs", KEY_MODE_TBS}, {NULL, 0}};
+static const struct config_word MODE_WORDS[] = {
+    {"tbs", KEY_MODE_TBS}, {"digest", KEY_MODE_DIGEST}, {NULL, 0}};
 
 static const struct config_row KEY_SERVER_ROWS[] = {
     {
@@ -100,7 +101,9 @@ static const struct config_row KEY_SERVER_ROWS[] = {
         .words = MODE_WORDS,
         .fallback = "tbs",
         .help = "What is sent to be signed. tbs: the parts of what is signed, from which the key server "
-                "rebuilds it. The proxy never goes below this, whatever a key server answers.",
+                "rebuilds it. digest: a digest, which it signs blindly; for key servers that know "
+                "nothing else, and without Ed448. The proxy never goes below this, whatever a key server "
+                "answers.",
     },
     {
         .path = "name",

@@ -26,7 +26,8 @@ struct proxy_certificate_source {
 
 /* What is sent to a key server to be signed. */
 enum proxy_key_mode {
-    KEY_MODE_TBS, /* the parts of what is signed: operations 0x61 and 0x62 */
+    KEY_MODE_TBS,    /* the parts of what is signed: operations 0x61 and 0x62 */
+    KEY_MODE_DIGEST, /* its digest: bare operations, for key servers that know only Part A of the protocol */
 };
 
 struct proxy_key_server {

@@ -76,13 +76,19 @@ static enum result settle_backend(const struct config_scope *scope, struct proxy
     return config_refuse(scope, why, path, "expected one of the backends: %s", names);
 }
 
+/* Key servers that sign digests take 1,024 requests of a connection, ours and the pings among them. */
+#define IN_FLIGHT_BARE_MAX 1000
+
 static enum result check_key_servers(const struct config_scope *scope, const struct proxy_config *config,
                                      struct failure *why)
 {
-    if (config->key_server_count == 1)
-        return RESULT_OK;
-    return config_refuse(scope, why, "key_servers[1]",
-                         "expected exactly one key server: several are not supported yet");
+    if (config->key_server_count != 1)
+        return config_refuse(scope, why, "key_servers[1]",
+                             "expected exactly one key server: several are not supported yet");
+    if (config->key_servers[0].mode == KEY_MODE_DIGEST && config->key_channel.in_flight > IN_FLIGHT_BARE_MAX)
+        return config_refuse(scope, why, "key_channel.in_flight",
+                             "expected at most %d with a key server of mode digest", IN_FLIGHT_BARE_MAX);
+    return RESULT_OK;
 }
 
 static enum result settle_limits(const struct config_scope *scope, struct proxy_config *config,

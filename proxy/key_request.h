@@ -1,5 +1,5 @@
 /* What a key server is asked: a request made of the content that libssl wants signed, kept until it is
- * answered so that it can be sent again on another channel. Pure. */
+ * answered so that it can be sent again on another channel. */
 #ifndef KEYLESS_PROXY_KEY_REQUEST_H
 #define KEYLESS_PROXY_KEY_REQUEST_H
 
@@ -19,6 +19,7 @@
 
 struct key_request {
     uint8_t opcode;
+    bool bare; /* for a peer that may know no more than Part A: none of our own tags */
     uint8_t ski[KEY_ID_SKI_SIZE];
     uint16_t payload_size, sni_size, ip_size;
     bool has_sni;
@@ -27,12 +28,14 @@ struct key_request {
     uint8_t ip[16];
 };
 
-/* Recognises the content and takes it apart: a TLS 1.3 CertificateVerify becomes operation 0x61, a TLS 1.2
- * ServerKeyExchange 0x62. False: it is neither, or the SNI is too long. Nothing is borrowed from operation.
- */
-MUST_CHECK bool key_request_make(struct key_request *request, const struct key_operation *operation);
+/* Recognises the content: a TLS 1.3 CertificateVerify or a TLS 1.2 ServerKeyExchange. KEY_MODE_TBS takes it
+ * apart, for operation 0x61 or 0x62; KEY_MODE_DIGEST hashes it (Ed25519: takes it whole) for the bare
+ * operation of its scheme. False: it cannot be asked for, and *reason is a fixed string that says why.
+ * Nothing is borrowed from operation. */
+MUST_CHECK bool key_request_make(struct key_request *request, enum proxy_key_mode mode,
+                                 const struct key_operation *operation, const char **reason);
 
-/* Appends its frame; request_id goes into tag 0x15. */
+/* Appends its frame; request_id goes into tag 0x15, unless the request is a bare one. */
 MUST_CHECK bool key_request_write(struct writer *to, uint32_t id, const struct key_request *request,
                                   const char *request_id);
 

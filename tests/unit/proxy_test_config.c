@@ -215,7 +215,10 @@ static const struct {
      "3:59: key_servers[0].server_name: got \"a/b\", expected a host name"},
     {LISTEN CERTIFICATES
      "key_servers: [{address: \"keys.example:2407\", mode: transcript}]\n" KEY_CHANNEL BACKENDS,
-     "3:52: key_servers[0].mode: got \"transcript\", expected tbs"},
+     "3:52: key_servers[0].mode: got \"transcript\", expected tbs or digest"},
+    {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example:2407\", mode: digest}]\n"
+                         "key_channel: {certificate: a, key: b, ca: c, in_flight: 1001}\n" BACKENDS,
+     "4:57: key_channel.in_flight: got \"1001\", expected at most 1000 with a key server of mode digest"},
     {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example\"}]\n" KEY_CHANNEL BACKENDS,
      "3:25: key_servers[0].address: got \"keys.example\", expected an address such as 192.0.2.1:443, "
      "[2001:db8::1]:443, name.example:443 or unix:/run/app.sock"},
