@@ -15,7 +15,7 @@
 
 #include "common/socket.h"
 
-#define FILE_MAX     (1024 * 1024)
+#define FILE_MAX     1048576
 #define DER_SEQUENCE 0x30 /* what every key in DER begins with */
 
 /* ---- Private keys in disguise. */
@@ -23,7 +23,7 @@
 static bool is_pem_key(struct bytes content)
 {
     static const char label[] = "PRIVATE KEY-----";
-    return content.size > 0 && memmem(content.data, content.size, label, sizeof label - 1) != NULL;
+    return memmem(content.data, content.size, label, sizeof label - 1) != NULL;
 }
 
 /* PKCS#8, plain: also of algorithms that libcrypto does not know. */
@@ -63,7 +63,7 @@ static bool is_traditional(struct bytes content)
 
 bool certificate_file_holds_key(struct bytes content)
 {
-    if (content.size == 0 || content.size > FILE_MAX)
+    if (content.data == NULL || content.size == 0 || content.size > FILE_MAX)
         return false;
     if (is_pem_key(content))
         return true;

@@ -12,7 +12,7 @@
 #include "proxy/certificates.h"
 
 /* Larger messages would not fit the key protocol's transcript, nor any client's patience. */
-#define CERTIFICATE_MESSAGE_MAX (24 * 1024)
+#define CERTIFICATE_MESSAGE_MAX 24576
 
 /* Fills all of *certificate but index; free with certificate_clear. RESULT_CONFIG, and why names the file: a
  * private key in it, no certificate, what does not parse, issuers out of order, too large a chain, a key that

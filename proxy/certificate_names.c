@@ -45,9 +45,9 @@ bool dns_name_normalise(struct bytes name, bool wildcard, char *into)
         name.size--;
     if (name.size == 0 || name.size > DNS_NAME_MAX)
         return false;
+    memset(into, 0, DNS_NAME_MAX + 1);
     for (size_t i = 0; i < name.size; i++)
         into[i] = lower(name.data[i]);
-    into[name.size] = '\0';
     if (memchr(into, '\0', name.size) != NULL)
         return false;
     if (wildcard && strncmp(into, "*.", 2) == 0)

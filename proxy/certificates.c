@@ -197,7 +197,7 @@ static enum result sources_read(struct reading *reading, struct failure *why)
         result =
             source->dir != NULL ? dir_read(reading, source, why) : chain_read(reading, source->file, why);
     }
-    if (result == RESULT_OK && reading->into->count == 0)
+    if (result == RESULT_OK && reading->into->list == NULL)
         return failure_set(why, RESULT_CONFIG,
                            "certificates: no chain found: expected files named *.pem or *.crt");
     if (result == RESULT_OK && reading->valid == 0)
@@ -302,6 +302,7 @@ size_t certificates_find(const struct certificates *certificates, struct bytes s
     *matched = entry != NULL;
     if (entry == NULL)
         entry = certificates->fallback;
-    memcpy(found, entry->chains, entry->count * sizeof *found);
+    for (size_t i = 0; i < entry->count; i++)
+        found[i] = entry->chains[i];
     return entry->count;
 }

@@ -1,5 +1,6 @@
 #include "proxy/key_client.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -41,7 +42,6 @@ struct key_client {
     struct log *log;
     struct metrics_row *metrics;
     uint64_t timeout;
-    enum proxy_key_mode mode;
     unsigned in_flight_max; /* on the wire */
     unsigned live_max;      /* operations, sent or waiting */
 
@@ -129,6 +129,7 @@ struct outcome {
 static void complete(struct key_client *client, struct slot *slot, const struct outcome *outcome)
 {
     struct key_operation *operation = slot->operation;
+    assert(operation != NULL); /* only orphans have none */
     operation->result = outcome->result;
     operation->error = outcome->error;
     operation->reason = outcome->reason;
@@ -353,10 +354,9 @@ enum result key_client_sign(struct key_client *client, struct key_operation *ope
     struct slot *slot = client->live < client->live_max ? slot_take(client) : NULL;
     if (slot == NULL)
         return refuse(client, operation, RESULT_LIMIT, "too many signatures pending");
-    const char *reason;
-    if (!key_request_make(&slot->request, client->mode, operation, &reason)) {
+    if (!key_request_make(&slot->request, operation)) {
         slot_release(client, slot);
-        return refuse(client, operation, RESULT_PROTOCOL, reason);
+        return refuse(client, operation, RESULT_PROTOCOL, "not a content that a TLS server signs");
     }
     if (key_link_up(client->link) && !key_link_offers(client->link, slot->request.opcode)) {
         slot_release(client, slot);
@@ -419,7 +419,6 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     TAILQ_INIT(&client->waiting);
     TAILQ_INIT(&client->unused);
     client->timeout = config->key_channel.timeout;
-    client->mode = config->key_servers[0].mode;
     client->in_flight_max = config->key_channel.in_flight;
     client->live_max = config->limits.handshakes;
     evutil_secure_rng_get_bytes(&client->id_prefix, sizeof client->id_prefix);

@@ -1,18 +1,13 @@
 #include "proxy/remote_key.h"
 
 #include <string.h>
-#include <strings.h>
 
-#include <openssl/async.h>
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/err.h>
 #include <openssl/provider.h>
-#include <openssl/rsa.h>
 
-#include "common/tls_message.h"
-#include "proxy/signature_check.h"
+#include "proxy/remote_key_private.h"
 
 #define PROVIDER_NAME "keyless"
 #define OURS          "provider=" PROVIDER_NAME
@@ -26,9 +21,6 @@
 /* The one parameter that makes a key a remote one; its value is the address of a struct key_source. */
 #define PARAM_SOURCE "keyless-source"
 
-#define CHECKED_AT_FIRST 256
-#define CHECKED_ONE_IN   16
-
 struct key_source {
     EVP_PKEY *public_key;
     const struct key_id *id;
@@ -36,15 +28,6 @@ struct key_source {
 };
 
 /* ---- Key management: a key of ours is a public key and a way to have things signed. */
-
-struct remote_key {
-    OSSL_LIB_CTX *libctx;
-    const char *algorithm; /* "RSA", "EC", ... */
-    EVP_PKEY *public_key;
-    struct remote_signer *signer; /* NULL: imported to be compared with, cannot sign */
-    struct key_id id;    /* two keys are the same when their identifiers are: so the key server sees it */
-    unsigned signatures; /* that came back for it: which ones get checked depends on it */
-};
 
 static struct remote_key *remote_key_alloc(void *provider, const char *algorithm)
 {
@@ -201,211 +184,7 @@ static const char *remote_key_operation_name(int operation)
     return operation == OSSL_OP_SIGNATURE ? SIGNATURE_NAME : NULL;
 }
 
-/* ---- Signatures. */
-
-struct signing {
-    struct remote_key *key;
-    size_t hash_size; /* 0: EdDSA */
-    enum tls_padding padding;
-};
-
-static void *signing_new(void *provider, const char *properties)
-{
-    (void)provider;
-    (void)properties;
-    return OPENSSL_zalloc(sizeof(struct signing));
-}
-
-static void signing_free(void *context)
-{
-    OPENSSL_free(context);
-}
-
-static void *signing_dup(void *context)
-{
-    return OPENSSL_memdup(context, sizeof(struct signing));
-}
-
-static bool key_is_eddsa(const struct remote_key *key)
-{
-    return key->id.type == KEY_TYPE_ED25519 || key->id.type == KEY_TYPE_ED448;
-}
-
-static size_t hash_size_of(const char *name)
-{
-    static const struct {
-        const char *name;
-        size_t size;
-    } hashes[] = {
-        {"SHA2-256", 32}, {"SHA256", 32}, {"SHA2-384", 48}, {"SHA384", 48}, {"SHA2-512", 64}, {"SHA512", 64},
-    };
-    for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++) {
-        if (strcasecmp(name, hashes[i].name) == 0)
-            return hashes[i].size;
-    }
-    return 0;
-}
-
-/* Called two or three times in a handshake, because libssl probes what a key can do: no request goes out
- * here. An EdDSA key must refuse a digest, and the others need one that a scheme of ours has. */
-static int signing_init(void *context, const char *hash, void *keydata, const OSSL_PARAM params[])
-{
-    (void)params;
-    struct signing *signing = context;
-    if (keydata != NULL)
-        signing->key = keydata;
-    if (signing->key == NULL || signing->key->signer == NULL)
-        return 0;
-    bool has_hash = hash != NULL && *hash != '\0';
-    signing->hash_size = has_hash ? hash_size_of(hash) : 0;
-    signing->padding = signing->key->id.type == KEY_TYPE_RSA ? TLS_PADDING_PKCS1 : TLS_PADDING_NONE;
-    return key_is_eddsa(signing->key) ? !has_hash : signing->hash_size != 0;
-}
-
-static bool padding_set(struct signing *signing, const OSSL_PARAM *param)
-{
-    int mode = 0;
-    if (!OSSL_PARAM_get_int(param, &mode))
-        return false;
-    if (mode != RSA_PKCS1_PSS_PADDING && mode != RSA_PKCS1_PADDING)
-        return false;
-    signing->padding = mode == RSA_PKCS1_PSS_PADDING ? TLS_PADDING_PSS : TLS_PADDING_PKCS1;
-    return signing->key != NULL && signing->key->id.type == KEY_TYPE_RSA;
-}
-
-/* TLS knows one salt length, that of the digest (RFC 8446 section 4.2.3). */
-static bool salt_length_ok(const OSSL_PARAM *param)
-{
-    const char *text = NULL;
-    int number = 0;
-    if (param->data_type == OSSL_PARAM_UTF8_STRING)
-        return OSSL_PARAM_get_utf8_string_ptr(param, &text) &&
-               strcmp(text, OSSL_PKEY_RSA_PSS_SALT_LEN_DIGEST) == 0;
-    return OSSL_PARAM_get_int(param, &number) && number == RSA_PSS_SALTLEN_DIGEST;
-}
-
-static int signing_set_params(void *context, const OSSL_PARAM params[])
-{
-    if (params == NULL)
-        return 1;
-    const OSSL_PARAM *padding = OSSL_PARAM_locate_const(params, OSSL_SIGNATURE_PARAM_PAD_MODE);
-    const OSSL_PARAM *salt = OSSL_PARAM_locate_const(params, OSSL_SIGNATURE_PARAM_PSS_SALTLEN);
-    if (padding != NULL && !padding_set(context, padding))
-        return 0;
-    return salt == NULL || salt_length_ok(salt);
-}
-
-static const OSSL_PARAM *signing_settable_params(void *context, void *provider)
-{
-    (void)context;
-    (void)provider;
-    static const OSSL_PARAM settable[] = {
-        OSSL_PARAM_int(OSSL_SIGNATURE_PARAM_PAD_MODE, NULL),
-        OSSL_PARAM_utf8_string(OSSL_SIGNATURE_PARAM_PSS_SALTLEN, NULL, 0),
-        OSSL_PARAM_END,
-    };
-    return settable;
-}
-
-/* The scheme that libssl chose, which it tells only by digest and padding. In TLS 1.2 an ECDSA scheme says
- * nothing about the curve. */
-static uint16_t scheme_of(const struct signing *signing)
-{
-    static const struct {
-        enum tls_padding padding;
-        size_t hash_size;
-        uint16_t scheme;
-    } schemes[] = {
-        {TLS_PADDING_NONE, 32, 0x0403},  {TLS_PADDING_NONE, 48, 0x0503},  {TLS_PADDING_NONE, 64, 0x0603},
-        {TLS_PADDING_PSS, 32, 0x0804},   {TLS_PADDING_PSS, 48, 0x0805},   {TLS_PADDING_PSS, 64, 0x0806},
-        {TLS_PADDING_PKCS1, 32, 0x0401}, {TLS_PADDING_PKCS1, 48, 0x0501}, {TLS_PADDING_PKCS1, 64, 0x0601},
-    };
-    if (key_is_eddsa(signing->key))
-        return signing->key->id.type == KEY_TYPE_ED25519 ? 0x0807 : 0x0808;
-    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
-        if (schemes[i].padding == signing->padding && schemes[i].hash_size == signing->hash_size)
-            return schemes[i].scheme;
-    }
-    return 0;
-}
-
-/* Starts the operation and parks the fibre until it has ended. Runs on the fibre's 32 kB stack. */
-static bool operation_run(struct key_client *client, struct remote_signature *signature)
-{
-    struct key_operation *operation = &signature->operation;
-    signature->finished = false;
-    if (key_client_sign(client, operation) != RESULT_OK)
-        return false;
-    signature->waiting = true;
-    while (!signature->finished && !signature->cancelled)
-        (void)ASYNC_pause_job();
-    signature->waiting = false;
-    return signature->finished && !signature->cancelled && operation->result == RESULT_OK;
-}
-
-/* A check costs 25 us with RSA, but with ECDSA three times what the signature did: there the first ones are
- * checked, which finds a wrong key, and then a sample. */
-static bool check_due(struct remote_key *key)
-{
-    key->signatures++;
-    return key->id.type == KEY_TYPE_RSA || key->signatures <= CHECKED_AT_FIRST ||
-           key->signatures % CHECKED_ONE_IN == 0;
-}
-
-/* A wrong key, a key of before a rotation or a faulty signer must not reach the client. */
-static bool signature_accept(struct remote_key *key, struct key_operation *operation, struct bytes content)
-{
-    struct bytes signature = bytes_of(operation->signature, operation->signature_size);
-    if (!check_due(key) ||
-        signature_check(key->libctx, key->public_key, operation->scheme, content, signature))
-        return true;
-    key_client_refute(key->signer->client, operation);
-    return false;
-}
-
-static bool sign_remotely(const struct signing *signing, struct bytes content, unsigned char *into,
-                          size_t *size, size_t capacity)
-{
-    struct remote_key *key = signing->key;
-    struct remote_signature *signature = key->signer->current;
-    if (signature == NULL || signature->cancelled || ASYNC_get_current_job() == NULL)
-        return false;
-    struct key_operation *operation = &signature->operation;
-    operation->key = &key->id;
-    operation->scheme = scheme_of(signing);
-    operation->content = content;
-    if (!operation_run(key->signer->client, signature) || operation->signature_size > capacity ||
-        !signature_accept(key, operation, content))
-        return false;
-    memcpy(into, operation->signature, operation->signature_size);
-    *size = operation->signature_size;
-    signature->count++;
-    return true;
-}
-
-static int signing_digest_sign(void *context, unsigned char *signature, size_t *size, size_t capacity,
-                               const unsigned char *content, size_t content_size)
-{
-    const struct signing *signing = context;
-    if (signing->key == NULL || signing->key->signer == NULL)
-        return 0;
-    if (signature == NULL) { /* only the size: answered here, not by the key server */
-        *size = signing->key->id.signature_size;
-        return 1;
-    }
-    if (sign_remotely(signing, bytes_of(content, content_size), signature, size, capacity))
-        return 1;
-    ERR_raise_data(ERR_LIB_PROV, ERR_R_OPERATION_FAIL, "no signature from the key server");
-    return 0;
-}
-
 /* ---- The provider. */
-
-typedef void (*dispatch_function)(void);
-#define DISPATCH(id, function)                                                                               \
-    {                                                                                                        \
-        (id), (dispatch_function)(function)                                                                  \
-    }
 
 #define KEY_MANAGEMENT(table, allocate)                                                                      \
     static const OSSL_DISPATCH table[] = {                                                                   \
@@ -428,17 +207,6 @@ KEY_MANAGEMENT(KEYS_EC, remote_key_alloc_ec);
 KEY_MANAGEMENT(KEYS_ED25519, remote_key_alloc_ed25519);
 KEY_MANAGEMENT(KEYS_ED448, remote_key_alloc_ed448);
 
-static const OSSL_DISPATCH SIGNATURES[] = {
-    DISPATCH(OSSL_FUNC_SIGNATURE_NEWCTX, signing_new),
-    DISPATCH(OSSL_FUNC_SIGNATURE_FREECTX, signing_free),
-    DISPATCH(OSSL_FUNC_SIGNATURE_DUPCTX, signing_dup),
-    DISPATCH(OSSL_FUNC_SIGNATURE_DIGEST_SIGN_INIT, signing_init),
-    DISPATCH(OSSL_FUNC_SIGNATURE_DIGEST_SIGN, signing_digest_sign),
-    DISPATCH(OSSL_FUNC_SIGNATURE_SET_CTX_PARAMS, signing_set_params),
-    DISPATCH(OSSL_FUNC_SIGNATURE_SETTABLE_CTX_PARAMS, signing_settable_params),
-    {0, NULL},
-};
-
 /* libssl recognises a key by these names: they must be the usual ones. */
 static const OSSL_ALGORITHM KEY_ALGORITHMS[] = {
     {"RSA:rsaEncryption:1.2.840.113549.1.1.1", OURS, KEYS_RSA, "RSA key on a key server"},
@@ -449,7 +217,7 @@ static const OSSL_ALGORITHM KEY_ALGORITHMS[] = {
 };
 
 static const OSSL_ALGORITHM SIGNATURE_ALGORITHMS[] = {
-    {SIGNATURE_NAME, OURS, SIGNATURES, "signature made by a key server"},
+    {SIGNATURE_NAME, OURS, remote_signing, "signature made by a key server"},
     {NULL, NULL, NULL, NULL},
 };
 
