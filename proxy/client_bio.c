@@ -15,6 +15,7 @@ static bool is_transient(int error)
     return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
+/* As BIO_read has it: 1, 0 at the end, -1 when it failed or is to be tried again. */
 static int client_read(BIO *bio, char *into, size_t size, size_t *done)
 {
     struct client *client = BIO_get_data(bio);
@@ -23,13 +24,15 @@ static int client_read(BIO *bio, char *into, size_t size, size_t *done)
     *done = got > 0 ? (size_t)got : 0;
     if (got > 0)
         return 1;
-    if (got == 0)
+    if (got == 0) {
         client->closed = true;
-    else if (is_transient(errno))
+        return 0;
+    }
+    if (is_transient(errno))
         BIO_set_retry_read(bio);
     else
         client->broken = true;
-    return 0;
+    return -1;
 }
 
 static int client_write(BIO *bio, const char *data, size_t size, size_t *done)
@@ -44,7 +47,7 @@ static int client_write(BIO *bio, const char *data, size_t size, size_t *done)
         BIO_set_retry_write(bio);
     else
         client->broken = true;
-    return 0;
+    return -1;
 }
 
 static long client_control(BIO *bio, int command, long number, void *pointer)

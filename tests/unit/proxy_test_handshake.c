@@ -214,6 +214,47 @@ static void test_connection_is_usable(void **state)
     test_client_end(&client);
 }
 
+/* The certificate callbacks must not run again on a connection that was handed over. */
+static void test_no_renegotiation(void **state)
+{
+    struct test_client client;
+    char data[16];
+    const struct test_offer offer = {.sni = "p256.example", .version = TLS1_2_VERSION};
+    test_client_start(&client, *state, &offer);
+    test_client_run(&client);
+    SSL *ssl = handshake_take_ssl(client.handshake);
+    assert_int_equal(SSL_renegotiate(client.ssl), 1);
+    assert_int_not_equal(SSL_do_handshake(client.ssl), 1);
+    assert_int_equal(SSL_read(ssl, data, sizeof data), -1);
+    assert_int_equal(SSL_get_error(ssl, -1), SSL_ERROR_WANT_READ);
+    assert_int_not_equal(SSL_do_handshake(client.ssl), 1);
+    assert_int_equal(client.alert, SSL_AD_NO_RENEGOTIATION);
+    SSL_free(ssl);
+    test_client_end(&client);
+}
+
+/* What browsers offer first. */
+static void test_hybrid_group(void **state)
+{
+    static const char HYBRID[] = "X25519MLKEM768";
+    struct test_world *world = *state;
+    struct test_client client;
+    SSL_CTX *probe = SSL_CTX_new(TLS_server_method());
+    bool known = SSL_CTX_set1_groups_list(probe, HYBRID) == 1;
+    SSL_CTX_free(probe);
+    if (!known)
+        skip(); /* OpenSSL before 3.5 */
+    test_world_close(world);
+    test_world_configure(world);
+    world->config.tls.groups = (char[]){"X25519MLKEM768:X25519"};
+    test_world_open(world);
+    test_client_start(&client, world, &(struct test_offer){.sni = "p256.example", .groups = HYBRID});
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    assert_string_equal(handshake_facts(client.handshake)->group, HYBRID);
+    test_client_end(&client);
+}
+
 static void test_hello_retry(void **state)
 {
     struct test_world *world = *state;
@@ -375,6 +416,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_successes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_request_context, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_connection_is_usable, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_no_renegotiation, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_hybrid_group, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hello_retry, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_protocols, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_failures, set_up, tear_down),
