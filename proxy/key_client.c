@@ -42,6 +42,7 @@ struct key_client {
     struct log *log;
     struct metrics_row *metrics;
     uint64_t timeout;
+    enum proxy_key_mode mode;
     unsigned in_flight_max; /* on the wire */
     unsigned live_max;      /* operations, sent or waiting */
 
@@ -354,9 +355,10 @@ enum result key_client_sign(struct key_client *client, struct key_operation *ope
     struct slot *slot = client->live < client->live_max ? slot_take(client) : NULL;
     if (slot == NULL)
         return refuse(client, operation, RESULT_LIMIT, "too many signatures pending");
-    if (!key_request_make(&slot->request, operation)) {
+    const char *reason;
+    if (!key_request_make(&slot->request, client->mode, operation, &reason)) {
         slot_release(client, slot);
-        return refuse(client, operation, RESULT_PROTOCOL, "not a content that a TLS server signs");
+        return refuse(client, operation, RESULT_PROTOCOL, reason);
     }
     if (key_link_up(client->link) && !key_link_offers(client->link, slot->request.opcode)) {
         slot_release(client, slot);
@@ -419,6 +421,7 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     TAILQ_INIT(&client->waiting);
     TAILQ_INIT(&client->unused);
     client->timeout = config->key_channel.timeout;
+    client->mode = config->key_servers[0].mode;
     client->in_flight_max = config->key_channel.in_flight;
     client->live_max = config->limits.handshakes;
     evutil_secure_rng_get_bytes(&client->id_prefix, sizeof client->id_prefix);

@@ -153,20 +153,40 @@ static void note_clock(struct key_link *link, uint64_t theirs)
              log_text("server", link->settings.server->name), log_number("ahead_seconds", ahead));
 }
 
+static void offer(struct key_link *link, uint8_t opcode)
+{
+    link->opcodes[opcode / 8] |= (uint8_t)(1u << opcode % 8);
+}
+
+/* A key server that does not know hello knows nothing that is ours, but may have every bare operation. */
+static void on_hello_error(struct key_link *link)
+{
+    if (link->settings.server->mode != KEY_MODE_DIGEST) {
+        link_down(link, "the key server does not know our operations (hello answered with an error)");
+        return;
+    }
+    for (unsigned opcode = 0; opcode <= UINT8_MAX; opcode++) {
+        if (kssl_bare_find((uint8_t)opcode) != NULL)
+            offer(link, (uint8_t)opcode);
+    }
+    link->clock_skewed = false;
+    link_go_up(link);
+}
+
 static void on_hello(struct key_link *link, const struct kssl_message *message)
 {
     struct kssl_hello hello;
+    memset(link->opcodes, 0, sizeof link->opcodes);
     if (message->opcode == KSSL_OP_ERROR) {
-        link_down(link, "the key server does not know our operations (hello answered with an error)");
+        on_hello_error(link);
         return;
     }
     if (message->opcode != KSSL_OP_SUCCESS || !kssl_hello_parse(message->payload, &hello)) {
         link_down(link, "the key server's hello does not parse");
         return;
     }
-    memset(link->opcodes, 0, sizeof link->opcodes);
     for (size_t i = 0; i < hello.opcodes.size; i++)
-        link->opcodes[hello.opcodes.data[i] / 8] |= (uint8_t)(1u << hello.opcodes.data[i] % 8);
+        offer(link, hello.opcodes.data[i]);
     note_clock(link, hello.time);
     link_go_up(link);
 }
