@@ -223,6 +223,7 @@ static void on_beat(evutil_socket_t fd, short events, void *argument)
     (void)events;
     struct child *child = argument;
     (void)atomic_fetch_add_explicit(&child->heartbeat->beats, 1, memory_order_relaxed);
+    log_flush(child->log);
 }
 
 /* The master gives our sockets to another, and then tells us to drain. */
@@ -411,7 +412,7 @@ static void take_name(const struct child *child)
     char name[16]; /* the kernel's limit */
     (void)snprintf(name, sizeof name, "kless-%s", child->kind->name);
     (void)prctl(PR_SET_NAME, name, 0, 0, 0);
-    log_set_process(child->log, child->kind->name, child->index);
+    log_set_process(child->log, child->kind->name, child->index, child->generation);
     log_set_settings(child->log, &child->plan.log);
 }
 

@@ -23,6 +23,7 @@ struct log {
     struct log_settings settings;
     char program[NAME_SIZE];
     char process[NAME_SIZE]; /* "worker/3", or empty */
+    unsigned generation;     /* of the process */
     struct log_sink sink;
     struct log_rate rates;
 };
@@ -257,8 +258,11 @@ static void line_begin(struct line *line, const struct log *log, enum log_level 
     put_time(line);
     put_string(line, "level", LEVELS[level]);
     put_string(line, "program", log->program);
-    if (log->process[0] != '\0')
+    if (log->process[0] != '\0') {
         put_string(line, "process", log->process);
+        put_key(line, "generation");
+        put_number(line, log->generation);
+    }
     put_string(line, "event", event);
 }
 
@@ -347,12 +351,13 @@ void log_free(struct log *log)
     free(log);
 }
 
-void log_set_process(struct log *log, const char *process, unsigned index)
+void log_set_process(struct log *log, const char *process, unsigned index, unsigned generation)
 {
     if (log == NULL)
         return;
     (void)pthread_mutex_lock(&log->lock);
     (void)snprintf(log->process, sizeof log->process, "%.32s/%u", process, index);
+    log->generation = generation;
     log_rate_clear(&log->rates, 0);
     log->sink.lost = 0;
     (void)pthread_mutex_unlock(&log->lock);

@@ -2,7 +2,8 @@
  * Structured log lines: time, level, event, then fields, as logfmt or JSON, one write(2) a line to standard
  * error. All text from outside (names, reasons, file contents) is escaped here and nowhere else:
  *
- *     time=2026-03-01T12:00:00.123Z level=info program=proxy process=worker/3 event="handshake failed" ...
+ *     time=2026-03-01T12:00:00.123Z level=info program=proxy process=worker/3 generation=2 event="handshake
+ * failed"
  *
  * In both formats a value is first made harmless, then quoted. Harmless: control characters, characters that
  * hide or reorder text, backslashes and octets that are no UTF-8 become \xNN, octet by octet, so that what a
@@ -43,8 +44,9 @@ struct log *log_new(const char *program, int fd, const struct log_settings *sett
 /* Writes the numbers suppressed that were not yet told. NULL is allowed. */
 void log_free(struct log *log);
 
-/* After a fork: names the process in each line ("worker", 3) and forgets the rates counted so far. */
-void log_set_process(struct log *log, const char *process, unsigned index);
+/* After a fork: names the process in each line ("worker", 3, of generation 2: during a reload there are two
+ * worker/3) and forgets the rates counted so far. */
+void log_set_process(struct log *log, const char *process, unsigned index, unsigned generation);
 void log_set_settings(struct log *log, const struct log_settings *settings);
 bool log_enabled(const struct log *log, enum log_level level);
 /* Tells the numbers suppressed in past seconds. log_write does so too: this is for a timer, once a second or

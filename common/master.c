@@ -237,6 +237,7 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
     uint64_t now = master_now(master);
     for (struct generation *at = master->generations; at != NULL; at = at->next)
         generation_check(at, now);
+    log_flush(master->log);
     master_settle(master);
 }
 

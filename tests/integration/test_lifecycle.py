@@ -269,3 +269,29 @@ def test_own_certificate_expired(stack, which, name):
     assert program.launch().wait_exit() == 2
     assert "expired" in program.text() and name in program.text()
     program.popen = None
+
+
+def test_suppressed_lines_are_told(stack):
+    """The number of lines that a rate left out comes by itself, not with the next line."""
+    server = stack.key_server()
+    proxy = stack.proxy(server, log={"level": "info", "rate": 1})
+    for _ in range(6):
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=harness.PATIENCE).close()
+
+    def told():
+        written = len(proxy.find("handshake failed", reason="client closed"))
+        suppressed = proxy.find("suppressed", of="handshake failed", reason="client closed")
+        return written + sum(int(line["count"]) for line in suppressed) == 6
+
+    wait_until(told, f"all six lines, written or counted:\n{proxy.tail()}")
+
+
+def test_lines_tell_the_generation(stack):
+    """During a reload there are two of each child; their lines can be told apart."""
+    server, proxy = stack.pair()
+    assert curl("p256.example", proxy.port).status == 0
+    mark = proxy.mark()
+    proxy.reload()
+    assert curl("p256.example", proxy.port).status == 0
+    for after, generation in ((0, "1"), (mark, "2")):
+        proxy.wait_for("connection", after=after, process="worker/0", generation=generation)

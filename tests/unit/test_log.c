@@ -107,22 +107,23 @@ static void test_exact_lines(void **state)
     struct fixture *fixture = *state;
     log_info(fixture->log, "started");
     assert_string_equal(written(fixture), "time=T level=info program=proxy event=started\n");
-    log_set_process(fixture->log, "worker", 3);
+    log_set_process(fixture->log, "worker", 3, 2);
     write_all_fields(fixture->log);
     assert_string_equal(
         written(fixture),
-        "time=T level=warn program=proxy process=worker/3 event=\"handshake failed\" "
+        "time=T level=warn program=proxy process=worker/3 generation=2 event=\"handshake failed\" "
         "client=[2001:db8::1]:443 sni=www.example.com stage=\"\" ski=00ff10 none=\"\" size=-5 "
         "big=-9223372036854775808 resumed=true early=false raw=\"a\\\\x00b\" reason=\"no shared cipher\"\n");
 
     use(fixture, LOG_LEVEL_DEBUG, LOG_FORMAT_JSON, 0);
     log_error(fixture->log, "started");
-    assert_string_equal(written(fixture), "{\"time\":\"T\",\"level\":\"error\",\"program\":\"proxy\","
-                                          "\"process\":\"worker/3\",\"event\":\"started\"}\n");
+    assert_string_equal(written(fixture),
+                        "{\"time\":\"T\",\"level\":\"error\",\"program\":\"proxy\","
+                        "\"process\":\"worker/3\",\"generation\":2,\"event\":\"started\"}\n");
     write_all_fields(fixture->log);
     assert_string_equal(
         written(fixture),
-        "{\"time\":\"T\",\"level\":\"warn\",\"program\":\"proxy\",\"process\":\"worker/3\","
+        "{\"time\":\"T\",\"level\":\"warn\",\"program\":\"proxy\",\"process\":\"worker/3\",\"generation\":2,"
         "\"event\":\"handshake failed\",\"client\":\"[2001:db8::1]:443\",\"sni\":\"www.example.com\","
         "\"stage\":\"\",\"ski\":\"00ff10\",\"none\":\"\",\"size\":-5,\"big\":-9223372036854775808,"
         "\"resumed\":true,\"early\":false,\"raw\":\"a\\\\x00b\",\"reason\":\"no shared cipher\"}\n");
@@ -321,7 +322,7 @@ static void test_no_log(void **state)
     log_error(NULL, "x", log_reason("y"));
     log_debug(NULL, "x");
     log_flush(NULL);
-    log_set_process(NULL, "worker", 1);
+    log_set_process(NULL, "worker", 1, 1);
     assert_false(log_enabled(NULL, LOG_LEVEL_ERROR));
     log_free(NULL);
 }
@@ -392,10 +393,11 @@ static void test_rate_forgets_at_fork(void **state)
     for (unsigned i = 0; i < 10; i++)
         log_info(fixture->log, "x");
     (void)written(fixture);
-    log_set_process(fixture->log, "worker", 0);
+    log_set_process(fixture->log, "worker", 0, 1);
     log_info(fixture->log, "y");
     free_log(fixture);
-    assert_string_equal(written(fixture), "time=T level=info program=proxy process=worker/0 event=y\n");
+    assert_string_equal(written(fixture),
+                        "time=T level=info program=proxy process=worker/0 generation=1 event=y\n");
 }
 
 /* ---- Threads */

@@ -175,7 +175,7 @@ static void test_processes(void **state)
     for (unsigned i = 0; i < 3; i++) {
         children[i] = fork();
         if (children[i] == 0) {
-            log_set_process(log, "worker", i);
+            log_set_process(log, "worker", i, 1);
             fill(log, 200); /* fits into the pipe, whoever is first */
             _exit(0);
         }
@@ -189,8 +189,8 @@ static void test_processes(void **state)
     socket_close(&fds[1]);
     drain(fds[0]);
     for (unsigned i = 0; i < 3; i++) {
-        char part[32];
-        (void)snprintf(part, sizeof part, "process=worker/%u event=x i=", i);
+        char part[64];
+        (void)snprintf(part, sizeof part, "process=worker/%u generation=1 event=x i=", i);
         assert_int_equal(count_of(part), 200);
     }
     assert_int_equal(count_of("\n"), 600);
