@@ -4,9 +4,12 @@ It does what it is told, also what no proper client does; nothing here is shared
 """
 
 import contextlib
+import functools
 import itertools
+import select
 import socket
 import ssl
+import time
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa, utils
@@ -31,27 +34,41 @@ class Closed(Exception):
 
 
 class Peer:
-    """One connection. Ids are counted up unless given."""
+    """One connection, to a port of loopback or to a Unix socket's path. Ids are counted up unless given.
 
-    def __init__(self, port, certificate="edge1", context=None, timeout=None, server_name="keys.example", rcvbuf=None):
-        self.raw = socket.socket()
+    TLS runs over memory: one thread sends and receives at the same time, as a pipelining client must.
+    """
+
+    def __init__(self, where, certificate="edge1", context=None, timeout=None, server_name="keys.example", rcvbuf=None):
+        is_port = isinstance(where, int)
+        self.timeout = PATIENCE if timeout is None else timeout
+        self.raw = socket.socket(socket.AF_INET if is_port else socket.AF_UNIX)
         if rcvbuf is not None:
             self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        self.raw.settimeout(PATIENCE if timeout is None else timeout)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.unsent = b""
+        self.tls = (context or channel_context(certificate)).wrap_bio(
+            self.incoming, self.outgoing, server_hostname=server_name
+        )
+        self.reader = kssl.FrameReader()
+        self.ids = itertools.count(1)
+        self.records = []  # octets of each record received
         try:
-            self.raw.connect(("127.0.0.1", port))
-            context = context or channel_context(certificate)
-            self.tls = context.wrap_socket(self.raw, server_hostname=server_name, suppress_ragged_eofs=False)
+            self.raw.settimeout(self.timeout)
+            self.raw.connect(("127.0.0.1", where) if is_port else str(where))
+            self.raw.setblocking(False)
+            self._handshake()
         except BaseException:
             self.raw.close()
             raise
-        self.reader = kssl.FrameReader()
-        self.ids = itertools.count(1)
-        self.records = []  # sizes of what each read of a record gave
 
     def close(self):
-        with contextlib.suppress(OSError):
-            self.tls.close()
+        """close_notify, if that needs no waiting, and the end."""
+        with contextlib.suppress(OSError, Closed):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.unwrap()
+            self._write()
+        self.raw.close()
 
     def __enter__(self):
         return self
@@ -59,10 +76,82 @@ class Peer:
     def __exit__(self, *unused):
         self.close()
 
-    # ---- Octets and messages.
+    # ---- Octets.
+
+    def _write(self):
+        """What is to be sent, as far as the socket takes it; whether all is gone."""
+        self.unsent += self.outgoing.read()
+        with contextlib.suppress(BlockingIOError):
+            while self.unsent:
+                self.unsent = self.unsent[self.raw.send(self.unsent) :]
+        return not self.unsent
+
+    def _read(self):
+        """What has come in goes to TLS; False: nothing has."""
+        try:
+            data = self.raw.recv(65536)
+        except BlockingIOError:
+            return False
+        if data:
+            self.incoming.write(data)
+        else:
+            self.incoming.write_eof()
+        return True
+
+    def _wait(self, reading, writing, deadline):
+        wanted = ([self.raw] if reading else []), ([self.raw] if writing else [])
+        if not any(select.select(*wanted, [], max(0, deadline - time.monotonic()))):
+            raise TimeoutError("nothing moves on the connection")
+
+    def _exchange(self, deadline):
+        """Waits until something has come in, sending meanwhile what is to be sent."""
+        try:
+            while True:
+                sent = self._write()
+                if self._read():
+                    return
+                self._wait(True, not sent, deadline)
+        except (ConnectionError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            # What has arrived before is still to be read.
+            self.incoming.write_eof()
+            self.broken = str(error)
+
+    broken = None
+
+    def _tls(self, operation, *arguments):
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return operation(*arguments)
+            except ssl.SSLWantReadError:
+                self._exchange(deadline)
+
+    def _handshake(self):
+        try:
+            self._tls(self.tls.do_handshake)
+            self._flush()
+        except ssl.SSLEOFError as error:
+            raise Closed(self.broken or "in the handshake") from error
+
+    def _flush(self):
+        deadline = time.monotonic() + self.timeout
+        while not self._write():
+            self._wait(False, True, deadline)
 
     def send(self, data):
-        self.tls.sendall(data)
+        """Sends all of it without reading; TimeoutError: the server takes no more."""
+        self.tls.write(data)
+        self._flush()
+
+    def send_records(self, pieces):
+        """Each of the pieces in a record of its own."""
+        for piece in pieces:
+            self.tls.write(piece)
+        self._flush()
+
+    # ---- Messages.
 
     def receive(self):
         """The next message."""
@@ -70,16 +159,24 @@ class Peer:
             for message in self.reader:
                 return message
             try:
-                # OpenSSL gives at most one record at a time.
-                data = self.tls.recv(16384)
+                # At most one record at a time.
+                data = self._tls(self.tls.read, 16384)
+            except ssl.SSLZeroReturnError as error:
+                raise Closed("in good order") from error
             except ssl.SSLEOFError as error:
-                raise Closed("without close_notify") from error
-            except (ssl.SSLError, ConnectionError) as error:
+                raise Closed(self.broken or "without close_notify") from error
+            except ssl.SSLError as error:
                 raise Closed(str(error)) from error
             if not data:
                 raise Closed("in good order")
             self.records.append(len(data))
             self.reader.feed(data)
+
+    def pipeline(self, messages):
+        """Whole messages, sent and answered at the same time; the answers as they come."""
+        batch = list(messages)
+        self.tls.write(b"".join(batch))
+        return [self.receive() for _ in batch]
 
     def request(self, opcode, payload=b"", items=(), request_id=None, **how):
         """One message there, one back, which must have the same id."""
@@ -93,6 +190,15 @@ class Peer:
         """Whatever octets; one message back."""
         self.send(data)
         return self.receive()
+
+    def until_closed(self):
+        """What still comes, and how the connection ended."""
+        messages = []
+        try:
+            while True:
+                messages.append(self.receive())
+        except Closed as end:
+            return messages, str(end)
 
     # ---- Operations. Each returns the answering message.
 
@@ -117,19 +223,11 @@ class Peer:
         payload = kssl.sign_tls12(scheme, client_random, server_random, params)
         return self.with_key(kssl.Op.SIGN_TLS12, key, payload, **how)
 
-    def until_closed(self):
-        """What still comes, and how the connection ended."""
-        messages = []
-        try:
-            while True:
-                messages.append(self.receive())
-        except Closed as end:
-            return messages, str(end)
-
 
 # ---- Keys and what they sign.
 
 
+@functools.cache
 def site_key(name):
     """The public key of a site that make-certs.sh has made."""
     private = serialization.load_pem_private_key((SITES / "keys" / f"{name}.key").read_bytes(), None)

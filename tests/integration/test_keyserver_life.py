@@ -1,0 +1,581 @@
+"""The key server as a program: who is let in, what is bounded, what goes on when processes die, configurations
+change or files are bad."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+import harness
+import kssl_codec as kssl
+import kssl_peer
+from harness import CHANNEL, SITES, wait_until
+from kssl_codec import Error, Op, Tag
+from kssl_peer import Closed, Peer, site_key
+
+ALL = ["tls13", "tls12", "list", "digest"]
+CLIENTS = [
+    {"match": "DNS:edge1.example", "keys": ["*"], "allow": ALL},
+    {"match": "DNS:edge2.example", "keys": ["*"], "allow": ALL},
+]
+
+
+def tls13(name, number=0, scheme=None):
+    scheme = scheme or {"p256": 0x0403, "p384": 0x0503, "rsa2048": 0x0804}[name]
+    payload = kssl.sign_tls13(scheme, number.to_bytes(32, "big"))
+    return kssl.message(number, Op.SIGN_TLS13, payload, [(Tag.SKI, kssl.ski(site_key(name)))])
+
+
+def works(server, certificate="edge1"):
+    with Peer(server.port, certificate) as peer:
+        return peer.sign_tls13(site_key("p256"), 0x0403, bytes(32)).opcode == Op.SUCCESS
+
+
+# ---- Who is let in.
+
+
+def test_no_client_entry(stack):
+    """Closed after the handshake, and the line says what could be put into the configuration."""
+    server = stack.key_server(clients=CLIENTS)
+    with Peer(server.port, "stranger") as peer:
+        messages, how = peer.until_closed()
+        assert not messages and how == "in good order"
+    line = server.wait_for("client refused")
+    assert "DNS:stranger.example" in line["certificate"] and "no client entry" in line["reason"]
+    fingerprint = re.search(r"sha256:[0-9a-f]{64}", line["certificate"]).group()
+    server.config["clients"] = [{"match": fingerprint, "keys": ["*"], "allow": ["tls13"]}]
+    server.reload()
+    assert works(server, "stranger")
+
+
+@pytest.mark.parametrize("match", ["DNS:EDGE1.example", "CN:edge1.example"])
+def test_matches(stack, match):
+    server = stack.key_server(clients=[{"match": match, "keys": ["p256"], "allow": ["tls13"]}])
+    assert works(server, "edge1")
+    with Peer(server.port, "edge2") as peer:
+        assert peer.until_closed() == ([], "in good order")
+
+
+def test_unix_socket(stack, tmp_path):
+    path = tmp_path / "keys.sock"
+    server = stack.key_server(clients=CLIENTS, listen=[f"unix:{path}"])
+    with Peer(path) as peer:
+        assert peer.ping(b"x").payload == b"x"
+    with Peer(path, "stranger") as peer:
+        assert peer.until_closed() == ([], "in good order")
+    assert server.wait_for("connection opened")["peer"].startswith("unix:")
+
+
+# ---- Processes and what they have.
+
+
+def tcp_sockets(process):
+    """Inodes of the process's TCP sockets."""
+    mine = set()
+    for entry in pathlib.Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry))
+            if match:
+                mine.add(match.group(1))
+    known = set()
+    for table in ("tcp", "tcp6"):
+        lines = pathlib.Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]
+        known |= {line.split()[9] for line in lines}
+    return mine & known
+
+
+def test_signer_has_no_network_socket(stack):
+    server = stack.key_server(clients=CLIENTS, workers=2)
+    with Peer(server.port):
+        (signer,) = server.children("signer")
+        assert not tcp_sockets(signer)
+        assert all(tcp_sockets(frontend) for frontend in server.children("frontend"))
+
+
+def secrets_of(name):
+    """What a process that has this key has in its memory, in either order of octets."""
+    key = serialization.load_pem_private_key((SITES / "keys" / f"{name}.key").read_bytes(), None)
+    numbers = key.private_numbers()
+    if name == "rsa2048":
+        values = [numbers.p.to_bytes(128, "big"), numbers.d.to_bytes(256, "big")]
+    else:
+        values = [numbers.private_value.to_bytes(32, "big")]
+    return [form for value in values for form in (value, value[::-1])]
+
+
+def names_in_memory(process, needles):
+    """Those of the names whose secrets are somewhere in the process's memory."""
+    found = set()
+    maps = pathlib.Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    with open(f"/proc/{process.pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            span, access, *rest = line.split()
+            start, end = (int(part, 16) for part in span.split("-"))
+            if not access.startswith("rw") or rest[-1].startswith("[v"):
+                continue
+            with contextlib.suppress(OSError, OverflowError):
+                memory.seek(start)
+                data = memory.read(end - start)
+                found |= {name for name, forms in needles.items() if any(form in data for form in forms)}
+    return found
+
+
+@pytest.mark.release
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads other processes' memory")
+@pytest.mark.skipif(harness.SANITIZED, reason="a sanitizer's memory is terabytes")
+def test_only_the_signer_has_keys(stack):
+    server = stack.key_server(clients=CLIENTS, workers=2)
+    needles = {name: secrets_of(name) for name in ("p256", "rsa2048")}
+    with Peer(server.port) as peer:
+        for name in needles:
+            assert peer.raw_request(tls13(name)).opcode == Op.SUCCESS
+        (signer,) = server.children("signer")
+        assert names_in_memory(signer, needles) == set(needles), "not found even where they are"
+        for process in [server.master(), *server.children("frontend"), *server.children("helper")]:
+            assert not names_in_memory(process, needles), process.name()
+
+
+def killed_and_replaced(server, kind):
+    victim = server.children(kind)[0]
+    count = len(server.children(kind))
+    victim.signal(signal.SIGKILL)
+
+    def replaced():
+        live = [child.pid for child in server.children(kind)]
+        return len(live) == count and victim.pid not in live
+
+    wait_until(replaced, f"{kind} {victim.pid} to be replaced")
+
+
+@pytest.mark.release
+def test_killed_signer_loses_no_request(stack):
+    """What the dead signer had not answered, its successor does: the client sees nothing but time."""
+    server = stack.key_server(clients=CLIENTS, queues={"deadline": "20s"})
+    count = 1200
+    with Peer(server.port, timeout=60) as peer:
+        peer.tls.write(b"".join(tls13("rsa2048" if n % 2 else "p256", n) for n in range(count)))
+        answers = [peer.receive() for _ in range(20)]
+        killed_and_replaced(server, "signer")
+        answers += [peer.receive() for _ in range(count - 20)]
+    assert sorted(a.id for a in answers) == list(range(count))
+    assert all(a.opcode == Op.SUCCESS for a in answers)
+    for answer in answers[::50]:
+        name, scheme = ("rsa2048", 0x0804) if answer.id % 2 else ("p256", 0x0403)
+        content = kssl.certificate_verify(answer.id.to_bytes(32, "big"))
+        kssl_peer.verify_scheme(site_key(name), answer.payload, content, scheme)
+    assert server.metric("keyless_keyserver_requests_resent_total") > 0
+
+
+def test_signer_killed_again_and_again(stack):
+    server = stack.key_server(clients=CLIENTS, workers=2)
+    with Peer(server.port, timeout=60) as one, Peer(server.port, timeout=60) as two:
+        for number in range(3):
+            killed_and_replaced(server, "signer")
+            for peer in (one, two):
+                assert peer.raw_request(tls13("p256", number)).error is None
+
+
+def test_stopped_signer_is_given_up(stack):
+    """One that stands still keeps nobody waiting for ever."""
+    server = stack.key_server(clients=CLIENTS, queues={"deadline": "100ms"})
+    with Peer(server.port) as peer:
+        assert peer.raw_request(tls13("p256")).error is None
+        (signer,) = server.children("signer")
+        signer.signal(signal.SIGSTOP)
+        peer.send(tls13("p256", 7))
+        assert peer.ping(b"x", request_id=8).payload == b"x"
+        answer = peer.receive()
+        assert (answer.id, answer.error) == (7, Error.INTERNAL)
+        signer.signal(signal.SIGCONT)
+        assert peer.raw_request(tls13("p256", 9)).id == 9
+    assert server.metric("keyless_keyserver_requests_expired_total") == 1
+
+
+def test_killed_frontend(stack):
+    server = stack.key_server(clients=CLIENTS, workers=1)
+    with Peer(server.port) as peer:
+        assert peer.ping().opcode == Op.PONG
+        killed_and_replaced(server, "frontend")
+        with pytest.raises(Closed):
+            peer.receive()
+    assert works(server)
+
+
+def test_killed_helper(stack):
+    server = stack.key_server(clients=CLIENTS)
+    assert server.metric("keyless_keyserver_keys") > 0
+    killed_and_replaced(server, "helper")
+    wait_until(lambda: metrics_answer(server), "metrics")
+    assert works(server)
+
+
+def metrics_answer(server):
+    with contextlib.suppress(OSError):
+        return server.metrics()
+
+
+def test_killed_master(stack):
+    """Without a master everything drains and ends."""
+    server = stack.key_server(clients=CLIENTS, workers=2)
+    children = server.children()
+    with Peer(server.port) as peer:
+        assert peer.ping().opcode == Op.PONG
+        server.master().signal(signal.SIGKILL)
+        assert peer.until_closed() == ([], "in good order")
+    wait_until(lambda: not any(child.alive() for child in children), "the children to end")
+    server.popen.wait()
+    server.popen = None
+
+
+# ---- Draining and reloading.
+
+
+def test_drain_answers_what_is_in_flight(stack):
+    server = stack.key_server(clients=CLIENTS, queues={"deadline": "20s"})
+    with Peer(server.port, timeout=60) as peer, Peer(server.port) as idle:
+        assert idle.ping().opcode == Op.PONG
+        peer.tls.write(b"".join(tls13("rsa2048", n) for n in range(200)))
+        first = peer.receive()
+        server.master().signal(signal.SIGTERM)
+        answers, how = peer.until_closed()
+        assert how == "in good order"
+        assert all(a.opcode == Op.SUCCESS for a in [first, *answers])
+        assert idle.until_closed() == ([], "in good order")
+    assert server.wait_exit() == 0
+    server.popen = None
+    line = next(line for line in server.find("connection closed") if int(line["requests"]) == len(answers) + 1)
+    assert line["unanswered"] == "0"
+
+
+@pytest.fixture
+def own_keys(tmp_path):
+    """A directory of keys that a test may change: p256 and rsa2048."""
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    for name in ("p256", "rsa2048"):
+        shutil.copy(SITES / "keys" / f"{name}.key", keys)
+    return keys
+
+
+def listed(server, certificate="edge1"):
+    with Peer(server.port, certificate) as peer:
+        return sorted(entry.name for entry in kssl.parse_list(peer.listing().payload)[1])
+
+
+def test_reload(stack, own_keys):
+    server = stack.key_server(clients=CLIENTS, keys=[{"dir": str(own_keys)}])
+    with Peer(server.port) as peer:
+        assert peer.ping().opcode == Op.PONG
+        shutil.copy(SITES / "keys" / "p384.key", own_keys / "renamed.pem")
+        (own_keys / "rsa2048.key").unlink()
+        server.config["clients"] = [{"match": "DNS:edge2.example", "keys": ["*"], "allow": ["list", "tls13"]}]
+        server.reload()
+        assert peer.until_closed() == ([], "in good order")
+    assert listed(server, "edge2") == ["p256", "renamed"]
+    with Peer(server.port, "edge1") as peer:
+        assert peer.until_closed() == ([], "in good order")
+
+
+def break_mode(config, keys):
+    (keys / "p256.key").chmod(0o640)
+    return f"{keys}/p256.key: its mode is 0640"
+
+
+def break_key(config, keys):
+    (keys / "new.pem").write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
+    (keys / "new.pem").chmod(0o600)
+    return f"{keys}/new.pem: no private key"
+
+
+def break_duplicate(config, keys):
+    shutil.copy(keys / "p256.key", keys / "again.key")
+    return "the same key as in"
+
+
+def break_directory(config, keys):
+    config["keys"] = [{"dir": str(keys / "missing")}]
+    return "keys.dir: cannot read the directory"
+
+
+def break_no_key(config, keys):
+    for path in keys.iterdir():
+        path.unlink()
+    return "no private key: no *.key or *.pem file"
+
+
+def break_encrypted(config, keys):
+    subprocess.run(["openssl", "pkcs8", "-topk8", "-passout", "pass:x", "-in", keys / "p256.key", "-out",
+                    keys / "secret.key"], check=True)
+    (keys / "secret.key").chmod(0o600)
+    return f"{keys}/secret.key: the private key is encrypted"
+
+
+def break_setting(config, keys):
+    config["limits"] = {"conections": 4}
+    return "conections"
+
+
+def break_match(config, keys):
+    config["clients"] = [{"match": "edge1.example", "keys": ["*"]}]
+    return "clients"
+
+
+def break_channel_key(config, keys):
+    config["tls"] = {**config["tls"], "key": str(CHANNEL / "edge1-key.pem")}
+    return "edge1-key.pem"
+
+
+def break_ca(config, keys):
+    config["tls"] = {**config["tls"], "client_ca": str(keys / "missing.pem")}
+    return "missing.pem"
+
+
+BREAK = [break_mode, break_key, break_duplicate, break_directory, break_no_key, break_encrypted, break_setting,
+         break_match, break_channel_key, break_ca]
+
+
+@pytest.mark.parametrize("spoil", BREAK)
+def test_bad_configuration(stack, own_keys, spoil):
+    """-t and a start say why and end with 2; a reload says why, and everything goes on as before."""
+    server = stack.key_server(clients=CLIENTS, keys=[{"dir": str(own_keys)}])
+    with Peer(server.port) as peer:
+        words = spoil(server.config, own_keys)
+        checked = server.check()
+        assert checked.returncode == 2 and words in checked.stderr, checked.stderr
+        line = server.reload(expect="reload failed")
+        assert words in line["reason"].replace("\\x5c", "\\"), line
+        assert peer.raw_request(tls13("p256")).error is None, "the connection goes on"
+    assert listed(server) == ["p256", "rsa2048"]
+    other = stack.key_server(start=False, clients=CLIENTS, keys=[{"dir": str(own_keys)}])
+    other.config.update({key: server.config[key] for key in ("clients", "keys", "tls", "limits") if key in server.config})
+    assert other.launch().wait_exit() == 2
+    other.popen = None
+    assert words in other.text()
+
+
+def test_check_lists_keys(stack, own_keys):
+    server = stack.key_server(start=False, keys=[{"dir": str(own_keys)}])
+    server.config["clients"] = [{"match": "DNS:edge1.example", "keys": ["p256", "typo*"]}]
+    checked = server.check()
+    assert checked.returncode == 0
+    assert f"{kssl.ski(site_key('p256')).hex()} P-256   p256" in checked.stdout
+    assert f"{kssl.ski(site_key('rsa2048')).hex()} RSA     rsa2048" in checked.stdout
+    assert '"typo*" of DNS:edge1.example matches no key' in checked.stderr
+
+
+# ---- Bounds.
+
+
+@pytest.fixture
+def lean(monkeypatch):
+    """The sanitizer's quarantine would hide what the program itself keeps."""
+    options = os.environ.get("ASAN_OPTIONS", "")
+    monkeypatch.setenv("ASAN_OPTIONS", ":".join(filter(None, [options, "quarantine_size_mb=1"])))
+
+
+def fill(peer, messages):
+    """Sends until the server takes no more; the octets that it took."""
+    taken = 0
+    peer.timeout = 1.5
+    with contextlib.suppress(TimeoutError):
+        for message in messages:
+            peer.send(message)
+            taken += len(message)
+    return taken
+
+
+NEVER_READ = {
+    "pings": lambda: (kssl.message(n, Op.PING, bytes(60000)) for n in range(1 << 20)),
+    "signatures": lambda: (tls13("p256", n) for n in range(1 << 20)),
+    "errors": lambda: (kssl.message(n, 0x99, pad=False) * 50 for n in range(1 << 20)),
+    "lists": lambda: (kssl.message(n, Op.LIST, pad=False) * 50 for n in range(1 << 20)),
+}
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("what", NEVER_READ)
+def test_never_reading_client(stack, lean, what):
+    """It stops being read, and its memory stays bounded; others are served; in the end it is closed as idle."""
+    server = stack.key_server(clients=CLIENTS, limits={"idle_timeout": "4s"})
+    (frontend,) = server.children("frontend")
+    assert works(server)
+    before = frontend.resident()
+    with Peer(server.port, rcvbuf=4096) as peer:
+        taken = fill(peer, NEVER_READ[what]())
+        grown = frontend.resident() - before
+        assert taken < 16 << 20, "the server reads without end"
+        assert grown < 12 << 20, f"{grown >> 10} kB for one connection"
+        assert works(server)
+        server.wait_for("connection closed", reason="the peer took none of")
+
+
+@pytest.mark.release
+def test_many_never_reading_clients(stack, lean):
+    """All together stay below 256 MiB, and one that behaves is still served."""
+    server = stack.key_server(clients=CLIENTS)
+    (frontend,) = server.children("frontend")
+    assert works(server)
+    before, grown = frontend.resident(), 0
+    with contextlib.ExitStack() as opened:
+        peers = [opened.enter_context(Peer(server.port, rcvbuf=4096)) for _ in range(100)]
+        threads = [threading.Thread(target=fill, args=(peer, NEVER_READ["pings"]())) for peer in peers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        grown = frontend.resident() - before
+        assert grown < 350 << 20, f"{grown >> 20} MB"
+        for _ in range(3):
+            assert works(server)
+
+
+@pytest.mark.release
+def test_back_pressure_is_no_error(stack):
+    """A connection alone never sees that a queue is full: far more is pipelined than any bound allows."""
+    server = stack.key_server(
+        clients=CLIENTS, queues={"ec": 3, "rsa": 2, "rsa_large": 1, "deadline": "30s"}, limits={"in_flight": 5}
+    )
+    with Peer(server.port, timeout=60) as peer:
+        answers = peer.pipeline(tls13(["p256", "rsa2048", "p384"][n % 3], n) for n in range(600))
+    assert sorted(a.id for a in answers) == list(range(600))
+    assert {a.error for a in answers} == {None}
+
+
+def test_overload(stack):
+    """Many connections fill a queue: each request is answered, with a signature or with the word for it."""
+    server = stack.key_server(clients=CLIENTS, queues={"rsa": 1, "deadline": "30s"})
+    answers = {0x0804: [], Op.RSA_PSS_SHA256: []}
+
+    def run(part_b):
+        with Peer(server.port, "edge1", timeout=60) as peer:
+            for _ in range(50):
+                if part_b:
+                    answers[0x0804].append(peer.sign_tls13(site_key("rsa2048"), 0x0804, bytes(32)).error)
+                else:
+                    answer = peer.with_key(Op.RSA_PSS_SHA256, site_key("rsa2048"), bytes(32))
+                    answers[Op.RSA_PSS_SHA256].append(answer.error)
+
+    threads = [threading.Thread(target=run, args=(n % 2 == 0,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers[0x0804]) == len(answers[Op.RSA_PSS_SHA256]) == 400
+    assert set(answers[0x0804]) == {None, Error.OVERLOADED}
+    assert set(answers[Op.RSA_PSS_SHA256]) == {None, Error.INTERNAL}
+    assert server.metric("keyless_keyserver_queue_full_total", **{"class": "rsa"}) > 0
+    assert server.metric("keyless_keyserver_refusals_total", error="0x44") > 0
+
+
+def test_deadline(stack):
+    """What has waited too long for its turn is not tried any more."""
+    server = stack.key_server(clients=CLIENTS, queues={"deadline": "1ms"})
+    with Peer(server.port, timeout=60) as peer:
+        answers = peer.pipeline(tls13("rsa2048", n) for n in range(300))
+    assert {a.error for a in answers} == {None, Error.OVERLOADED}
+    assert server.metric("keyless_keyserver_queue_late_total", **{"class": "rsa"}) > 0
+
+
+def test_cheap_operations_do_not_wait(stack):
+    """A queue full of RSA in front of it costs an ECDSA request next to nothing."""
+    server = stack.key_server(clients=CLIENTS, queues={"deadline": "60s"})
+    with Peer(server.port, timeout=60) as busy, Peer(server.port, "edge2") as quick:
+        assert quick.raw_request(tls13("p256")).error is None
+        busy.tls.write(b"".join(tls13("p384", n) for n in range(1000)))
+        busy.receive()
+        slowest = 0
+        for number in range(20):
+            began = time.monotonic()
+            assert quick.raw_request(tls13("p256", number)).error is None
+            slowest = max(slowest, time.monotonic() - began)
+        assert len([busy.receive() for _ in range(999)]) == 999
+    assert slowest < 0.4, "1,000 P-384 signatures take a second and more"
+
+
+def test_connection_limit(stack):
+    """Past it accepting pauses, with a line and a counter; a place that is free is taken at once."""
+    server = stack.key_server(clients=CLIENTS, limits={"connections": 3})
+    peers = [Peer(server.port) for _ in range(3)]
+    assert all(peer.ping().opcode == Op.PONG for peer in peers)
+    server.wait_for("accepting paused", reason="limits.connections")
+    with socket.create_connection(("127.0.0.1", server.port)) as waiting:
+        waiting.settimeout(0.3)
+        waiting.sendall(b"\x16\x03\x01")
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+    peers.pop().close()
+    assert works(server)
+    assert server.metric("keyless_keyserver_accept_pauses_total", reason="connections") > 0
+    for peer in peers:
+        peer.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/prlimit"), reason="needs prlimit")
+def test_out_of_descriptors(stack):
+    """A state, not an error: accepting pauses, the CPU stays idle, a counter rises, and it goes on by itself."""
+    server = stack.key_server(start=False, clients=CLIENTS, wrapper=["/usr/bin/prlimit", "--nofile=48:48"])
+    server.wrapper_execs = True
+    server.launch()
+    wait_until(lambda: server.find("ready"), "the server to be ready")
+    (frontend,) = children_of(server, "frontend")
+    with contextlib.ExitStack() as opened:
+        for _ in range(60):
+            opened.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", server.port))))
+        server.wait_for("accepting paused", reason="")
+        began = cpu_seconds(frontend)
+        time.sleep(1)
+        assert cpu_seconds(frontend) - began < 0.3
+    assert works(server)
+    assert server.metric("keyless_keyserver_accept_pauses_total", reason="descriptors") > 0
+    server.popen.send_signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    server.popen = None
+
+
+def children_of(server, kind):
+    """prlimit becomes the program: there is no process in between."""
+    return [child for child in harness.Process(server.popen.pid).children() if child.name().endswith(kind)]
+
+
+def cpu_seconds(process):
+    fields = process._read("stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_deadlines_of_connections(stack):
+    server = stack.key_server(clients=CLIENTS, limits={"handshake_timeout": "300ms", "idle_timeout": "700ms"})
+    with socket.create_connection(("127.0.0.1", server.port)) as silent:
+        silent.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            assert silent.recv(1) == b""
+    server.wait_for("handshake failed")
+    with Peer(server.port) as idle:
+        assert idle.ping().opcode == Op.PONG
+        assert idle.until_closed()[0] == []
+    server.wait_for("connection closed", reason="idle")
+
+
+def test_client_that_leaves(stack):
+    """Its requests are forgotten: nothing is left behind, and the signatures go nowhere."""
+    server = stack.key_server(clients=CLIENTS)
+    (frontend,) = server.children("frontend")
+    assert works(server)
+    wait_until(lambda: server.metric("keyless_keyserver_connections") == 0, "the connection to be closed")
+    descriptors = frontend.descriptors()
+    for _ in range(20):
+        peer = Peer(server.port)
+        peer.send(b"".join(tls13("rsa2048", n) for n in range(30)))
+        peer.raw.close()
+    wait_until(lambda: server.metric("keyless_keyserver_connections") == 0, "the connections to be closed")
+    assert server.metric("keyless_keyserver_requests_pending") == 0
+    assert frontend.descriptors() == descriptors
+    assert works(server)
