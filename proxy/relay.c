@@ -89,6 +89,7 @@ struct direction {
     bool ended;                  /* the source has ended */
     bool closed;                 /* ... and the sink was told */
     bool deaf;                   /* the sink takes nothing any more: what still comes is dropped */
+    bool drained;                /* the last read took all there was: the socket tells when there is more */
     short wants[SIDES];          /* what it waits for, on each socket */
     uint64_t bytes;
 };
@@ -197,6 +198,7 @@ static enum step backend_read(struct relay *relay, struct direction *way, void *
         result = recv(relay->backend, data, *size, 0);
     while (result < 0 && errno == EINTR);
     if (result > 0) {
+        way->drained = (size_t)result < *size;
         *size = (size_t)result;
         return STEP_ON;
     }
@@ -299,7 +301,7 @@ static enum step direction_step(struct relay *relay, struct direction *way, unsi
         return direction_write(relay, way);
     if (way->ended)
         return direction_end(relay, way);
-    if ((*reads)++ < READS_PER_TURN || ENDPOINTS[way->from].pending(relay))
+    if (!way->drained && ((*reads)++ < READS_PER_TURN || ENDPOINTS[way->from].pending(relay)))
         return direction_read(relay, way);
     return step_wait(way, way->from, EV_READ);
 }
@@ -310,6 +312,7 @@ static enum relay_outcome direction_run(struct relay *relay, struct direction *w
     if ((way->wants[CLIENT] & client) == 0 && (way->wants[BACKEND] & backend) == 0)
         return RELAY_WAITING;
     way->wants[CLIENT] = way->wants[BACKEND] = 0;
+    way->drained = false;
     unsigned reads = 0;
     enum step step = STEP_ON;
     while (!way->closed && (step == STEP_ON || step == STEP_END || step == STEP_DEAF))

@@ -509,21 +509,42 @@ def test_no_server_left(proxy_for):
     wait_until(lambda: closed(proxy, "no_backend") == 1, "the end to be counted")
 
 
-def test_server_that_does_not_answer(proxy_for):
-    """A server whose queue is full: the next one is tried after connect_timeout."""
+@contextlib.contextmanager
+def silent_server():
+    """A server that never takes a connection: the queue in front of it is full."""
     with contextlib.ExitStack() as exits:
         silent = exits.enter_context(socket.socket())
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)
-        for _ in range(4):  # fills its queue
+        for _ in range(4):
             filler = exits.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(silent.getsockname())
-        backend = exits.enter_context(Backend(lambda connection: connection.sendall(b"here")))
-        proxy = proxy_for(f"127.0.0.1:{silent.getsockname()[1]}", backend, backend={"connect_timeout": "300ms"})
+        yield f"127.0.0.1:{silent.getsockname()[1]}"
+
+
+def test_server_that_does_not_answer(proxy_for):
+    """The next one is tried after connect_timeout. A client that has said all it had to say by then is served."""
+    with silent_server() as silent, Backend(lambda connection: connection.sendall(read_all(connection))) as backend:
+        proxy = proxy_for(silent, backend, backend={"connect_timeout": "300ms"})
         with Client(proxy.port) as client:
+            client.say(b"here")
+            client.end()
+            client.socket.shutdown(socket.SHUT_WR)
             assert client.hear_end() == b"here"
-        proxy.wait_for("backend connect failed", reason="timeout")
+        proxy.wait_for("backend connect failed", server=silent, reason="timeout")
+
+
+def test_client_resets_while_its_backend_is_awaited(proxy_for):
+    with silent_server() as silent:
+        proxy = proxy_for(silent, backend={"connect_timeout": "1m"})
+        (worker,) = proxy.children("worker")
+        with Client(proxy.port) as client:
+            client.say(b"here")
+            wait_until(lambda: proxy.metric("keyless_handshakes_total", outcome="ok") == 1, "the handshake")
+            assert_idle(worker)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        wait_until(lambda: closed(proxy, "client_lost") == 1, "the reset to be seen")
 
 
 # ---- Time.
