@@ -37,6 +37,7 @@ static void opened(struct channel *channel)
         channel_over(channel);
         return;
     }
+    channel_tls_watch_chatter(channel->ssl, &channel->chatter);
     channel_enter(channel, OPEN);
     channel->active = channel->since;
     channel->read_waits = EV_READ;

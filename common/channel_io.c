@@ -102,6 +102,9 @@ static void read_stopped(struct channel *channel, int error, int system_error)
     frame_input_release(&channel->input);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
         channel->read_waits = error == SSL_ERROR_WANT_READ ? EV_READ : EV_WRITE;
+    } else if (error == SSL_ERROR_ZERO_RETURN && channel->chatter > CHANNEL_TLS_CHATTER_MAX) {
+        (void)failure_set(&channel->end, RESULT_PROTOCOL, "the peer sends handshake messages and no data");
+        channel_over(channel);
     } else if (error == SSL_ERROR_ZERO_RETURN && channel->state == FLUSHING) {
         channel->read_waits = 0;
     } else if (error == SSL_ERROR_ZERO_RETURN && frame_input_amid(&channel->input)) {
@@ -126,10 +129,12 @@ static bool read_some(struct channel *channel, size_t *got)
     errno = 0;
     int outcome = SSL_read_ex(channel->ssl, room, size, got);
     int system_error = errno;
-    if (outcome == 1)
+    if (outcome == 1) {
+        channel->chatter = 0;
         frame_input_filled(&channel->input, *got);
-    else
+    } else {
         read_stopped(channel, SSL_get_error(channel->ssl, outcome), system_error);
+    }
     return outcome == 1;
 }
 

@@ -38,6 +38,7 @@ struct channel {
     bool flush_due;    /* the flush event is active */
     short read_waits;  /* for which event the next SSL_read (or SSL_do_handshake) waits */
     short write_waits; /* the same for SSL_write; 0 while it is not blocked */
+    unsigned chatter;  /* handshake messages since data last came */
     short watched;     /* which of the two socket events are added */
     uint64_t since;    /* when the state began (HANDSHAKE: CONNECTING) */
     uint64_t active;   /* when a frame came or the peer took octets */

@@ -288,6 +288,22 @@ enum result channel_tls_new(SSL_CTX *context, int fd, const char *server_name, s
     return RESULT_OK;
 }
 
+static void on_message(int written, int version, int type, const void *data, size_t size, SSL *ssl,
+                       void *argument)
+{
+    unsigned *chatter = argument;
+    (void)version, (void)data, (void)size;
+    if (written || type != SSL3_RT_HANDSHAKE || ++*chatter <= CHANNEL_TLS_CHATTER_MAX)
+        return;
+    SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+}
+
+void channel_tls_watch_chatter(SSL *ssl, unsigned *chatter)
+{
+    SSL_set_msg_callback(ssl, on_message);
+    SSL_set_msg_callback_arg(ssl, chatter);
+}
+
 /* ASN1_TIME_to_tm and timegm know every year that X.509 can
  * name; durations are computed from it later, in bounds. */
 static time_t chain_valid_until(const SSL *ssl)

@@ -26,6 +26,16 @@ MUST_CHECK enum result channel_tls_new(SSL_CTX *context, int fd, const char *ser
 MUST_CHECK enum result channel_tls_peer(SSL *ssl, X509 **certificate, time_t *valid_until,
                                         struct failure *why);
 
+/* More handshake messages than this after the handshake, with no data between them, and the peer only means
+ * to keep us busy: a server's tickets are two or so, and a KeyUpdate is due once in 2^24 records. */
+#define CHANNEL_TLS_CHATTER_MAX 8
+
+/*
+ * Counts in *chatter what the peer sends of them from now on; the owner sets it to 0 when data come. Past the
+ * bound the SSL reads as if the peer had closed: without that, SSL_read would go on for as long as they come.
+ */
+void channel_tls_watch_chatter(SSL *ssl, unsigned *chatter);
+
 /*
  * Why a call failed that SSL_get_error explains as `error`, with that errno; doing says in what ("the TLS
  * handshake"). Clears OpenSSL's error queue. RESULT_PEER: refused, an alert, cut off. RESULT_PROTOCOL: what

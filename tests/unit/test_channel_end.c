@@ -403,6 +403,38 @@ static void test_garbage_in_an_open_channel(void **state)
     assert_int_equal(all->raw.alert, SSL_AD_BAD_RECORD_MAC);
 }
 
+static bool update_key(struct test_raw *raw)
+{
+    /* A second one is refused while the first has not gone out. */
+    (void)SSL_key_update(raw->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+    return test_raw_handshake(raw);
+}
+
+static void test_key_updates(void **state)
+{
+    struct test_fixture *all = *state;
+    uint8_t frame[KSSL_FRAME_MAX];
+    size_t size = test_frame(frame, KSSL_MAJOR, 1, 100, 1);
+    test_start_raw_client(all);
+    for (unsigned i = 0; i < 100; i++) {
+        RUN_UNTIL(&all->net, update_key(&all->raw));
+        RUN_UNTIL(&all->net, test_raw_write(&all->raw, frame, size));
+    }
+    RUN_UNTIL(&all->net, all->far.frames == 100);
+    assert_int_equal(all->far.closed, 0);
+}
+
+/* Each costs us more than the peer, and libssl would take them all in one call. */
+static void test_key_updates_without_data(void **state)
+{
+    struct test_fixture *all = *state;
+    test_start_raw_client(all);
+    for (unsigned i = 0; i < 100; i++)
+        RUN_UNTIL(&all->net, all->far.closed || update_key(&all->raw));
+    RUN_UNTIL(&all->net, all->far.closed);
+    check_end(&all->far, RESULT_PROTOCOL, "the peer sends handshake messages and no data");
+}
+
 static void test_no_channel_without_a_name(void **state)
 {
     static const struct channel_handler NONE = {0};
@@ -443,6 +475,8 @@ int main(void)
         TEST_WITH_FIXTURE(test_garbage_client),
         TEST_WITH_FIXTURE(test_garbage_server),
         TEST_WITH_FIXTURE(test_garbage_in_an_open_channel),
+        TEST_WITH_FIXTURE(test_key_updates),
+        TEST_WITH_FIXTURE(test_key_updates_without_data),
         TEST_WITH_FIXTURE(test_no_channel_without_a_name),
     };
     return cmocka_run_group_tests(tests, test_fixture_make, test_fixture_remove);
