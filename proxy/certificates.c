@@ -1,5 +1,6 @@
 #include "proxy/certificates.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -219,6 +220,7 @@ static enum result fallback_choose(struct reading *reading, struct failure *why)
     static const struct certificate_names_handler handler = {first_name, name_ignored};
     const char *name = reading->config->tls.default_name;
     char normal[DNS_NAME_MAX + 1];
+    assert(reading->into->list != NULL); /* sources_read saw to that */
     if (name == NULL) {
         reading->current = reading->into->list[0];
         (void)certificate_names(reading->current->leaf, &handler, reading);

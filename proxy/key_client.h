@@ -33,23 +33,23 @@ struct key_client;
 struct key_operation {
     /* request */
     const struct key_id *key;
-    uint16_t scheme;       /* TLS SignatureScheme */
     struct bytes content;  /* to be signed; borrowed until key_client_sign returns */
     struct bytes sni;      /* borrowed until key_client_sign returns; absent: no SNI */
     struct address client; /* for the key server's policy and audit */
     void (*done)(
         struct key_operation *operation); /* never called from within key_client_sign or key_client_cancel */
     void *owner;
+    uint16_t scheme; /* TLS SignatureScheme */
 
     /* outcome */
-    enum result result; /* RESULT_OK: signature is set */
     uint8_t error;      /* kssl error, when the key server answered one; else 0 */
+    enum result result; /* RESULT_OK: signature is set */
     const char *reason; /* a fixed string: "key not found", "key server timeout", "no key server", ... */
     const char *server; /* which key server answered; borrowed from the configuration */
-    char request_id[KSSL_REQUEST_ID_MAX + 1]; /* as both sides log it */
-    uint64_t duration;                        /* microseconds from key_client_sign to done */
+    uint64_t duration;  /* microseconds from key_client_sign to done */
     size_t signature_size;
     uint8_t signature[KEY_SIGNATURE_MAX];
+    char request_id[KSSL_REQUEST_ID_MAX + 1]; /* as both sides log it */
 
     /* the client's own */
     bool pending;

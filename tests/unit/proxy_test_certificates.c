@@ -1,5 +1,6 @@
 #include "proxy/certificates.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -52,10 +53,16 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
-    char command[128];
+    char path[TEST_PATH_SIZE + 256];
     certificates_free(fixture->certificates);
-    (void)snprintf(command, sizeof command, "rm -r %s", fixture->directory);
-    return system(command);
+    DIR *directory = opendir(fixture->directory);
+    assert_non_null(directory);
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        (void)snprintf(path, sizeof path, "%s/%s", fixture->directory, entry->d_name);
+        (void)remove(path); /* "." and ".." stay */
+    }
+    (void)closedir(directory);
+    return rmdir(fixture->directory);
 }
 
 static void path_of(const struct fixture *fixture, const char *name, char path[static TEST_PATH_SIZE])
@@ -178,7 +185,7 @@ static void test_types_and_duplicates(void **state)
     const struct certificate *found[CERTIFICATES_PER_NAME];
     bool matched, has_rsa = false, has_ec = false;
     put_site(fixture, "rsa.pem", "DNS:a.example", "RSA");
-    const struct test_subject longer = {.name = "long", .san = "DNS:a.example", .lifetime = 9 * 86400};
+    const struct test_subject longer = {.name = "long", .san = "DNS:a.example", .lifetime = 777600};
     const struct test_subject shorter = {.name = "short", .san = "DNS:a.example,DNS:b.example"};
     (void)put(fixture, "ec-1-longer.pem", &longer);
     (void)put(fixture, "ec-2-shorter.pem", &shorter);

@@ -276,19 +276,18 @@ static void test_hello_retry(void **state)
 static const struct {
     const char *name;
     struct bytes offered;
-    bool only_http11;
     const char *chosen; /* NULL: none */
-    bool fails;
+    bool only_http11, fails;
 } PROTOCOLS[] = {
-    {"both: the server's order", WIRE("\x08http/1.1\x02h2"), false, "h2", false},
-    {"http/1.1 alone", WIRE("\x08http/1.1"), false, "http/1.1", false},
-    {"not offered", WIRE(""), false, NULL, false},
+    {"both: the server's order", WIRE("\x08http/1.1\x02h2"), "h2", false, false},
+    {"http/1.1 alone", WIRE("\x08http/1.1"), "http/1.1", false, false},
+    {"not offered", WIRE(""), NULL, false, false},
     {"none in common",
      WIRE("\x03"
           "foo"),
-     false, NULL, true},
-    {"a backend without h2", WIRE("\x02h2\x08http/1.1"), true, "http/1.1", false},
-    {"a backend without h2, a client with nothing else", WIRE("\x02h2"), true, NULL, true},
+     NULL, false, true},
+    {"a backend without h2", WIRE("\x02h2\x08http/1.1"), "http/1.1", true, false},
+    {"a backend without h2, a client with nothing else", WIRE("\x02h2"), NULL, true, true},
 };
 
 static void test_protocols(void **state)

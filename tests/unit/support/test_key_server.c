@@ -14,7 +14,7 @@
 #include "common/socket.h"
 #include "common/tls_message.h"
 
-static const struct channel_limits LIMITS = {.handshake_timeout = 10000000, .output_high = 1024 * 1024};
+static const struct channel_limits LIMITS = {.handshake_timeout = 10000000, .output_high = 1048576};
 
 /* ---- Signing. */
 

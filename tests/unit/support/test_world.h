@@ -61,7 +61,7 @@ int64_t test_world_metric(const struct test_world *world, enum proxy_metric metr
 /* Runs the loop until the condition holds; the test fails when it does not within ten seconds. */
 #define WORLD_UNTIL(world, condition)                                                                        \
     do {                                                                                                     \
-        uint64_t world_until_deadline = clock_now() + 10u * 1000000u;                                        \
+        uint64_t world_until_deadline = clock_now() + UINT64_C(10000000);                                    \
         while (!(condition)) {                                                                               \
             if (clock_now() > world_until_deadline)                                                          \
                 fail_msg("still not: %s", #condition);                                                       \
