@@ -17,6 +17,9 @@
 #define SLOTS_MAX       (KEY_LINK_OWN_IDS >> 16)
 #define GENERATION_BITS 16
 
+/* Many key servers close what is idle for 30 s. */
+#define IDLE_PING 15000000u
+
 /*
  *  FREE ──▶ WAITING ──▶ SENT ──▶ FREE           answered, or out of time
  *              ▲          │ └──▶ ORPHAN ──▶ FREE  cancelled, but the key server still has it
@@ -437,6 +440,7 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
         .context = channel_context,
         .server = &config->key_servers[0],
         .timeout = client->timeout,
+        .idle = IDLE_PING,
         .log = client->log,
         .metrics = client->metrics,
     };

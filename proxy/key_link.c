@@ -12,8 +12,7 @@
 
 #define BACKOFF_FIRST   50000u /* microseconds */
 #define BACKOFF_MAX     1000000u
-#define UP_FOR_GOOD     1000000u  /* up at least this long: the next attempt is not a retry */
-#define IDLE_PING       15000000u /* many key servers close what is idle for 30 s */
+#define UP_FOR_GOOD     1000000u /* up at least this long: the next attempt is not a retry */
 #define REPEAT_LOG      60000000u
 #define CLOCK_SKEW_MAX  60 /* seconds */
 #define OUTPUT_HIGH     524288
@@ -51,6 +50,18 @@ static void timer_set(struct key_link *link, uint64_t due)
     struct timeval delay = clock_timeval(due > now ? due - now : 0);
     link->timer_due = due;
     (void)evtimer_add(link->timer, &delay);
+}
+
+/* When something has to be done although nothing was received. With requests out, half the time that they
+ * have is long enough to wonder; a ping then tells a slow signature from a dead server. */
+static uint64_t silence_due(const struct key_link *link)
+{
+    if (link->pinged)
+        return link->pinged_at + link->settings.timeout;
+    if (link->asked == 0)
+        return link->received_at + link->settings.idle;
+    uint64_t since = link->asked_since > link->received_at ? link->asked_since : link->received_at;
+    return since + link->settings.timeout / 2;
 }
 
 /* ---- Down, and up again. */
@@ -125,7 +136,7 @@ static void link_go_up(struct key_link *link)
     log_info(link->settings.log, "key server connected", log_text("server", link->settings.server->name),
              log_address("address", channel_peer_address(link->channel)),
              log_text("tls", channel_tls_version(link->channel)));
-    timer_set(link, link->received_at + IDLE_PING);
+    timer_set(link, link->received_at + link->settings.idle);
     link->handler->up(link, link->owner);
 }
 
@@ -195,10 +206,12 @@ static void on_own_answer(struct key_link *link, uint32_t id, const struct kssl_
 {
     if (id != link->last_id)
         return;
-    if (link->state == STATE_HELLO)
+    if (link->state == STATE_HELLO) {
         on_hello(link, message);
-    else
+    } else {
         link->pinged = false; /* any answer shows that it lives */
+        timer_set(link, silence_due(link));
+    }
 }
 
 /* ---- The channel's callbacks. */
@@ -274,18 +287,6 @@ static void link_connect(struct key_link *link)
 }
 
 /* ---- Silence. */
-
-/* When something has to be done although nothing was received. With requests out, half the time that they
- * have is long enough to wonder; a ping then tells a slow signature from a dead server. */
-static uint64_t silence_due(const struct key_link *link)
-{
-    if (link->pinged)
-        return link->pinged_at + link->settings.timeout;
-    if (link->asked == 0)
-        return link->received_at + IDLE_PING;
-    uint64_t since = link->asked_since > link->received_at ? link->asked_since : link->received_at;
-    return since + link->settings.timeout / 2;
-}
 
 static void link_ping(struct key_link *link)
 {

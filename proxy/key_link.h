@@ -42,6 +42,7 @@ struct key_link_settings {
     SSL_CTX *context;                      /* the channel's; borrowed */
     const struct proxy_key_server *server; /* borrowed */
     uint64_t timeout;                      /* microseconds for connecting, for the hello, for a ping */
+    uint64_t idle;                         /* microseconds of silence after which a ping is sent */
     struct log *log;
     struct metrics_row *metrics;
 };

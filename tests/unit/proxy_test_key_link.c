@@ -1,0 +1,107 @@
+/* The upkeep of one channel when nothing is asked over it. */
+#include "proxy/key_link.h"
+
+#include "tests/unit/check.h"
+#include "tests/unit/support/test_world.h"
+
+struct owner {
+    struct key_link *link;
+    unsigned up, down;
+};
+
+static void on_up(struct key_link *link, void *context)
+{
+    struct owner *owner = context;
+    (void)link;
+    owner->up++;
+}
+
+static void on_down(struct key_link *link, void *context)
+{
+    struct owner *owner = context;
+    (void)link;
+    owner->down++;
+}
+
+static const struct key_link_handler HANDLER = {.up = on_up, .down = on_down};
+
+static int set_up(void **state)
+{
+    struct test_world *world = *state;
+    test_world_configure(world);
+    test_world_open_keys(world);
+    key_client_free(world->keys); /* the link under test is the only one */
+    world->keys = NULL;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_world_close(*state);
+    return 0;
+}
+
+static struct owner *start(struct test_world *world, uint64_t timeout, uint64_t idle)
+{
+    static struct owner owner;
+    const struct key_link_settings settings = {
+        .base = world->base,
+        .context = world->edge_context,
+        .server = &world->key_server_config,
+        .timeout = timeout,
+        .idle = idle,
+        .metrics = world->row,
+    };
+    struct failure why;
+    owner = (struct owner){0};
+    assert_int_equal(key_link_new(&settings, &HANDLER, &owner, &owner.link, &why), RESULT_OK);
+    WORLD_UNTIL(world, owner.up == 1);
+    assert_true(key_link_up(owner.link));
+    return &owner;
+}
+
+static void test_idle_pings(void **state)
+{
+    struct test_world *world = *state;
+    struct owner *owner = start(world, 5000000, 20000);
+    WORLD_UNTIL(world, world->server.pings == 5);
+    assert_int_equal(owner->down, 0);
+    assert_int_equal(world->server.accepted, 1);
+    key_link_free(owner->link);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_CHANNELS_UP), 0);
+}
+
+static void test_idle_and_dead(void **state)
+{
+    struct test_world *world = *state;
+    struct owner *owner = start(world, 50000, 20000);
+    world->server.deaf = true;
+    WORLD_UNTIL(world, owner->down == 1);
+    assert_false(key_link_up(owner->link));
+    world->server.deaf = false;
+    WORLD_UNTIL(world, owner->up == 2);
+    key_link_free(owner->link);
+}
+
+static void test_offers(void **state)
+{
+    struct test_world *world = *state;
+    world->server.opcodes[0] = 0x00;
+    world->server.opcodes[1] = 0xff;
+    world->server.opcodes[2] = KSSL_OP_SIGN_TLS12;
+    struct owner *owner = start(world, 5000000, 5000000);
+    for (unsigned opcode = 0; opcode <= 0xff; opcode++)
+        assert_int_equal(key_link_offers(owner->link, (uint8_t)opcode),
+                         opcode == 0x00 || opcode == 0xff || opcode == KSSL_OP_SIGN_TLS12);
+    key_link_free(owner->link);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_idle_pings, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_idle_and_dead, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_offers, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, test_world_make, test_world_remove);
+}
