@@ -1,15 +1,12 @@
 /*
  * Structured log lines: time, level, event, then fields, as logfmt or JSON, one write(2) a line to standard
- * error. All text from outside (names, reasons, file contents) is escaped here and nowhere else:
+ * error. Text from outside is escaped here, not by the callers:
  *
- *     time=2026-03-01T12:00:00.123Z level=info program=proxy process=worker/3 generation=2 event="handshake
- * failed"
+ *     time=2026-03-01T12:00:00.123Z level=info program=proxy process=worker/3 generation=2 event=started ...
  *
- * In both formats a value is first made harmless, then quoted. Harmless: control characters, characters that
- * hide or reorder text, backslashes and octets that are no UTF-8 become \xNN, octet by octet, so that what a
- * reader decodes can drive no terminal and a backslash in it always begins such an escape. A value of more
- * than 640 octets is cut and ends in "...(+N)", N the octets left out. A line has at most 4096 octets; fields
- * that do not fit are left out, and the line then says cut=true.
+ * In both formats a value is first made harmless (text.h), then quoted. A value of more than 640 octets is
+ * cut and ends in "...(+N)", N the octets left out. A line has at most 4096 octets; fields that do not fit
+ * are left out, and the line then says cut=true.
  *
  * More than `rate` lines a second for one event and reason are counted, not written; one line then tells the
  * number (event=suppressed). Distinct reasons past a bound share one count, so that a peer who chooses the
