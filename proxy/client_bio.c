@@ -1,13 +1,15 @@
 #include "proxy/client_bio.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
 #include <openssl/crypto.h>
 
 struct client {
     int fd;
-    bool closed, broken;
+    bool closed, broken, exceeded;
+    size_t allowed; /* to be read */
 };
 
 static bool is_transient(int error)
@@ -20,10 +22,17 @@ static int client_read(BIO *bio, char *into, size_t size, size_t *done)
 {
     struct client *client = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    ssize_t got = recv(client->fd, into, size, 0);
-    *done = got > 0 ? (size_t)got : 0;
-    if (got > 0)
+    *done = 0;
+    if (client->allowed == 0) {
+        client->exceeded = true;
+        return -1;
+    }
+    ssize_t got = recv(client->fd, into, size < client->allowed ? size : client->allowed, 0);
+    if (got > 0) {
+        *done = (size_t)got;
+        client->allowed -= client->allowed != SIZE_MAX ? *done : 0;
         return 1;
+    }
     if (got == 0) {
         client->closed = true;
         return 0;
@@ -97,6 +106,7 @@ BIO *client_bio_new(const BIO_METHOD *method, int fd)
         return NULL;
     }
     client->fd = fd;
+    client->allowed = SIZE_MAX;
     BIO_set_data(bio, client);
     BIO_set_init(bio, 1);
     return bio;
@@ -112,4 +122,16 @@ bool client_bio_broken(BIO *bio)
 {
     const struct client *client = BIO_get_data(bio);
     return client->broken;
+}
+
+void client_bio_allow(BIO *bio, size_t octets)
+{
+    struct client *client = BIO_get_data(bio);
+    client->allowed = octets;
+}
+
+bool client_bio_exceeded(BIO *bio)
+{
+    const struct client *client = BIO_get_data(bio);
+    return client->exceeded;
 }

@@ -1,9 +1,10 @@
 /* libssl's way to a client's socket. It remembers how the client went away, which libssl's errors do not
- * tell, and never raises SIGPIPE. */
+ * tell, bounds what is read, and never raises SIGPIPE. */
 #ifndef KEYLESS_PROXY_CLIENT_BIO_H
 #define KEYLESS_PROXY_CLIENT_BIO_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <openssl/bio.h>
 
@@ -15,5 +16,10 @@ BIO *client_bio_new(const BIO_METHOD *method, int fd);
 /* The client has closed its sending side in order, or the connection broke. */
 bool client_bio_closed(BIO *bio);
 bool client_bio_broken(BIO *bio);
+
+/* So many octets more may be read; no bound without it. Reading then fails, and client_bio_exceeded tells
+ * why. */
+void client_bio_allow(BIO *bio, size_t octets);
+bool client_bio_exceeded(BIO *bio);
 
 #endif

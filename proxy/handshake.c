@@ -19,6 +19,11 @@
 /* Fibres made in advance; more are made when they are needed, up to limits.handshakes. */
 #define FIBRES_AT_FIRST 16
 
+/* Octets of a ClientHello with its records' headers. libssl would take 128 kB from anybody. */
+#define HELLO_MAX 16640
+/* After it: a second one, or 16 kB of early data that is passed over. */
+#define AFTER_HELLO_MAX 32768
+
 struct handshake_context {
     const struct proxy_config *config;
     const struct certificates *certificates;
@@ -71,6 +76,14 @@ static void read_extension(SSL *ssl, unsigned type, struct client_hello *hello,
         read(hello, bytes_of(data, size));
 }
 
+/* The certificate was chosen by the name in the first ClientHello, which libssl does not compare. RFC 8446
+ * section 4.1.2 lets the client change other things. */
+static bool has_same_name(const struct handshake *handshake)
+{
+    return bytes_equal(bytes_of(handshake->hello.sni, handshake->hello.sni_size),
+                       bytes_of(handshake->facts.sni, handshake->facts.sni_size));
+}
+
 /* Before libssl has looked at versions or extensions, so that the SNI of what fails is known too. */
 static int on_client_hello(SSL *ssl, int *alert, void *argument)
 {
@@ -86,7 +99,12 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     read_extension(ssl, TLSEXT_TYPE_server_name, hello, client_hello_read_sni);
     read_extension(ssl, TLSEXT_TYPE_signature_algorithms, hello, client_hello_read_schemes);
     read_extension(ssl, TLSEXT_TYPE_supported_groups, hello, client_hello_read_groups);
-    handshake->hellos++;
+    if (handshake->hellos++ > 0 && !has_same_name(handshake)) {
+        refuse(handshake, HANDSHAKE_FAULT_CLIENT, "another name in the second ClientHello");
+        *alert = SSL_AD_ILLEGAL_PARAMETER;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
+    client_bio_allow(handshake->bio, AFTER_HELLO_MAX);
     handshake->facts.sni_size = hello->sni_size;
     memcpy(handshake->facts.sni, hello->sni, hello->sni_size);
     struct bytes sni = bytes_of(hello->sni_size > 0 ? hello->sni : NULL, hello->sni_size);
@@ -256,6 +274,7 @@ static bool start_tls(struct handshake *handshake, int fd)
         BIO_free(handshake->bio);
         return false;
     }
+    client_bio_allow(handshake->bio, HELLO_MAX);
     SSL_set_bio(handshake->ssl, handshake->bio, handshake->bio);
     SSL_set_accept_state(handshake->ssl);
     (void)SSL_set_mode(handshake->ssl, SSL_MODE_ASYNC);
@@ -367,6 +386,7 @@ static enum handshake_state succeed(struct handshake *handshake)
     handshake->state = HANDSHAKE_DONE;
     note_facts(handshake);
     (void)SSL_clear_mode(handshake->ssl, SSL_MODE_ASYNC);
+    client_bio_allow(handshake->bio, SIZE_MAX);
     metric_add(handshake->context->metrics, PROXY_HANDSHAKES_OK, 1);
     metric_observe(handshake->context->metrics, PROXY_HANDSHAKE_SECONDS, handshake->facts.duration);
     return handshake->state;
@@ -377,12 +397,16 @@ static enum handshake_state succeed(struct handshake *handshake)
 static enum handshake_state fail_from_libssl(struct handshake *handshake)
 {
     const struct key_operation *operation = &handshake->signature.operation;
-    struct handshake_reason reason = handshake_reason_of(ERR_peek_error());
+    struct handshake_reason reason = handshake_reason_of(ERR_peek_error(), ERR_peek_last_error());
     if (operation->result != RESULT_OK) {
         handshake->stage = "key";
         return fail(handshake, HANDSHAKE_FAULT_KEY, operation->reason);
     }
-    bool closed = client_bio_closed(handshake->bio);
+    if (client_bio_exceeded(handshake->bio))
+        return fail(handshake, HANDSHAKE_FAULT_CLIENT, "handshake messages too long");
+    /* By the end of its stream, or by an alert. */
+    bool closed =
+        client_bio_closed(handshake->bio) || (SSL_get_shutdown(handshake->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
     if (reason.fault != HANDSHAKE_FAULT_CLIENT && (closed || client_bio_broken(handshake->bio)))
         return fail(handshake, HANDSHAKE_FAULT_CLIENT_GONE,
                     closed ? HANDSHAKE_CLIENT_CLOSED : "connection reset by client");

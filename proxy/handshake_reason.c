@@ -17,10 +17,11 @@ static const struct {
     {SSL_R_HTTP_REQUEST, "not TLS: HTTP request"},
     {SSL_R_HTTPS_PROXY_REQUEST, "not TLS: HTTP proxy request"},
     {SSL_R_WRONG_VERSION_NUMBER, "not TLS, or a bad record version"},
-    {SSL_R_BAD_RECORD_TYPE, "not TLS"},
+    {SSL_R_BAD_RECORD_TYPE, "bad record type"},
     {SSL_R_RECORD_LENGTH_MISMATCH, "not TLS: lengths do not fit"},
     {SSL_R_PACKET_LENGTH_TOO_LONG, "record too long"},
     {SSL_R_ENCRYPTED_LENGTH_TOO_LONG, "record too long"},
+    {SSL_R_DATA_LENGTH_TOO_LONG, "record too long"},
     {SSL_R_EXCESSIVE_MESSAGE_SIZE, "message too long"},
     {SSL_R_RECORD_TOO_SMALL, "record too small"},
     {SSL_R_UNSUPPORTED_PROTOCOL, "unsupported protocol version"},
@@ -40,12 +41,15 @@ static const struct {
     {SSL_R_BAD_ECPOINT, "bad key share"},
     {SSL_R_NO_APPLICATION_PROTOCOL, "no shared application protocol"},
     {SSL_R_BAD_EXTENSION, "bad extension"},
+    {SSL_R_SSL3_EXT_INVALID_MAX_FRAGMENT_LENGTH, "bad extension"},
     {SSL_R_LENGTH_MISMATCH, "message does not parse"},
     {SSL_R_BAD_LENGTH, "message does not parse"},
+    {SSL_R_LENGTH_TOO_SHORT, "message does not parse"},
     {SSL_R_UNEXPECTED_MESSAGE, "unexpected message"},
     {SSL_R_UNEXPECTED_RECORD, "unexpected message"},
     {SSL_R_CCS_RECEIVED_EARLY, "unexpected message"},
     {SSL_R_DIGEST_CHECK_FAILED, "wrong Finished message"},
+    {SSL_R_BAD_DIGEST_LENGTH, "wrong Finished message"},
     {SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, "record does not decrypt"},
 };
 
@@ -97,20 +101,34 @@ static struct handshake_reason other_reason(unsigned long error)
                                      text != NULL ? text : "unnamed OpenSSL error"};
 }
 
-struct handshake_reason handshake_reason_of(unsigned long error)
+static bool known_reason(unsigned long error, struct handshake_reason *known)
 {
     int reason = ERR_GET_REASON(error);
-    if (error == 0)
-        return (struct handshake_reason){HANDSHAKE_FAULT_INTERNAL, "no reason given by OpenSSL"};
     if (ERR_GET_LIB(error) != ERR_LIB_SSL)
-        return other_reason(error);
-    if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
-        return (struct handshake_reason){HANDSHAKE_FAULT_CLIENT_GONE, "client closed"};
-    if (reason >= ALERT_REASON && reason < ALERT_REASON + 256)
-        return alert_reason((size_t)(reason - ALERT_REASON));
-    for (size_t i = 0; i < sizeof REASONS / sizeof *REASONS; i++) {
-        if (REASONS[i].reason == reason)
-            return (struct handshake_reason){HANDSHAKE_FAULT_CLIENT, REASONS[i].text};
+        return false;
+    if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+        *known = (struct handshake_reason){HANDSHAKE_FAULT_CLIENT_GONE, "client closed"};
+        return true;
     }
-    return other_reason(error);
+    if (reason >= ALERT_REASON && reason < ALERT_REASON + 256) {
+        *known = alert_reason((size_t)(reason - ALERT_REASON));
+        return true;
+    }
+    for (size_t i = 0; i < sizeof REASONS / sizeof *REASONS; i++) {
+        if (REASONS[i].reason == reason) {
+            *known = (struct handshake_reason){HANDSHAKE_FAULT_CLIENT, REASONS[i].text};
+            return true;
+        }
+    }
+    return false;
+}
+
+struct handshake_reason handshake_reason_of(unsigned long first, unsigned long last)
+{
+    struct handshake_reason known;
+    if (first == 0)
+        return (struct handshake_reason){HANDSHAKE_FAULT_INTERNAL, "no reason given by OpenSSL"};
+    if (known_reason(first, &known) || known_reason(last, &known))
+        return known;
+    return other_reason(first);
 }

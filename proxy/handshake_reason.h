@@ -18,7 +18,9 @@ struct handshake_reason {
     const char *text; /* never to be freed; NULL with HANDSHAKE_FAULT_NONE */
 };
 
-/* From an error code as ERR_peek_error gives it; 0: none was queued. */
-struct handshake_reason handshake_reason_of(unsigned long error);
+/* From the first and the last error that OpenSSL has queued (ERR_peek_error, ERR_peek_last_error; 0: none):
+ * what the libraries below libssl say of a client's key or record comes first, libssl's own judgement last.
+ */
+struct handshake_reason handshake_reason_of(unsigned long first, unsigned long last);
 
 #endif
