@@ -156,7 +156,7 @@ static enum result refuse_duplicates(const struct loader *loader, struct failure
 
 static enum result store_fill(struct key_store *store, struct loader *loader, struct failure *why)
 {
-    store->private = calloc(loader->count, sizeof(EVP_PKEY *));
+    store->private = calloc(loader->count + 1, sizeof(EVP_PKEY *));
     if (store->private == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for the keys");
     for (size_t i = 0; i < loader->count; i++) {

@@ -76,6 +76,6 @@ const char *key_ski_format(const uint8_t ski[static KEY_ID_SKI_SIZE], char text[
         text[2 * i] = DIGITS[ski[i] >> 4];
         text[2 * i + 1] = DIGITS[ski[i] & 15];
     }
-    text[2 * KEY_ID_SKI_SIZE] = '\0';
+    text[KEY_SKI_DIGITS] = '\0';
     return text;
 }

@@ -41,7 +41,8 @@ enum key_class { KEY_CLASS_EC, KEY_CLASS_RSA, KEY_CLASS_RSA_LARGE, KEY_CLASSES }
 enum key_class key_class_of(const struct key_id *id);
 const char *key_class_name(enum key_class class); /* as in the settings: "ec", "rsa", "rsa_large" */
 
-#define KEY_SKI_TEXT_SIZE (2 * KEY_ID_SKI_SIZE + 1)
+#define KEY_SKI_DIGITS    ((size_t)2 * KEY_ID_SKI_SIZE)
+#define KEY_SKI_TEXT_SIZE (KEY_SKI_DIGITS + 1)
 
 /* Lower-case hex; returns text. */
 const char *key_ski_format(const uint8_t ski[static KEY_ID_SKI_SIZE], char text[static KEY_SKI_TEXT_SIZE]);

@@ -19,15 +19,15 @@ static int show_versions(const char *config_path);
 
 /* What can be asked for. -c says which configuration; without another option the key server runs. */
 static const struct option_row {
-    char letter;
     int (*run)(const char *config_path);
-    bool wants_config;
     const char *text;
+    char letter;
+    bool wants_config;
 } OPTIONS[] = {
-    {'c', keyserver_master, true, "FILE  run with the configuration in FILE"},
-    {'t', keyserver_check, true, "      check the configuration and all that it names, print it, and exit"},
-    {'V', show_versions, false, "      print versions and exit"},
-    {'h', show_usage, false, "      print this and exit"},
+    {keyserver_master, "FILE  run with the configuration in FILE", 'c', true},
+    {keyserver_check, "      check the configuration and all that it names, print it, and exit", 't', true},
+    {show_versions, "      print versions and exit", 'V', false},
+    {show_usage, "      print this and exit", 'h', false},
 };
 
 #define OPTION_COUNT (sizeof OPTIONS / sizeof *OPTIONS)

@@ -32,7 +32,7 @@ struct policy {
 
 static bool pattern_is_ski(const char *pattern, uint8_t ski[static KEY_ID_SKI_SIZE])
 {
-    if (strlen(pattern) != 2 * KEY_ID_SKI_SIZE)
+    if (strlen(pattern) != KEY_SKI_DIGITS)
         return false;
     for (size_t i = 0; i < KEY_ID_SKI_SIZE; i++) {
         int high = OPENSSL_hexchar2int((unsigned char)pattern[2 * i]);

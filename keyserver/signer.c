@@ -17,7 +17,7 @@
 #include "keyserver/signer_queue.h"
 
 /* Replies that a front end does not take; then it is not listened to. */
-#define LINK_OUTPUT_HIGH (1024u * 1024)
+#define LINK_OUTPUT_HIGH ((size_t)1024 * 1024)
 /* Messages of requests in all queues: what front ends may have in flight together. */
 #define MESSAGES_MAX ((size_t)256 * 1024 * 1024)
 

@@ -345,8 +345,12 @@ void signer_client_free(struct signer_client *client)
 {
     if (client == NULL)
         return;
-    while (!TAILQ_EMPTY(&client->connections))
-        connection_free(TAILQ_FIRST(&client->connections));
+    struct signer_connection *connection = TAILQ_FIRST(&client->connections);
+    while (connection != NULL) {
+        struct signer_connection *next = TAILQ_NEXT(connection, all);
+        connection_free(connection);
+        connection = next;
+    }
     if (client->tick != NULL)
         event_free(client->tick);
     free(client->slots);

@@ -15,7 +15,7 @@
 #include "keyserver/signer_sign.h"
 
 /* libcrypto's deepest call needs some 20 kB; locked memory is dear. */
-#define STACK_SIZE (256 * 1024)
+#define STACK_SIZE ((size_t)256 * 1024)
 
 /* How a class's threads run. */
 static const struct class_rule {

@@ -434,6 +434,7 @@ def test_timing_and_names(server, edge1):
     before = edge1.sign_tls13(key, 0x0403, bytes(32), items=[(Tag.TRACE, b"name-before")])
     assert before.get(Tag.EXTRA) is None
     edge1.hello(b"test 1.0")
+    assert server.wait_for("client said hello", after=mark)["software"] == "test 1.0"
     after = edge1.sign_tls13(key, 0x0403, bytes(32), items=[(Tag.TRACE, b"name-after")])
     queue, sign = struct.unpack("!II", after.get(Tag.EXTRA))
     assert queue < 10_000_000 and 0 < sign < 10_000_000

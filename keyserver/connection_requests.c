@@ -1,0 +1,274 @@
+#include "keyserver/connection_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "keyserver/keyserver_metrics.h"
+#include "keyserver/operations.h"
+
+static void request_free(struct request *request)
+{
+    struct connection *connection = request->connection;
+    TAILQ_REMOVE(&connection->requests, request, all);
+    connection->in_flight--;
+    connection->class_in_flight[request->class]--;
+    connection->held -= request->octets;
+    free(request);
+}
+
+void connection_forget_requests(struct connection *connection)
+{
+    struct request *request = TAILQ_FIRST(&connection->requests);
+    while (request != NULL) {
+        struct request *next = TAILQ_NEXT(request, all);
+        signer_client_cancel(connection->all->signer, &request->call);
+        request_free(request);
+        request = next;
+    }
+}
+
+/* One connection alone never finds a queue full: it waits for its own requests instead. */
+static bool class_is_full(const struct connection *connection, enum key_class class)
+{
+    const struct keyserver_config *config = connection->all->config;
+    const size_t limits[KEY_CLASSES] = {config->queues.ec, config->queues.rsa, config->queues.rsa_large};
+    return connection->class_in_flight[class] >= limits[class];
+}
+
+/* ---- Answers. */
+
+/* What a line about a request tells. */
+struct request_line {
+    uint8_t opcode;
+    struct bytes ski;  /* size 0: it named none */
+    struct bytes name; /* the peer's own for it; size 0: none */
+    uint8_t error;
+    uint32_t queue, sign;
+};
+
+static struct log_field if_there(struct log_field field)
+{
+    return field.bytes.size > 0 ? field : log_text(field.key, NULL);
+}
+
+static void tell(struct connection *connection, const struct request_line *line)
+{
+    struct log *log = connection->all->log;
+    struct metrics_row *metrics = connection->all->metrics;
+    connection->answered++;
+    metric_add(metrics, keyserver_metric_of_request(line->opcode, line->error), 1);
+    if (line->error == KSSL_ERROR_NONE) {
+        log_debug(log, "request answered", log_text("client", connection_client_name(connection)),
+                  log_text("operation", kssl_opcode_name(line->opcode)), if_there(log_hex("key", line->ski)),
+                  if_there(log_bytes("request", line->name)), log_number("queue_us", line->queue),
+                  log_number("sign_us", line->sign));
+        return;
+    }
+    metric_add(metrics, keyserver_metric_of_refusal(line->error), 1);
+    log_warn(log, "request refused", log_text("client", connection_client_name(connection)),
+             log_text("operation", kssl_opcode_name(line->opcode)), log_number("opcode", line->opcode),
+             if_there(log_hex("key", line->ski)), if_there(log_bytes("request", line->name)),
+             log_number("error", line->error), log_reason(kssl_error_name(line->error)));
+}
+
+static void send_frame(struct connection *connection, const struct writer *frame, bool written)
+{
+    struct failure why;
+    if (!written)
+        (void)failure_set(&why, RESULT_LIMIT, "an answer does not fit a frame");
+    else if (channel_send(connection->channel, writer_bytes(frame)) != RESULT_LIMIT)
+        return; /* RESULT_PEER: it is going, and `closed` follows */
+    else
+        (void)failure_set(&why, RESULT_LIMIT, "no room to queue an answer");
+    log_error(connection->all->log, "answer lost", log_text("client", connection_client_name(connection)),
+              log_reason(why.text));
+    channel_finish(connection->channel);
+}
+
+static struct writer frame_writer(const struct connection *connection)
+{
+    return writer_of(connection->all->frame, KSSL_FRAME_MAX);
+}
+
+/* A peer that speaks Part A alone knows no error above 0x0B. */
+static uint8_t error_for(const struct connection *connection, uint8_t opcode, uint8_t error)
+{
+    bool part_a = opcode < KSSL_OP_HELLO && !connection->said_hello;
+    return error == KSSL_ERROR_OVERLOADED && part_a ? KSSL_ERROR_INTERNAL : error;
+}
+
+static void send_error(struct connection *connection, uint32_t id, const struct request_line *line)
+{
+    struct writer to = frame_writer(connection);
+    bool written = kssl_error_write(&to, id, error_for(connection, line->opcode, line->error));
+    tell(connection, line);
+    send_frame(connection, &to, written);
+}
+
+static void send_answer(struct connection *connection, uint32_t id, const struct operation *operation)
+{
+    static const uint8_t NOTHING;
+    struct writer to = frame_writer(connection);
+    const struct kssl_message message = {.has_opcode = true,
+                                         .opcode = operation->answer_opcode,
+                                         .payload = operation->answer.data != NULL ? operation->answer
+                                                                                   : bytes_of(&NOTHING, 0)};
+    bool written = kssl_message_write(&to, id, &message);
+    const struct request_line line = {.opcode = operation->message.opcode};
+    tell(connection, &line);
+    send_frame(connection, &to, written);
+}
+
+static void send_signature(struct connection *connection, const struct request *request,
+                           const struct signer_reply *reply)
+{
+    uint8_t timing[8];
+    struct writer timing_to = writer_of(timing, sizeof timing);
+    struct bytes extra = {0};
+    if (connection->said_hello) {
+        const struct kssl_timing spent = {.queue = reply->queue, .sign = reply->sign};
+        kssl_timing_write(&timing_to, &spent);
+        extra = writer_bytes(&timing_to);
+    }
+    struct writer to = frame_writer(connection);
+    bool written = kssl_success_write(&to, request->id, reply->signature, extra);
+    send_frame(connection, &to, written);
+}
+
+/* ---- Requests. */
+
+static void retry_kept(struct connection *connection)
+{
+    struct kept_frame kept = connection->kept;
+    if (kept.body == NULL || class_is_full(connection, kept.class))
+        return;
+    connection->kept = (struct kept_frame){.body = NULL};
+    connection_handle(connection, &kept.header, bytes_of(kept.body, kept.header.length));
+    free(kept.body);
+}
+
+static void on_answered(struct signer_call *call, const struct signer_reply *reply)
+{
+    struct request *request = (struct request *)call;
+    struct connection *connection = request->connection;
+    const struct request_line line = {.opcode = request->opcode,
+                                      .ski = bytes_of(request->ski, KEY_ID_SKI_SIZE),
+                                      .name = bytes_of(request->name, request->name_size),
+                                      .error = reply->error,
+                                      .queue = reply->queue,
+                                      .sign = reply->sign};
+    if (reply->error == KSSL_ERROR_NONE) {
+        tell(connection, &line);
+        send_signature(connection, request, reply);
+    } else {
+        send_error(connection, request->id, &line);
+    }
+    request_free(request);
+    retry_kept(connection);
+    connection_settle(connection);
+}
+
+/* Between peers that have exchanged hello, item 0x15 is the request's name: printable ASCII. Size 0: none. */
+static struct bytes name_of(const struct connection *connection, const struct operation *operation)
+{
+    const struct bytes none = {0};
+    struct bytes name = operation->message.trace;
+    if (!connection->said_hello || name.size > KSSL_REQUEST_ID_MAX)
+        return none;
+    for (size_t i = 0; i < name.size; i++)
+        if (name.data[i] < 0x21 || name.data[i] > 0x7E)
+            return none;
+    return name;
+}
+
+static size_t answer_size(const struct key_info *key)
+{
+    const size_t headers = 3 * 3 + 1 + 8; /* items: opcode, payload, timing */
+    return kssl_frame_size(headers + key->id.signature_size);
+}
+
+static struct request *request_new(struct connection *connection, uint32_t id,
+                                   const struct operation *operation)
+{
+    struct request *request = calloc(1, sizeof *request);
+    if (request == NULL)
+        return NULL;
+    request->call.answered = on_answered;
+    request->connection = connection;
+    request->id = id;
+    request->opcode = operation->message.opcode;
+    request->class = key_class_of(&operation->key->id);
+    request->octets = sizeof *request + signer_client_cost(&operation->request) + answer_size(operation->key);
+    memcpy(request->ski, operation->key->id.ski, KEY_ID_SKI_SIZE);
+    struct bytes name = name_of(connection, operation);
+    if (name.size > 0)
+        memcpy(request->name, name.data, name.size);
+    request->name_size = name.size;
+    TAILQ_INSERT_TAIL(&connection->requests, request, all);
+    connection->in_flight++;
+    connection->class_in_flight[request->class]++;
+    connection->held += request->octets;
+    return request;
+}
+
+static void refuse(struct connection *connection, uint32_t id, const struct operation *operation)
+{
+    const struct request_line line = {.opcode = operation->message.opcode,
+                                      .ski = operation->message.ski,
+                                      .name = name_of(connection, operation),
+                                      .error = (uint8_t)operation->error};
+    send_error(connection, id, &line);
+}
+
+static bool keep(struct connection *connection, const struct kssl_header *header, struct bytes body,
+                 enum key_class class)
+{
+    uint8_t *copy = malloc(body.size + 1);
+    if (copy == NULL)
+        return false;
+    memcpy(copy, body.data, body.size);
+    connection->kept = (struct kept_frame){.header = *header, .class = class, .body = copy};
+    return true;
+}
+
+static void sign(struct connection *connection, const struct kssl_header *header, struct bytes body,
+                 struct operation *operation)
+{
+    if (class_is_full(connection, key_class_of(&operation->key->id)) &&
+        keep(connection, header, body, key_class_of(&operation->key->id)))
+        return;
+    struct request *request = request_new(connection, header->id, operation);
+    if (request != NULL && signer_client_ask(connection->all->signer, &operation->request, &request->call))
+        return;
+    if (request != NULL)
+        request_free(request);
+    operation->error = KSSL_ERROR_INTERNAL;
+    refuse(connection, header->id, operation);
+}
+
+static void note_hello(struct connection *connection, struct bytes software)
+{
+    if (!connection->said_hello)
+        log_info(connection->all->log, "client said hello",
+                 log_text("client", connection_client_name(connection)),
+                 if_there(log_bytes("software", software)));
+    connection->said_hello = true;
+}
+
+void connection_handle(struct connection *connection, const struct kssl_header *header, struct bytes body)
+{
+    struct connections *all = connection->all;
+    struct operation operation;
+    operation_decide(all->policy, connection->client, header, body, (uint64_t)time(NULL), all->scratch,
+                     &operation);
+    if (operation.outcome == OPERATION_SIGN) {
+        sign(connection, header, body, &operation);
+    } else if (operation.outcome == OPERATION_ANSWER) {
+        if (operation.message.opcode == KSSL_OP_HELLO)
+            note_hello(connection, operation.message.payload);
+        send_answer(connection, header->id, &operation);
+    } else {
+        refuse(connection, header->id, &operation);
+    }
+}

@@ -1,0 +1,63 @@
+/* A client's connection from within: shared by connection.c (its life, and when it is read from) and
+ * connection_requests.c (what it asks and is answered). */
+#ifndef KEYLESS_KEYSERVER_CONNECTION_STATE_H
+#define KEYLESS_KEYSERVER_CONNECTION_STATE_H
+
+#include "common/kssl.h"
+#include "keyserver/connection.h"
+
+enum connection_state { CONNECTION_HANDSHAKE, CONNECTION_SERVING, CONNECTION_ENDING };
+
+/* A request that the signer has. */
+struct request {
+    struct signer_call call; /* first: the one is the other */
+    struct connection *connection;
+    TAILQ_ENTRY(request) all;
+    uint32_t id;
+    uint8_t opcode;
+    enum key_class class;
+    size_t octets;
+    uint8_t ski[KEY_ID_SKI_SIZE];
+    uint8_t name[KSSL_REQUEST_ID_MAX]; /* what the peer calls it */
+    size_t name_size;
+};
+
+/* A frame that has to wait. */
+struct kept_frame {
+    struct kssl_header header;
+    enum key_class class; /* for room in which it waits */
+    uint8_t *body;        /* NULL: none */
+};
+
+struct connection {
+    struct connections *all;
+    TAILQ_ENTRY(connection) entry;
+    struct channel *channel;
+    enum connection_state state;
+    size_t client; /* its entry in the configuration */
+    bool said_hello;
+    bool paused;
+    TAILQ_HEAD(, request) requests;
+    unsigned in_flight;
+    size_t class_in_flight[KEY_CLASSES];
+    size_t held;    /* octets of requests in flight and their answers' */
+    size_t counted; /* octets that are in all->octets for this connection */
+    struct kept_frame kept;
+    uint64_t answered; /* requests, for the log */
+};
+
+static inline const char *connection_client_name(const struct connection *connection)
+{
+    return connection->all->config->clients[connection->client].match;
+}
+
+/* A frame of the client's: it is answered, asked of the signer, or kept. */
+void connection_handle(struct connection *connection, const struct kssl_header *header, struct bytes body);
+
+/* Nobody waits for the answers any more. */
+void connection_forget_requests(struct connection *connection);
+
+/* After anything has happened to the connection: reads on or waits, and ends what is to end. */
+void connection_settle(struct connection *connection);
+
+#endif
