@@ -160,8 +160,11 @@ void builtin_hello_free(struct builtin_hello *hello)
 {
     if (hello == NULL)
         return;
-    while (!LIST_EMPTY(&hello->clients))
-        client_free(LIST_FIRST(&hello->clients));
+    for (struct hello_client *client = LIST_FIRST(&hello->clients); client != NULL;) {
+        struct hello_client *next = LIST_NEXT(client, link);
+        client_free(client);
+        client = next;
+    }
     free(hello);
 }
 

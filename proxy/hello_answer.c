@@ -10,10 +10,10 @@
 
 struct fact {
     const char *name;
-    enum { FACT_TEXT, FACT_MILLISECONDS, FACT_COUNT, FACT_TRUTH } type;
-    struct bytes text; /* data NULL: there is none */
-    uint64_t number;   /* microseconds for FACT_MILLISECONDS */
-    bool known;        /* of numbers */
+    struct bytes text;
+    uint64_t number; /* microseconds for FACT_MILLISECONDS */
+    enum fact_type { FACT_TEXT, FACT_MILLISECONDS, FACT_COUNT, FACT_TRUTH } type;
+    bool known;
 };
 
 #define FACT_ROWS 13
@@ -28,24 +28,34 @@ static struct bytes name_of(const uint8_t *name, size_t size)
     return size == 0 ? (struct bytes){0} : bytes_of(name, size);
 }
 
+static struct fact fact_text(const char *name, struct bytes text)
+{
+    return (struct fact){.name = name, .type = FACT_TEXT, .text = text, .known = text.data != NULL};
+}
+
+static struct fact fact_number(const char *name, enum fact_type type, uint64_t number, bool known)
+{
+    return (struct fact){.name = name, .type = type, .number = number, .known = known};
+}
+
 static void facts_list(const struct hello_facts *facts, const char *client, struct fact rows[FACT_ROWS])
 {
     const struct handshake_facts *h = &facts->handshake;
     bool was_signed = h->key_server != NULL;
     const struct fact list[FACT_ROWS] = {
-        {"version", FACT_TEXT, text_of(h->version), 0, true},
-        {"suite", FACT_TEXT, text_of(h->suite), 0, true},
-        {"group", FACT_TEXT, text_of(h->group), 0, true},
-        {"scheme", FACT_TEXT, text_of(h->scheme), 0, true},
-        {"sni", FACT_TEXT, name_of(h->sni, h->sni_size), 0, true},
-        {"alpn", FACT_TEXT, name_of(h->alpn, h->alpn_size), 0, true},
-        {"key_server", FACT_TEXT, text_of(h->key_server), 0, true},
-        {"key_ms", FACT_MILLISECONDS, {0}, h->key_duration, was_signed},
-        {"handshake_ms", FACT_MILLISECONDS, {0}, h->duration, true},
-        {"resumed", FACT_TRUTH, {0}, h->resumed, true},
-        {"retries", FACT_COUNT, {0}, h->retries, true},
-        {"client", FACT_TEXT, text_of(client), 0, true},
-        {"worker", FACT_COUNT, {0}, facts->worker, true},
+        fact_text("version", text_of(h->version)),
+        fact_text("suite", text_of(h->suite)),
+        fact_text("group", text_of(h->group)),
+        fact_text("scheme", text_of(h->scheme)),
+        fact_text("sni", name_of(h->sni, h->sni_size)),
+        fact_text("alpn", name_of(h->alpn, h->alpn_size)),
+        fact_text("key_server", text_of(h->key_server)),
+        fact_number("key_ms", FACT_MILLISECONDS, h->key_duration, was_signed),
+        fact_number("handshake_ms", FACT_MILLISECONDS, h->duration, true),
+        fact_number("resumed", FACT_TRUTH, h->resumed, true),
+        fact_number("retries", FACT_COUNT, h->retries, true),
+        fact_text("client", text_of(client)),
+        fact_number("worker", FACT_COUNT, facts->worker, true),
     };
     memcpy(rows, list, sizeof list);
 }
@@ -93,7 +103,7 @@ static void number_write(struct evbuffer *to, const struct fact *fact)
 
 static void fact_json(struct evbuffer *to, const struct fact *fact)
 {
-    if (!fact->known || (fact->type == FACT_TEXT && fact->text.data == NULL)) {
+    if (!fact->known) {
         evbuffer_add_printf(to, "null");
     } else if (fact->type == FACT_TEXT) {
         evbuffer_add_printf(to, "\"");
@@ -121,7 +131,7 @@ static void document_html(struct evbuffer *to, const struct fact rows[FACT_ROWS]
                             "<table>\n");
     for (size_t i = 0; i < FACT_ROWS; i++) {
         evbuffer_add_printf(to, "<tr><th>%s</th><td>", rows[i].name);
-        if (!rows[i].known || (rows[i].type == FACT_TEXT && rows[i].text.data == NULL))
+        if (!rows[i].known)
             evbuffer_add_printf(to, "&ndash;");
         else if (rows[i].type == FACT_TEXT)
             text_write(to, rows[i].text, octet_html);

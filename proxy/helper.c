@@ -1,7 +1,5 @@
 #include "proxy/helper.h"
 
-#include <fcntl.h>
-
 #include <event2/buffer.h>
 
 #include "common/admin.h"
@@ -42,11 +40,8 @@ static enum result helper_serve(struct helper *helper, const struct proxy_setup 
     enum result result = process_drop_privileges(setup->config->user, why);
     if (result != RESULT_OK)
         return result;
-    int listener = fcntl(setup->admin_listener, F_DUPFD_CLOEXEC, 0);
-    if (listener < 0)
-        return failure_set_errno(why, "cannot serve the admin address");
-    return admin_new(child_base(helper->child), listener, setup->metrics, &helper->source,
-                     child_log(helper->child), admin, why);
+    return admin_new(child_base(helper->child), proxy_setup_take_admin(setup), setup->metrics,
+                     &helper->source, child_log(helper->child), admin, why);
 }
 
 int helper_run(struct child *child, const void *config)

@@ -11,6 +11,7 @@
 #include "proxy/worker.h"
 
 #define LISTEN_BACKLOG 4096
+#define ADMIN_BACKLOG  64
 /* A worker is ready within 5 s even without a key server; the rest is reading and forking on a busy machine.
  */
 #define READY_TIMEOUT UINT64_C(30000000)
@@ -20,9 +21,7 @@ struct proxy_master {
     const char *path;
     struct log *log;
     struct metrics *metrics;
-    /* Kept over reloads, so that an admin address that stays is never unbound. */
-    struct address admin_address;
-    int admin_listener;
+    LIST_HEAD(, proxy_setup) setups; /* of all generations that there are */
 };
 
 /* ---- Reading. */
@@ -46,29 +45,31 @@ static enum result setup_key_channel(struct proxy_setup *setup, struct failure *
     return channel_client_context(&files, &setup->key_channel, why);
 }
 
-static void setup_release(struct proxy_setup **setup)
+static enum result setup_read(struct proxy_setup *setup, const char *path, struct log *log,
+                              struct failure *why)
 {
-    proxy_setup_free(*setup);
+    enum result result = proxy_config_read(path, &setup->config, why);
+    if (result == RESULT_OK)
+        result = setup_listen(setup, why);
+    if (result == RESULT_OK)
+        result = certificates_read(setup->config, log, &setup->certificates, why);
+    if (result == RESULT_OK)
+        result = setup_key_channel(setup, why);
+    return result;
 }
 
 enum result proxy_setup_read(const char *path, struct log *log, struct proxy_setup **setup,
                              struct failure *why)
 {
-    struct proxy_setup *made CLEANUP(setup_release) = calloc(1, sizeof *made);
-    *setup = NULL;
+    struct proxy_setup *made = calloc(1, sizeof *made);
+    *setup = made;
     if (made == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for the configuration");
     made->admin_listener = -1;
-    enum result result = proxy_config_read(path, &made->config, why);
-    if (result == RESULT_OK)
-        result = setup_listen(made, why);
-    if (result == RESULT_OK)
-        result = certificates_read(made->config, log, &made->certificates, why);
-    if (result == RESULT_OK)
-        result = setup_key_channel(made, why);
-    if (result == RESULT_OK) {
-        *setup = made;
-        made = NULL;
+    enum result result = setup_read(made, path, log, why);
+    if (result != RESULT_OK) {
+        proxy_setup_free(made);
+        *setup = NULL;
     }
     return result;
 }
@@ -87,32 +88,36 @@ void proxy_setup_free(struct proxy_setup *setup)
 
 /* ---- The admin address: bound by the master, served by the helper. */
 
-static enum result admin_bind(struct proxy_master *master, const struct address *address, struct failure *why)
+/* An address that stays over a reload is not bound again: the generation that goes on using it has it. */
+static int admin_find(const struct proxy_master *master, const struct address *address)
 {
-    const struct socket_listen_options options = {.backlog = 64};
-    if (master->admin_listener >= 0 && address_equal(address, &master->admin_address))
-        return RESULT_OK;
-    int bound;
-    enum result result = socket_listen(address, &options, &bound, why);
-    if (result != RESULT_OK)
-        return result;
-    socket_close(&master->admin_listener);
-    master->admin_listener = bound;
-    master->admin_address = *address;
-    return RESULT_OK;
+    const struct proxy_setup *setup;
+    for (setup = LIST_FIRST(&master->setups); setup != NULL; setup = LIST_NEXT(setup, link))
+        if (setup->admin_listener >= 0 && address_equal(&setup->config->admin_listen, address))
+            return setup->admin_listener;
+    return -1;
 }
 
-static enum result admin_open(struct proxy_master *master, struct proxy_setup *setup, struct failure *why)
+static enum result admin_open(const struct proxy_master *master, struct proxy_setup *setup,
+                              struct failure *why)
 {
-    if (setup->config->admin_listen.size == 0) {
-        socket_close(&master->admin_listener);
+    const struct socket_listen_options options = {.backlog = ADMIN_BACKLOG};
+    const struct address *address = &setup->config->admin_listen;
+    if (address->size == 0)
         return RESULT_OK;
-    }
-    enum result result = admin_bind(master, &setup->config->admin_listen, why);
-    if (result != RESULT_OK)
-        return result;
-    setup->admin_listener = fcntl(master->admin_listener, F_DUPFD_CLOEXEC, 0);
+    int found = admin_find(master, address);
+    if (found < 0)
+        return socket_listen(address, &options, &setup->admin_listener, why);
+    setup->admin_listener = fcntl(found, F_DUPFD_CLOEXEC, 0);
     return setup->admin_listener >= 0 ? RESULT_OK : failure_set_errno(why, "cannot keep the admin socket");
+}
+
+int proxy_setup_take_admin(const struct proxy_setup *setup)
+{
+    struct proxy_setup *own = (struct proxy_setup *)setup;
+    int listener = own->admin_listener;
+    own->admin_listener = -1;
+    return listener;
 }
 
 /* ---- What the processes are. */
@@ -144,6 +149,7 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
         return result;
     }
     setup->metrics = master->metrics;
+    LIST_INSERT_HEAD(&master->setups, setup, link);
     *plan = (struct process_plan){.config = setup,
                                   .kinds = setup->kinds,
                                   .kind_count = setup_kinds(setup),
@@ -159,12 +165,15 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
 static void proxy_release(void *context, struct process_plan *plan)
 {
     (void)context;
-    proxy_setup_free(plan->config);
+    struct proxy_setup *setup = plan->config;
+    LIST_REMOVE(setup, link);
+    proxy_setup_free(setup);
 }
 
 int proxy_master_run(const char *path, struct log *log)
 {
-    struct proxy_master master = {.path = path, .log = log, .admin_listener = -1};
+    struct proxy_master master = {.path = path, .log = log};
+    LIST_INIT(&master.setups);
     struct failure why;
     if (metrics_new(proxy_metrics, PROXY_METRIC_COUNT, &master.metrics, &why) != RESULT_OK) {
         log_error(log, "start failed", log_reason(why.text));
@@ -177,7 +186,6 @@ int proxy_master_run(const char *path, struct log *log)
                                             .metrics = master.metrics,
                                             .first_metric = PROXY_PROCESSES};
     int status = master_run(&program, log);
-    socket_close(&master.admin_listener);
     metrics_free(master.metrics);
     return status;
 }

@@ -4,7 +4,7 @@ static void watch_event(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
     struct watch *watch = context;
-    watch->ready(what & (EV_READ | EV_WRITE | EV_CLOSED), watch->owner);
+    watch->ready((short)(what & (EV_READ | EV_WRITE | EV_CLOSED)), watch->owner);
 }
 
 void watch_init(struct watch *watch, struct event_base *base, int fd,
@@ -40,7 +40,7 @@ static void watch_set_out(struct watch *watch, short events)
 
 void watch_set(struct watch *watch, short events)
 {
-    short changed = events ^ watch->events;
+    short changed = (short)(events ^ watch->events);
     if (changed == 0)
         return;
     watch->events = events;

@@ -423,6 +423,23 @@ static void client_updates_keys(struct rig *rig)
     }
 }
 
+/* KeyUpdates without end must not keep a worker inside SSL_read. */
+static void client_floods_key_updates(struct rig *rig)
+{
+    if (SSL_version(rig->client) != TLS1_3_VERSION)
+        return;
+    for (unsigned i = 0; i < 300; i++) {
+        assert_int_equal(SSL_key_update(rig->client, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        assert_int_equal(SSL_do_handshake(rig->client), 1);
+    }
+    client_say(rig, "done");
+    struct pollfd left = {.fd = rig->server_fd, .events = POLLIN};
+    assert_int_equal(poll(&left, 1, 5000), 1);
+    rig_turn(rig);
+    assert_int_equal(poll(&left, 1, 0), 1);
+    assert_int_equal(hears(rig, backend_read, "done"), SEEN_BYTES);
+}
+
 static void many_small_records(struct rig *rig)
 {
     char sent[200] = {0};
@@ -587,6 +604,7 @@ static const struct row {
     {"backend answers early", backend_answers_early},
     {"backend is deaf", backend_is_deaf},
     {"client updates keys", client_updates_keys},
+    {"client floods key updates", client_floods_key_updates},
     {"many small records", many_small_records},
     {"one turn is bounded", one_turn_is_bounded},
     {"much both ways", much_both_ways},
