@@ -7,7 +7,9 @@
 #include "common/socket.h"
 
 /* Connections accepted in one turn, so that those there are get their turn too. */
-#define ACCEPT_BATCH             16
+#define ACCEPT_BATCH 16
+/* ... from a socket that is to be closed: more than any backlog holds, less than a flood. */
+#define RETIRE_BATCH             4096
 #define DESCRIPTORS_MICROSECONDS 100000
 
 struct acceptor {
@@ -19,7 +21,7 @@ struct acceptor {
     size_t count;
     struct event *retry; /* pending: no descriptors */
     bool watching;       /* the events are added */
-    bool told_no_room;
+    bool told_no_room, told_no_descriptors;
 };
 
 /* ---- When to accept, from state. */
@@ -53,8 +55,11 @@ static void update(struct acceptor *acceptor)
 static void out_of_descriptors(struct acceptor *acceptor, const char *reason)
 {
     struct timeval later = clock_timeval(DESCRIPTORS_MICROSECONDS);
-    log_warn(child_log(acceptor->child), "accepting paused", log_reason(reason));
-    metric_add(child_metrics(acceptor->child), acceptor->metrics.no_descriptors, 1);
+    if (!acceptor->told_no_descriptors) {
+        log_warn(child_log(acceptor->child), "accepting paused", log_reason(reason));
+        metric_add(child_metrics(acceptor->child), acceptor->metrics.no_descriptors, 1);
+    }
+    acceptor->told_no_descriptors = true;
     (void)event_add(acceptor->retry, &later);
 }
 
@@ -67,10 +72,12 @@ static enum result accept_one(struct acceptor *acceptor, int listener)
     struct address peer;
     int fd = -1;
     enum result result = socket_accept(listener, &fd, &peer, &why);
-    if (result == RESULT_OK)
+    if (result == RESULT_OK) {
+        acceptor->told_no_descriptors = false;
         acceptor->handler->accepted(fd, &peer, acceptor->owner);
-    else if (result != RESULT_AGAIN)
+    } else if (result != RESULT_AGAIN) {
         out_of_descriptors(acceptor, why.text);
+    }
     return result;
 }
 
@@ -137,8 +144,9 @@ void acceptor_retire(struct acceptor *acceptor, size_t socket)
 {
     if (socket >= acceptor->count || acceptor->events[socket] == NULL)
         return;
-    while (accept_one(acceptor, child_listener_fd(acceptor->child, socket)) == RESULT_OK)
-        continue;
+    for (unsigned i = 0; i < RETIRE_BATCH; i++)
+        if (accept_one(acceptor, child_listener_fd(acceptor->child, socket)) != RESULT_OK)
+            break;
     give_up_socket(acceptor, socket);
     update(acceptor);
 }

@@ -534,6 +534,7 @@ def test_out_of_descriptors(stack):
         began = cpu_seconds(frontend)
         time.sleep(1)
         assert cpu_seconds(frontend) - began < 0.3
+        assert len(server.find("accepting paused")) == 1, "one line each time that descriptors run out"
     assert works(server)
     assert server.metric("keyless_keyserver_accept_pauses_total", reason="descriptors") > 0
     server.popen.send_signal(signal.SIGTERM)
