@@ -3,7 +3,6 @@ change or files are bad."""
 
 import contextlib
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -13,7 +12,6 @@ import threading
 import time
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
 import harness
 import kssl_codec as kssl
@@ -75,73 +73,7 @@ def test_unix_socket(stack, tmp_path):
     assert server.wait_for("connection opened")["peer"].startswith("unix:")
 
 
-# ---- Processes and what they have.
-
-
-def tcp_sockets(process):
-    """Inodes of the process's TCP sockets."""
-    mine = set()
-    for entry in pathlib.Path(f"/proc/{process.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry))
-            if match:
-                mine.add(match.group(1))
-    known = set()
-    for table in ("tcp", "tcp6"):
-        lines = pathlib.Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]
-        known |= {line.split()[9] for line in lines}
-    return mine & known
-
-
-def test_signer_has_no_network_socket(stack):
-    server = stack.key_server(clients=CLIENTS, workers=2)
-    with Peer(server.port):
-        (signer,) = server.children("signer")
-        assert not tcp_sockets(signer)
-        assert all(tcp_sockets(frontend) for frontend in server.children("frontend"))
-
-
-def secrets_of(name):
-    """What a process that has this key has in its memory, in either order of octets."""
-    key = serialization.load_pem_private_key((SITES / "keys" / f"{name}.key").read_bytes(), None)
-    numbers = key.private_numbers()
-    if name == "rsa2048":
-        values = [numbers.p.to_bytes(128, "big"), numbers.d.to_bytes(256, "big")]
-    else:
-        values = [numbers.private_value.to_bytes(32, "big")]
-    return [form for value in values for form in (value, value[::-1])]
-
-
-def names_in_memory(process, needles):
-    """Those of the names whose secrets are somewhere in the process's memory."""
-    found = set()
-    maps = pathlib.Path(f"/proc/{process.pid}/maps").read_text().splitlines()
-    with open(f"/proc/{process.pid}/mem", "rb", 0) as memory:
-        for line in maps:
-            span, access, *rest = line.split()
-            start, end = (int(part, 16) for part in span.split("-"))
-            if not access.startswith("rw") or rest[-1].startswith("[v"):
-                continue
-            with contextlib.suppress(OSError, OverflowError):
-                memory.seek(start)
-                data = memory.read(end - start)
-                found |= {name for name, forms in needles.items() if any(form in data for form in forms)}
-    return found
-
-
-@pytest.mark.release
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads other processes' memory")
-@pytest.mark.skipif(harness.SANITIZED, reason="a sanitizer's memory is terabytes")
-def test_only_the_signer_has_keys(stack):
-    server = stack.key_server(clients=CLIENTS, workers=2)
-    needles = {name: secrets_of(name) for name in ("p256", "rsa2048")}
-    with Peer(server.port) as peer:
-        for name in needles:
-            assert peer.raw_request(tls13(name)).opcode == Op.SUCCESS
-        (signer,) = server.children("signer")
-        assert names_in_memory(signer, needles) == set(needles), "not found even where they are"
-        for process in [server.master(), *server.children("frontend"), *server.children("helper")]:
-            assert not names_in_memory(process, needles), process.name()
+# ---- Processes that die.
 
 
 def killed_and_replaced(server, kind):

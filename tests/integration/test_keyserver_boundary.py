@@ -1,0 +1,259 @@
+"""The boundary between front ends and the signer: who has keys, who has sockets, and a front end that was taken
+over."""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import re
+import signal
+import socket
+import struct
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+import harness
+import kssl_codec as kssl
+import kssl_peer
+from harness import SITES
+from kssl_codec import Error, Op, Tag
+from kssl_peer import Peer, site_key
+
+CLIENTS = [
+    {"match": "DNS:edge1.example", "keys": ["p256", "rsa2048"], "allow": ["tls13", "tls12", "list"]},
+    {"match": "DNS:edge2.example", "keys": ["p256", "ed25519"], "allow": ["digest"]},
+]
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root looks into other processes")
+
+
+def tls13(name):
+    payload = kssl.sign_tls13({"p256": 0x0403, "rsa2048": 0x0804}[name], bytes(32))
+    return kssl.message(1, Op.SIGN_TLS13, payload, [(Tag.SKI, kssl.ski(site_key(name)))])
+
+
+# ---- What each has.
+
+
+def tcp_sockets(process):
+    """Inodes of the process's TCP sockets."""
+    mine = set()
+    for entry in pathlib.Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry))
+            if match:
+                mine.add(match.group(1))
+    known = set()
+    for table in ("tcp", "tcp6"):
+        lines = pathlib.Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]
+        known |= {line.split()[9] for line in lines}
+    return mine & known
+
+
+def test_signer_has_no_network_socket(stack):
+    server = stack.key_server(clients=CLIENTS, workers=2)
+    with Peer(server.port):
+        (signer,) = server.children("signer")
+        assert not tcp_sockets(signer)
+        assert all(tcp_sockets(frontend) for frontend in server.children("frontend"))
+
+
+def secrets_of(name):
+    """What a process that has this key has in its memory, in either order of octets."""
+    key = serialization.load_pem_private_key((SITES / "keys" / f"{name}.key").read_bytes(), None)
+    numbers = key.private_numbers()
+    if name == "rsa2048":
+        values = [numbers.p.to_bytes(128, "big"), numbers.d.to_bytes(256, "big")]
+    else:
+        values = [numbers.private_value.to_bytes(32, "big")]
+    return [form for value in values for form in (value, value[::-1])]
+
+
+def names_in_memory(process, needles):
+    """Those of the names whose secrets are somewhere in the process's memory."""
+    found = set()
+    maps = pathlib.Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    with open(f"/proc/{process.pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            span, access, *rest = line.split()
+            start, end = (int(part, 16) for part in span.split("-"))
+            if not access.startswith("rw") or rest[-1].startswith("[v"):
+                continue
+            with contextlib.suppress(OSError, OverflowError):
+                memory.seek(start)
+                data = memory.read(end - start)
+                found |= {name for name, forms in needles.items() if any(form in data for form in forms)}
+    return found
+
+
+@pytest.mark.release
+@ROOT
+@pytest.mark.skipif(harness.SANITIZED, reason="a sanitizer's memory is terabytes")
+def test_only_the_signer_has_keys(stack):
+    server = stack.key_server(clients=CLIENTS, workers=2)
+    needles = {name: secrets_of(name) for name in ("p256", "rsa2048")}
+    with Peer(server.port) as peer:
+        for name in needles:
+            assert peer.raw_request(tls13(name)).opcode == Op.SUCCESS
+        (signer,) = server.children("signer")
+        assert names_in_memory(signer, needles) == set(needles), "not found even where they are"
+        for process in [server.master(), *server.children("frontend"), *server.children("helper")]:
+            assert not names_in_memory(process, needles), process.name()
+
+
+# ---- A front end that was taken over: what it says, the test says in its place.
+
+ASK_TLS13, ASK_TLS12, ASK_DIGEST, ASK_MESSAGE, TELL_REPLY = 1, 2, 3, 4, 0x13
+PIDFD_OPEN, PIDFD_GETFD = 434, 438
+
+
+def steal_link(process):
+    """A duplicate of the front end's descriptor of its link to the signer: its only connected stream among Unix
+    sockets."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pidfd = libc.syscall(PIDFD_OPEN, process.pid, 0)
+    assert pidfd >= 0, os.strerror(ctypes.get_errno())
+    try:
+        for entry in sorted(pathlib.Path(f"/proc/{process.pid}/fd").iterdir(), key=lambda path: int(path.name)):
+            if not os.readlink(entry).startswith("socket:"):
+                continue
+            stolen = libc.syscall(PIDFD_GETFD, pidfd, int(entry.name), 0)
+            assert stolen >= 0, os.strerror(ctypes.get_errno())
+            link = socket.socket(fileno=stolen)
+            listens = link.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if link.family == socket.AF_UNIX and link.type == socket.SOCK_STREAM and not listens:
+                link.setblocking(True)
+                link.settimeout(harness.PATIENCE)
+                return link
+            link.close()
+    finally:
+        os.close(pidfd)
+    raise AssertionError("the front end has no link")
+
+
+def message(kind, body):
+    return struct.pack("!B", kind) + len(body).to_bytes(3, "big") + body
+
+
+def field(octets, capacity):
+    return struct.pack("!B", len(octets)) + octets + bytes(capacity - len(octets))
+
+
+def ask(kind, handle, entry, opcode, name, rest):
+    return message(kind, struct.pack("!QHB", handle, entry, opcode) + kssl.ski(site_key(name)) + rest)
+
+
+def ask_tls13(entry, name, scheme, transcript_hash=bytes(32), opcode=Op.SIGN_TLS13):
+    return ask(ASK_TLS13, 7, entry, opcode, name, struct.pack("!H", scheme) + field(transcript_hash, 48))
+
+
+def ask_tls12(entry, name, scheme, server_random, group=0x001D, point=bytes(32)):
+    rest = struct.pack("!H", scheme) + bytes(32) + server_random + struct.pack("!H", group) + field(point, 133)
+    return ask(ASK_TLS12, 7, entry, Op.SIGN_TLS12, name, rest)
+
+
+def ask_digest(entry, name, opcode, digest):
+    return ask(ASK_DIGEST, 7, entry, opcode, name, field(digest, 64))
+
+
+def reply(link):
+    def exactly(size):
+        data = b""
+        while len(data) < size:
+            more = link.recv(size - len(data))
+            assert more, "the signer has closed the link"
+            data += more
+        return data
+
+    kind, *size = exactly(4)
+    body = exactly(int.from_bytes(size, "big"))
+    assert kind == TELL_REPLY
+    handle, error, _, _ = struct.unpack_from("!QBII", body)
+    assert handle == 7
+    return error, body[17:]
+
+
+MARKED = bytes(24) + kssl.DOWNGRADE_12
+
+FORGED = {
+    "allowed: the boundary itself works": (lambda: ask_tls13(0, "p256", 0x0403), 0),
+    "an operation that the entry does not allow": (lambda: ask_digest(0, "p256", Op.ECDSA_SHA256, bytes(32)), 0x05),
+    "the other way round": (lambda: ask_tls13(1, "p256", 0x0403), 0x05),
+    "a key of another entry": (lambda: ask_tls13(0, "ed25519", 0x0807), 0x02),
+    "a key of nobody": (lambda: ask_tls13(0, "p384", 0x0503), 0x02),
+    "an entry that does not exist": (lambda: ask_tls13(2, "p256", 0x0403), 0x08),
+    "pkcs1 in TLS 1.3": (lambda: ask_tls13(0, "rsa2048", 0x0401), 0x01),
+    "another key's scheme": (lambda: ask_tls13(0, "p256", 0x0804), 0x01),
+    "a hash of no transcript": (lambda: ask_tls13(0, "p256", 0x0403, bytes(20)), 0x41),
+    "no downgrade mark": (lambda: ask_tls12(0, "p256", 0x0403, bytes(32)), 0x41),
+    "a group that is none": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, group=0x0016), 0x41),
+    "a point off its curve": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, 0x0017, b"\x04" + bytes(64)), 0x41),
+    "a digest of another size": (lambda: ask_digest(1, "p256", Op.ECDSA_SHA256, bytes(20)), 0x01),
+    "a digest for another type of key": (lambda: ask_digest(1, "p256", Op.RSA_SHA256, bytes(32)), 0x01),
+}
+
+
+@ROOT
+def test_signer_believes_nothing(stack):
+    """It checks everything again: whatever a front end lets through that it should not, the signer refuses."""
+    server = stack.key_server(clients=CLIENTS)
+    (frontend,) = server.children("frontend")
+    with steal_link(frontend) as link:
+        frontend.signal(signal.SIGSTOP)
+        for what, (forge, expected) in FORGED.items():
+            link.sendall(forge())
+            error, signature = reply(link)
+            assert (error, bool(signature)) == (expected, expected == 0), what
+        frontend.signal(signal.SIGCONT)
+    with Peer(server.port) as peer:
+        assert peer.raw_request(tls13("p256")).error is None
+
+
+@ROOT
+def test_signed_content_is_the_signers(stack):
+    """What is signed is what the signer has put together from the parts, not what a front end would like."""
+    server = stack.key_server(clients=CLIENTS)
+    (frontend,) = server.children("frontend")
+    with steal_link(frontend) as link:
+        frontend.signal(signal.SIGSTOP)
+        link.sendall(ask_tls13(0, "p256", 0x0403, b"h" * 32))
+        error, signature = reply(link)
+        frontend.signal(signal.SIGCONT)
+    assert error == 0
+    kssl_peer.verify_scheme(site_key("p256"), signature, kssl.certificate_verify(b"h" * 32), 0x0403)
+
+
+NONSENSE = {
+    "unknown type": lambda: message(0x55, b"x"),
+    "a type that the signer sends": lambda: message(TELL_REPLY, bytes(17)),
+    "too long": lambda: b"\x01\xff\xff\xff",
+    "too short": lambda: message(ASK_TLS13, bytes(81)),
+    "opcode of another type": lambda: ask_tls13(0, "p256", 0x0403, opcode=Op.ECDSA_SHA256),
+}
+
+
+@ROOT
+@pytest.mark.parametrize("what", NONSENSE)
+def test_nonsense_costs_the_link(stack, what):
+    """The front end that talks nonsense is cut off; the signer and the other front ends do not notice."""
+    server = stack.key_server(clients=CLIENTS, workers=2, queues={"deadline": "10ms"})
+    (signer,) = server.children("signer")
+    bad = server.children("frontend")[0]
+    (started,) = [line for line in server.find("child started") if line["child_pid"] == str(bad.pid)]
+    with contextlib.ExitStack() as opened:
+        peers = [opened.enter_context(Peer(server.port)) for _ in range(16)]
+        assert all(peer.ping().opcode == Op.PONG for peer in peers)
+        with steal_link(bad) as link:
+            link.sendall(NONSENSE[what]())
+            line = server.wait_for("front end cut off")
+        assert line["process"] == "signer/0" and "message" in line["reason"]
+        assert server.metric("keyless_keyserver_links_broken_total") == 1
+        places = {line["peer"]: line["process"] for line in server.find("connection opened")}
+        for peer in peers:
+            peer.send(tls13("p256"))
+        for peer in peers:
+            host, port = peer.raw.getsockname()
+            expected = Error.INTERNAL if places[f"{host}:{port}"] == started["child"] else None
+            assert peer.receive().error == expected
+    assert server.children("signer")[0].pid == signer.pid
