@@ -224,6 +224,8 @@ static void on_beat(evutil_socket_t fd, short events, void *argument)
     struct child *child = argument;
     (void)atomic_fetch_add_explicit(&child->heartbeat->beats, 1, memory_order_relaxed);
     log_flush(child->log);
+    if (child->handler->tick != NULL)
+        child->handler->tick(child->owner);
 }
 
 /* The master gives our sockets to another, and then tells us to drain. */

@@ -71,6 +71,8 @@ void process_free(struct process *process, bool reaped)
         event_free(process->control_event);
     if (reaped && process->row != NULL)
         metrics_return_row(metrics, process->row);
+    if (reaped)
+        process_unpublish(process);
     socket_close(&process->control);
     if (process->heartbeat != NULL)
         (void)munmap(process->heartbeat, sizeof *process->heartbeat);
@@ -152,6 +154,7 @@ enum result process_spawn(struct slot *slot, struct failure *why)
         return result;
     }
     set_deadline(process, generation->plan.ready_timeout);
+    process_publish(process);
     master_gauge(generation->master, METRIC_CHILDREN, 1);
     log_info(generation->master->log, "child started", LOG_CHILD(process));
     return RESULT_OK;
@@ -202,6 +205,7 @@ static void on_ready(struct process *process, const struct message *message)
     process->deadline = 0;
     process->beats = atomic_load_explicit(&process->heartbeat->beats, memory_order_relaxed);
     process->beat_seen = master_now(master_of(process));
+    process_publish(process);
     generation_process_ready(process);
 }
 
@@ -366,6 +370,7 @@ void process_check(struct process *process, uint64_t now)
         check_heartbeat(process, now);
     else if (process->deadline != 0 && now >= process->deadline)
         ON_DEADLINE[process->state](process);
+    process_publish(process);
 }
 
 /* ---- Ways to end it */

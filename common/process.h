@@ -43,6 +43,7 @@
 
 struct child;
 struct master;
+struct status_area;
 
 /* ---- What a program tells its master. */
 
@@ -100,8 +101,9 @@ struct process_program {
     enum result (*load)(void *context, struct process_plan *plan, struct failure *why);
     void (*release)(void *context, struct process_plan *plan);
     void *context;
-    struct metrics *metrics; /* may be NULL */
-    size_t first_metric;     /* the id of the first of PROCESS_METRIC_ROWS in its table */
+    struct metrics *metrics;       /* may be NULL */
+    size_t first_metric;           /* the id of the first of PROCESS_METRIC_ROWS in its table */
+    struct status_area *processes; /* of process_status_new: what the children are doing; may be NULL */
 };
 
 /* Runs the master until it is told to end: the program's exit status (0, 1 or 2). */
@@ -125,6 +127,8 @@ struct child_handler {
      * child_end. The master has gone when orphaned is true; then nobody keeps the order of draining: a kind
      * that others link to goes on until its links have closed. Called once. NULL: ends at once. */
     void (*drain)(bool orphaned, void *owner);
+    /* With each heartbeat, ten times a second or so: for what others look at (status). NULL: nothing. */
+    void (*tick)(void *owner);
 };
 
 /* The event loop: EVENT_BASE_FLAG_PRECISE_TIMER, made after the fork. */

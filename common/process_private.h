@@ -6,6 +6,7 @@
  *   generation.c  the children of one plan: start, replacement, who accepts on what, links, draining
  *   process.c     one child as the master sees it: fork, messages, heartbeat, how it ends
  *   listeners.c   listening sockets, kept over generations
+ *   process_status.c  what is told of children in shared memory
  *   child.c       the other side: what runs in the child
  *
  * Nothing is freed while a list is walked: processes are freed when they are reaped, generations in
@@ -18,6 +19,7 @@
 #include <sys/types.h>
 
 #include "common/process.h"
+#include "common/process_status.h"
 
 /* All times are in microseconds. */
 enum {
@@ -128,6 +130,9 @@ struct process {
     bool drain_told;
     uint32_t rank, share; /* MESSAGE_LISTEN's fields as last sent */
     struct metrics_row *row;
+    bool has_record; /* of its status */
+    size_t record;
+    uint32_t published;     /* the state that stands in it */
     struct failure failure; /* MESSAGE_FAILED's */
 };
 
@@ -151,6 +156,9 @@ void process_kill(struct process *process);
 /* It is the one in its slot, not a draining one that was replaced. */
 bool process_is_current(const struct process *process);
 const struct process_kind *process_kind_of(const struct process *process);
+/* Tells its state in shared memory, if it has changed. */
+void process_publish(struct process *process);
+void process_unpublish(struct process *process);
 
 /* ---- A generation. */
 
@@ -223,6 +231,7 @@ struct master {
     uint64_t clock_read; /* CLOCK_MONOTONIC when last read */
     uint64_t clock;      /* master_now */
     uint64_t stall_kill; /* when a child was last killed for stalling */
+    bool records_taken[PROCESS_STATUS_MAX];
 };
 
 /*

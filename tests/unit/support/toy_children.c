@@ -189,7 +189,13 @@ static void toy_drain(bool orphaned, void *owner)
     end_if_done(self);
 }
 
-static const struct child_handler HANDLER = {toy_listen, toy_retire, toy_link, toy_drain};
+static void toy_tick(void *owner)
+{
+    struct toy_child *self = owner;
+    (void)atomic_fetch_add(&self->plan->shared->ticks, 1);
+}
+
+static const struct child_handler HANDLER = {toy_listen, toy_retire, toy_link, toy_drain, toy_tick};
 
 /* ---- Life */
 

@@ -86,7 +86,8 @@ static _Noreturn void run_master(const struct toy *toy)
                                       .release = toy_release,
                                       .context = toy->shared,
                                       .metrics = toy->metrics,
-                                      .first_metric = FIRST_METRIC};
+                                      .first_metric = FIRST_METRIC,
+                                      .processes = toy->processes};
     (void)dup2(toy->log, STDERR_FILENO); /* what sanitizers say belongs to the log */
     struct log *log = log_new("toy", STDERR_FILENO, &settings);
     int status = master_run(&program, log);
@@ -106,7 +107,8 @@ int toy_setup(void **state)
 {
     struct toy *toy = calloc(1, sizeof *toy);
     struct failure why;
-    if (toy == NULL || metrics_new(METRICS, COUNT_OF(METRICS), &toy->metrics, &why) != RESULT_OK)
+    if (toy == NULL || metrics_new(METRICS, COUNT_OF(METRICS), &toy->metrics, &why) != RESULT_OK ||
+        process_status_new(&toy->processes, &why) != RESULT_OK)
         return -1;
     /* Orphans are ours to bury. */
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
@@ -133,6 +135,7 @@ int toy_teardown(void **state)
             (void)poll(NULL, 0, 2);
     }
     metrics_free(toy->metrics);
+    status_area_free(toy->processes);
     (void)munmap(toy->shared, sizeof *toy->shared);
     socket_close(&toy->log);
     free(toy);

@@ -11,6 +11,7 @@
 
 #include "common/clock.h"
 #include "common/process.h"
+#include "common/process_status.h"
 
 #define TOY_CHILDREN  8
 #define TOY_ADDRESSES 3
@@ -41,6 +42,7 @@ struct toy_shared {
     _Atomic bool hold; /* children do not get ready while it is set */
     _Atomic pid_t pids[TOY_KINDS][TOY_CHILDREN];
     _Atomic unsigned ports[TOY_ADDRESSES]; /* as in config.listen */
+    _Atomic unsigned ticks;                /* of all children */
 };
 
 /* What a plan's config is: a copy, and where the facts go. */
@@ -59,6 +61,7 @@ int toy_store_run(struct child *child, const void *config);
 struct toy {
     struct toy_shared *shared;
     struct metrics *metrics;
+    struct status_area *processes;
     int log;
     pid_t master; /* 0: has ended */
 };
