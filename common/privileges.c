@@ -80,11 +80,9 @@ static enum result drop_capabilities(struct failure *why)
     return RESULT_OK;
 }
 
-static enum result close_doors(struct failure *why)
+enum result process_forbid_dumps(struct failure *why)
 {
     struct rlimit none = {.rlim_cur = 0, .rlim_max = 0};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        return failure_set_errno(why, "cannot set no_new_privs");
     if (setrlimit(RLIMIT_CORE, &none) != 0)
         return failure_set_errno(why, "cannot forbid core dumps");
     if (prctl(PR_SET_DUMPABLE, PRIVILEGES_DUMPABLE, 0, 0, 0) != 0)
@@ -103,7 +101,9 @@ enum result process_drop_privileges(const char *user, struct failure *why)
     }
     if (result == RESULT_OK)
         result = drop_capabilities(why);
-    return result == RESULT_OK ? close_doors(why) : result;
+    if (result == RESULT_OK && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        result = failure_set_errno(why, "cannot set no_new_privs");
+    return result == RESULT_OK ? process_forbid_dumps(why) : result;
 }
 
 unsigned process_cores(void)

@@ -161,6 +161,8 @@ void child_end(struct child *child, int status);
  * (PR_SET_DUMPABLE 0). RESULT_CONFIG: no such user, or one with root's id.
  */
 MUST_CHECK enum result process_drop_privileges(const char *user, struct failure *why);
+/* No core dumps, not traceable: at once, for who reads keys before dropping privileges. */
+MUST_CHECK enum result process_forbid_dumps(struct failure *why);
 
 /* Cores that this process may use: what "auto" means. */
 unsigned process_cores(void);

@@ -195,7 +195,9 @@ static enum result check_keys(const struct keyserver_config *config, struct fail
 {
     struct key_store *store = NULL;
     struct policy *policy = NULL;
-    enum result result = key_store_load(config, &store, why);
+    enum result result = process_forbid_dumps(why);
+    if (result == RESULT_OK)
+        result = key_store_load(config, &store, why);
     if (result == RESULT_OK)
         result = policy_new(config, key_store_table(store), &policy, why);
     if (result == RESULT_OK) {

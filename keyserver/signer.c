@@ -301,7 +301,9 @@ static enum result start_queue(struct signer *signer, struct failure *why)
 static enum result start(struct signer *signer, struct failure *why)
 {
     lock_memory(signer->log);
-    enum result result = key_store_load(signer->config, &signer->store, why);
+    enum result result = process_forbid_dumps(why);
+    if (result == RESULT_OK)
+        result = key_store_load(signer->config, &signer->store, why);
     if (result == RESULT_OK)
         result = process_drop_privileges(signer->config->user, why);
     if (result == RESULT_OK)

@@ -120,11 +120,14 @@ static void test_clock_ignores_pauses(void **state)
 
 /* ---- Privileges */
 
-static bool no_new_privileges(void)
+static bool dumps_are_forbidden(void)
 {
     struct rlimit core;
-    return prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 && getrlimit(RLIMIT_CORE, &core) == 0 &&
-           core.rlim_cur == 0 && core.rlim_max == 0;
+#ifndef __SANITIZE_ADDRESS__
+    if (prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
+        return false;
+#endif
+    return getrlimit(RLIMIT_CORE, &core) == 0 && core.rlim_cur == 0 && core.rlim_max == 0;
 }
 
 static bool has_capabilities(void)
@@ -153,11 +156,17 @@ static int drop_and_look(void)
         return 3;
     if (has_capabilities())
         return 4;
-#ifndef __SANITIZE_ADDRESS__
-    if (prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
+    if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
         return 5;
-#endif
-    return no_new_privileges() ? 0 : 6;
+    return dumps_are_forbidden() ? 0 : 6;
+}
+
+/* Before anything is dropped: who reads keys is still root then. */
+static int forbid_dumps_and_look(void)
+{
+    struct failure why;
+    uid_t user = geteuid();
+    return process_forbid_dumps(&why) == RESULT_OK && dumps_are_forbidden() && geteuid() == user ? 0 : 1;
 }
 
 static int status_of(int (*function)(void))
@@ -176,6 +185,7 @@ static void test_privileges_dropped(void **state)
 {
     (void)state;
     assert_int_equal(status_of(drop_and_look), 0);
+    assert_int_equal(status_of(forbid_dumps_and_look), 0);
 }
 
 static int drop_to_nobody_there(void)
