@@ -176,6 +176,20 @@ static enum kssl_error enqueue(struct asker *asker, const struct sign_request *r
     return KSSL_ERROR_NONE;
 }
 
+/* It has made the same checks: somebody has taken it over, or it asks us what it had asked of a signer with
+ * other keys, before us. */
+static void tell_forbidden(const struct asker *asker, const struct sign_request *request,
+                           enum kssl_error error)
+{
+    const struct signer *signer = asker->signer;
+    const char *client =
+        request->entry < signer->config->client_count ? signer->config->clients[request->entry].match : NULL;
+    log_warn(signer->log, "front end asks for what is forbidden", log_number("frontend", asker->index),
+             log_text("client", client), log_text("operation", kssl_opcode_name(request->opcode)),
+             log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), log_number("error", error),
+             log_reason(kssl_error_name((uint8_t)error)));
+}
+
 /* Whatever the front end has checked is checked again. */
 static bool on_message(uint8_t type, struct bytes body, void *owner)
 {
@@ -187,6 +201,8 @@ static bool on_message(uint8_t type, struct bytes body, void *owner)
     enum kssl_error error = sign_request_check(asker->signer->policy, &request, &key);
     if (error == KSSL_ERROR_NONE)
         error = enqueue(asker, &request, key);
+    else
+        tell_forbidden(asker, &request, error);
     if (error != KSSL_ERROR_NONE) {
         const struct signer_reply reply = {.handle = request.handle, .error = (uint8_t)error};
         reply_to(asker, &reply);

@@ -132,6 +132,23 @@ def test_stopped_signer_is_given_up(stack):
     assert server.metric("keyless_keyserver_requests_expired_total") == 1
 
 
+def test_signer_checks_again(stack, own_keys):
+    """What a front end lets pass is nothing to the signer: here, a key that is no longer there."""
+    server = stack.key_server(clients=CLIENTS, keys=[{"dir": str(own_keys)}])
+    with Peer(server.port) as peer:
+        assert peer.raw_request(tls13("p256")).error is None
+        (signer,) = server.children("signer")
+        signer.signal(signal.SIGSTOP)
+        peer.send(tls13("p256", 7))
+        assert peer.ping(b"the front end has passed it on", request_id=8).id == 8
+        (own_keys / "p256.key").unlink()
+        signer.signal(signal.SIGKILL)
+        answer = peer.receive()
+        assert (answer.id, answer.error) == (7, Error.KEY_NOT_FOUND)
+    line = server.wait_for("front end asks for what is forbidden")
+    assert (line["client"], line["operation"], line["reason"]) == ("DNS:edge1.example", "sign-tls13", "key not found")
+
+
 def test_killed_frontend(stack):
     server = stack.key_server(clients=CLIENTS, workers=1)
     with Peer(server.port) as peer:
