@@ -310,7 +310,7 @@ static void connecting_late(struct connection *connection)
 /* A client that was told of the backend's end and does not close is no failure. */
 static void relay_late(struct connection *connection)
 {
-    connection_end(connection, relay_lingering(connection->relay) ? REASON_FINISHED : REASON_IDLE);
+    connection_end(connection, relay_lingering(connection->relay) ? REASON_LINGERED : REASON_IDLE);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *owner)

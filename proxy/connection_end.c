@@ -13,6 +13,7 @@ static const struct {
     bool reset_backend; /* it must not take what it got for the whole */
 } REASONS[] = {
     [REASON_FINISHED] = {"finished", PROXY_CONNECTIONS_FINISHED, false, false},
+    [REASON_LINGERED] = {"finished", PROXY_CONNECTIONS_FINISHED, false, true},
     [REASON_HANDSHAKE_FAILED] = {"handshake failed", PROXY_CONNECTIONS_HANDSHAKE_FAILED, true, false},
     [REASON_NO_BACKEND] = {"no backend", PROXY_CONNECTIONS_NO_BACKEND, true, false},
     [REASON_CLIENT_LOST] = {"client lost", PROXY_CONNECTIONS_CLIENT_LOST, false, true},

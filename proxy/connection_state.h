@@ -69,6 +69,7 @@ void connection_fibre_queue_leave(struct connection *connection);
 
 enum reason {
     REASON_FINISHED,
+    REASON_LINGERED, /* the backend has ended, the client never did */
     REASON_HANDSHAKE_FAILED,
     REASON_NO_BACKEND,
     REASON_CLIENT_LOST,

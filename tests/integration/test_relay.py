@@ -584,6 +584,27 @@ def test_client_that_never_closes(proxy_for):
         wait_until(lambda: closed(proxy, "finished") == 1, "the connection to end in good order")
 
 
+def test_client_that_never_ends_its_side(proxy_for):
+    """A backend that has ended its own side and reads on must not take our giving up for the client's end."""
+    seen = []
+
+    def serve(connection):
+        connection.sendall(b"go on")
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            seen.append(read_all(connection))
+        except ConnectionResetError:
+            seen.append("reset")
+
+    with Backend(serve) as backend:
+        proxy = proxy_for(backend, limits={"idle_timeout": "500ms"})
+        with Client(proxy.port) as client:
+            assert client.hear_end() == b"go on"
+            client.say(b"half an upl")
+            wait_until(lambda: seen, "the backend to see its end")
+        assert seen == ["reset"]
+
+
 # ---- Bounds.
 
 
