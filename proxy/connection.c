@@ -363,10 +363,9 @@ unsigned connections_count(const struct connections *connections)
     return connections->count;
 }
 
-/* builtin:hello takes two. */
 unsigned connections_descriptors_owed(const struct connections *connections)
 {
-    return 2 * connections->without_backend;
+    return CONNECTION_BACKEND_DESCRIPTORS * connections->without_backend;
 }
 
 void connection_accept(struct connections *connections, int fd, const struct address *client,

@@ -1,5 +1,6 @@
 #include "proxy/listener.h"
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -49,6 +50,34 @@ struct listener_set {
     struct listener list[];
 };
 
+/* ---- Descriptors. */
+
+/*
+ * Whether the connections there are can still have their backends' descriptors when `fd` has just been given
+ * out. The kernel gives out the lowest number that is free, so all below it are in use. The limit may be
+ * changed from outside (prlimit), so it is asked for.
+ */
+static bool descriptors_suffice(const struct listener_set *set, int fd)
+{
+    struct rlimit limit;
+    rlim_t needed = (rlim_t)fd + 1 + connections_descriptors_owed(set->connections) + DESCRIPTORS_KEPT;
+    return getrlimit(RLIMIT_NOFILE, &limit) != 0 || needed < limit.rlim_cur;
+}
+
+/* Whether the next client would find them, too. A copy of a socket gets the number that the client would get;
+ * to accept one each time, just to look, would use up what those before it have been promised. */
+static bool descriptors_suffice_for_next(const struct listener_set *set)
+{
+    const struct listener *any = NULL;
+    for (size_t i = 0; i < set->count; i++)
+        if (set->list[i].wanted)
+            any = &set->list[i];
+    if (any == NULL)
+        return true;
+    int copy CLEANUP(socket_close) = fcntl(any->fd, F_DUPFD_CLOEXEC, 0);
+    return copy >= 0 && descriptors_suffice(set, copy + CONNECTION_BACKEND_DESCRIPTORS);
+}
+
 /* ---- Pausing. */
 
 /* What is watched follows from what is wanted and whether accepting is paused. */
@@ -63,6 +92,13 @@ static void listeners_watch(struct listener_set *set)
     }
 }
 
+static void retry_later(struct listener_set *set)
+{
+    struct timeval after = clock_timeval(PAUSES[set->paused].retry_after);
+    if (PAUSES[set->paused].retry_after != 0)
+        (void)event_add(&set->retry, &after);
+}
+
 static void listeners_pause(struct listener_set *set, enum pause why)
 {
     uint64_t now = clock_now();
@@ -73,9 +109,7 @@ static void listeners_pause(struct listener_set *set, enum pause why)
         log_warn(set->log, "accepting paused", log_number("connections", connections_count(set->connections)),
                  log_reason(PAUSES[why].reason));
     }
-    struct timeval after = clock_timeval(PAUSES[why].retry_after);
-    if (PAUSES[why].retry_after != 0)
-        (void)event_add(&set->retry, &after);
+    retry_later(set);
     listeners_watch(set);
 }
 
@@ -90,28 +124,22 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
     (void)what;
-    listeners_resume(context);
+    struct listener_set *set = context;
+    if (descriptors_suffice_for_next(set))
+        listeners_resume(set);
+    else
+        retry_later(set);
 }
 
 void listener_set_room(struct listener_set *set)
 {
-    if (set->paused != RUNNING && connections_count(set->connections) < set->limit)
+    if (set->paused == RUNNING || connections_count(set->connections) >= set->limit)
+        return;
+    if (set->paused == AT_LIMIT || descriptors_suffice_for_next(set))
         listeners_resume(set);
 }
 
 /* ---- Accepting. */
-
-/*
- * Whether the connections there are can still have their backends' descriptors. The kernel gives out the
- * lowest number that is free, so all below the one just accepted are in use. The limit may be changed from
- * outside (prlimit), so it is asked for.
- */
-static bool descriptors_suffice(const struct listener_set *set, int fd)
-{
-    struct rlimit limit;
-    rlim_t needed = (rlim_t)fd + 1 + connections_descriptors_owed(set->connections) + DESCRIPTORS_KEPT;
-    return getrlimit(RLIMIT_NOFILE, &limit) != 0 || needed < limit.rlim_cur;
-}
 
 /* Accepts one; RESULT_AGAIN: there is none. */
 static enum result listener_accept(struct listener *listener, int *fd)

@@ -1,9 +1,9 @@
 /*
  * Accepting clients: which of the worker's listening sockets is the master's to say, when to pause is decided
  * here. Without a descriptor for the next client and its backend, or at the worker's share of
- * limits.connections, no socket is watched at all: clients wait in the kernel's queue, or go to another
- * worker, and the CPU is idle. It goes on when a connection has ended, and looks again every 100 ms when it
- * was descriptors that ran out, since those of the whole machine may have.
+ * limits.connections, no socket is watched at all: clients wait in the kernel's queue (of a Unix socket, for
+ * any worker), and the CPU is idle. It goes on when a connection has ended, and looks again every 100 ms when
+ * it was descriptors that ran out, since those of the whole machine may have.
  */
 #ifndef KEYLESS_PROXY_LISTENER_H
 #define KEYLESS_PROXY_LISTENER_H
