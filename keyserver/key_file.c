@@ -1,15 +1,16 @@
 #include "keyserver/key_file.h"
 
 #include <fcntl.h>
-#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/bio.h>
+#include <openssl/core_dispatch.h>
+#include <openssl/decoder.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
-#include <openssl/pkcs12.h>
 #include <openssl/x509.h>
 
 #include "common/bytes.h"
@@ -86,35 +87,48 @@ static enum result content_read(const char *path, struct content *content, struc
     return content_fill(fd, path, content, why);
 }
 
-/* ---- DER. NULL: not this. All octets must be used. */
+/* ---- DER. */
 
-static EVP_PKEY *key_of_pkcs8(struct bytes der)
-{
-    const unsigned char *at = der.data;
-    PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, (long)der.size);
-    EVP_PKEY *key = info != NULL && at == der.data + der.size ? EVP_PKCS82PKEY(info) : NULL;
-    PKCS8_PRIV_KEY_INFO_free(info);
-    return key;
-}
+struct key_decoder {
+    OSSL_DECODER_CTX *context;
+    EVP_PKEY *key; /* where the context puts what it has decoded */
+};
 
-static EVP_PKEY *key_of_type(int type, struct bytes der)
+struct key_decoder *key_decoder_new(void)
 {
-    const unsigned char *at = der.data;
-    EVP_PKEY *key = d2i_PrivateKey(type, NULL, &at, (long)der.size);
-    if (key != NULL && at == der.data + der.size)
-        return key;
-    EVP_PKEY_free(key);
+    struct key_decoder *decoder = calloc(1, sizeof *decoder);
+    if (decoder == NULL)
+        return NULL;
+    decoder->context = OSSL_DECODER_CTX_new_for_pkey(&decoder->key, "DER", NULL, NULL,
+                                                     OSSL_KEYMGMT_SELECT_KEYPAIR, NULL, NULL);
+    if (decoder->context != NULL)
+        return decoder;
+    key_decoder_free(decoder);
     return NULL;
 }
 
-static EVP_PKEY *key_of_pkcs1(struct bytes der)
+void key_decoder_free(struct key_decoder *decoder)
 {
-    return key_of_type(EVP_PKEY_RSA, der);
+    if (decoder == NULL)
+        return;
+    OSSL_DECODER_CTX_free(decoder->context);
+    EVP_PKEY_free(decoder->key);
+    free(decoder);
 }
 
-static EVP_PKEY *key_of_sec1(struct bytes der)
+/* PKCS#8, PKCS#1 or SEC1, and nothing behind it. */
+static EVP_PKEY *decode(struct key_decoder *decoder, struct bytes der)
 {
-    return key_of_type(EVP_PKEY_EC, der);
+    const unsigned char *at = der.data;
+    size_t left = der.size;
+    decoder->key = NULL;
+    bool decoded = OSSL_DECODER_from_data(decoder->context, &at, &left) == 1;
+    EVP_PKEY *key = decoder->key;
+    decoder->key = NULL;
+    if (decoded && left == 0)
+        return key;
+    EVP_PKEY_free(key);
+    return NULL;
 }
 
 static bool der_is_encrypted(struct bytes der)
@@ -132,18 +146,18 @@ static enum result encrypted(const char *path, struct failure *why)
         "%s: the private key is encrypted; expected one that is not (openssl pkey -in ... -out ...)", path);
 }
 
-static enum result read_der(const char *path, struct bytes der, EVP_PKEY **key, struct failure *why)
+static enum result read_der(const char *path, struct key_decoder *decoder, struct bytes der, EVP_PKEY **key,
+                            struct failure *why)
 {
-    static EVP_PKEY *(*const FORMS[])(struct bytes) = {key_of_pkcs8, key_of_pkcs1, key_of_sec1};
-    for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS && *key == NULL; i++)
-        *key = FORMS[i](der);
-    ERR_clear_error();
-    if (*key != NULL)
-        return RESULT_OK;
+    /* Asked first, so that nobody is ever asked for a pass phrase. */
     bool is_encrypted = der_is_encrypted(der);
+    if (!is_encrypted)
+        *key = decode(decoder, der);
     ERR_clear_error();
     if (is_encrypted)
         return encrypted(path, why);
+    if (*key != NULL)
+        return RESULT_OK;
     return failure_set(
         why, RESULT_CONFIG,
         "%s: no private key can be read from it; expected PEM or DER of PKCS#8, PKCS#1 or SEC1", path);
@@ -164,21 +178,13 @@ static void pem_block_free(struct pem_block *block)
     OPENSSL_clear_free(block->data, block->size > 0 ? (size_t)block->size : 0);
 }
 
-static const struct pem_key_form {
-    const char *name;
-    EVP_PKEY *(*read)(struct bytes der);
-} PEM_KEY_FORMS[] = {
-    {"PRIVATE KEY", key_of_pkcs8},
-    {"RSA PRIVATE KEY", key_of_pkcs1},
-    {"EC PRIVATE KEY", key_of_sec1},
-};
-
-static const struct pem_key_form *pem_key_form(const char *name)
+static bool name_is_known(const char *name)
 {
-    for (size_t i = 0; i < sizeof PEM_KEY_FORMS / sizeof *PEM_KEY_FORMS; i++)
-        if (strcmp(PEM_KEY_FORMS[i].name, name) == 0)
-            return &PEM_KEY_FORMS[i];
-    return NULL;
+    static const char *const NAMES[] = {"PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (strcmp(NAMES[i], name) == 0)
+            return true;
+    return false;
 }
 
 static bool name_is_private_key(const char *name)
@@ -187,8 +193,8 @@ static bool name_is_private_key(const char *name)
     return ending != NULL && strcmp(ending, "PRIVATE KEY") == 0;
 }
 
-static enum result pem_block_key(const char *path, const struct pem_block *block, EVP_PKEY **key,
-                                 struct failure *why)
+static enum result pem_block_key(const char *path, struct key_decoder *decoder, const struct pem_block *block,
+                                 EVP_PKEY **key, struct failure *why)
 {
     if (!name_is_private_key(block->name))
         return RESULT_OK;
@@ -196,26 +202,25 @@ static enum result pem_block_key(const char *path, const struct pem_block *block
         return encrypted(path, why);
     if (*key != NULL)
         return failure_set(why, RESULT_CONFIG, "%s: more than one private key; expected one a file", path);
-    const struct pem_key_form *form = pem_key_form(block->name);
-    if (form == NULL)
+    if (!name_is_known(block->name))
         return failure_set(why, RESULT_CONFIG, "%s: a private key of a kind that TLS servers do not use",
                            path);
-    *key = form->read(bytes_of(block->data, (size_t)block->size));
+    *key = decode(decoder, bytes_of(block->data, (size_t)block->size));
     if (*key != NULL)
         return RESULT_OK;
     return failure_set_openssl(why, "%s: the private key cannot be read", path);
 }
 
 /* Each block in turn; *blocks counts them. */
-static enum result pem_blocks(const char *path, BIO *from, EVP_PKEY **key, unsigned *blocks,
-                              struct failure *why)
+static enum result pem_blocks(const char *path, struct key_decoder *decoder, BIO *from, EVP_PKEY **key,
+                              unsigned *blocks, struct failure *why)
 {
     for (;;) {
         struct pem_block block CLEANUP(pem_block_free) = {0};
         if (PEM_read_bio(from, &block.name, &block.header, &block.data, &block.size) != 1)
             break;
         ++*blocks;
-        enum result result = pem_block_key(path, &block, key, why);
+        enum result result = pem_block_key(path, decoder, &block, key, why);
         if (result != RESULT_OK)
             return result;
     }
@@ -225,13 +230,14 @@ static enum result pem_blocks(const char *path, BIO *from, EVP_PKEY **key, unsig
     return RESULT_OK;
 }
 
-static enum result read_pem(const char *path, struct bytes text, EVP_PKEY **key, struct failure *why)
+static enum result read_pem(const char *path, struct key_decoder *decoder, struct bytes text, EVP_PKEY **key,
+                            struct failure *why)
 {
     BIO *from = BIO_new_mem_buf(text.data, (int)text.size);
     if (from == NULL)
         return failure_set_openssl(why, "%s", path);
     unsigned blocks = 0;
-    enum result result = pem_blocks(path, from, key, &blocks, why);
+    enum result result = pem_blocks(path, decoder, from, key, &blocks, why);
     BIO_free(from);
     if (result == RESULT_OK && *key == NULL)
         return failure_set(why, RESULT_CONFIG, "%s: no private key among its %u PEM blocks", path, blocks);
@@ -244,7 +250,7 @@ static bool is_pem(struct bytes content)
     return content.size > 0 && memmem(content.data, content.size, BEGIN, sizeof BEGIN - 1) != NULL;
 }
 
-enum result key_file_read(const char *path, EVP_PKEY **key, struct failure *why)
+enum result key_file_read(struct key_decoder *decoder, const char *path, EVP_PKEY **key, struct failure *why)
 {
     struct content content CLEANUP(content_wipe) = {0};
     EVP_PKEY *read CLEANUP(key_free) = NULL;
@@ -253,7 +259,8 @@ enum result key_file_read(const char *path, EVP_PKEY **key, struct failure *why)
     if (result != RESULT_OK)
         return result;
     struct bytes octets = bytes_of(content.data, content.size);
-    result = is_pem(octets) ? read_pem(path, octets, &read, why) : read_der(path, octets, &read, why);
+    result = is_pem(octets) ? read_pem(path, decoder, octets, &read, why)
+                            : read_der(path, decoder, octets, &read, why);
     if (result != RESULT_OK) {
         if (why != NULL)
             why->kind = RESULT_CONFIG;

@@ -26,6 +26,7 @@ struct loaded_key {
 };
 
 struct loader {
+    struct key_decoder *decoder;
     struct loaded_key *keys;
     size_t count, capacity;
 };
@@ -38,6 +39,7 @@ static void loader_clear(struct loader *loader)
         free(loader->keys[i].label);
     }
     free(loader->keys);
+    key_decoder_free(loader->decoder);
 }
 
 static struct loaded_key *loader_add(struct loader *loader)
@@ -110,7 +112,7 @@ static enum result load_file(struct loader *loader, const char *dir, const char 
     loaded->label = strndup(name, (size_t)(key_suffix(name) - name));
     if (loaded->label == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for the keys in %s", dir);
-    enum result result = key_file_read(loaded->path, &loaded->key, why);
+    enum result result = key_file_read(loader->decoder, loaded->path, &loaded->key, why);
     return result == RESULT_OK ? identify(loaded, why) : result;
 }
 
@@ -189,8 +191,10 @@ static enum result load_all(const struct keyserver_config *config, struct loader
 enum result key_store_load(const struct keyserver_config *config, struct key_store **store,
                            struct failure *why)
 {
-    struct loader loader CLEANUP(loader_clear) = {0};
+    struct loader loader CLEANUP(loader_clear) = {.decoder = key_decoder_new()};
     *store = NULL;
+    if (loader.decoder == NULL)
+        return failure_set_openssl(why, "cannot decode private keys");
     enum result result = load_all(config, &loader, why);
     if (result != RESULT_OK)
         return result;

@@ -13,6 +13,7 @@
 #include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
+#include <openssl/x509.h>
 
 #include "keyserver/key_file.h"
 
@@ -326,6 +327,22 @@ static void encrypted_keys_are_refused(void **state)
     EVP_PKEY_free(key);
 }
 
+static void public_keys_are_refused(void **state)
+{
+    struct directory *directory = *state;
+    EVP_PKEY *keys[] = {make_ec("P-256"), make_rsa(2048), make_type("ED25519")};
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        unsigned char *der = NULL;
+        int size = i2d_PUBKEY(keys[i], &der);
+        assert_true(size > 0);
+        (void)write_file(directory, "public.key", bytes_of(der, (size_t)size), 0600);
+        assert_refused("DER public key", directory, "/public.key: ", "no private key can be read");
+        clear(directory);
+        OPENSSL_free(der);
+        EVP_PKEY_free(keys[i]);
+    }
+}
+
 static void kinds_that_are_not_served_are_refused(void **state)
 {
     struct directory *directory = *state;
@@ -508,6 +525,7 @@ int main(void)
         IN_DIRECTORY(modes_of_others_are_refused),
         IN_DIRECTORY(contents_that_are_no_key_are_refused),
         IN_DIRECTORY(encrypted_keys_are_refused),
+        IN_DIRECTORY(public_keys_are_refused),
         IN_DIRECTORY(kinds_that_are_not_served_are_refused),
         IN_DIRECTORY(the_same_key_twice_is_refused),
         IN_DIRECTORY(two_keys_in_one_file_are_refused),
