@@ -157,12 +157,17 @@ static enum result parse_pem(const char *path, BIO *from, struct certificate *ce
     return RESULT_OK;
 }
 
-static X509 *parse_der(struct content content)
+static enum result parse_der(const char *path, struct content content, struct certificate *certificate,
+                             struct failure *why)
 {
     const unsigned char *at = content.data;
-    X509 *leaf = d2i_X509(NULL, &at, (long)content.size);
+    certificate->leaf = d2i_X509(NULL, &at, (long)content.size);
     ERR_clear_error();
-    return leaf;
+    if (certificate->leaf == NULL)
+        return failure_set(why, RESULT_CONFIG, "%s: holds no certificate", path);
+    if (at != content.data + content.size) /* its key, perhaps */
+        return failure_set(why, RESULT_CONFIG, "%s: in DER, a certificate must be alone in its file", path);
+    return RESULT_OK;
 }
 
 static enum result parse(const char *path, struct content content, struct certificate *certificate,
@@ -177,9 +182,7 @@ static enum result parse(const char *path, struct content content, struct certif
     enum result result = parse_pem(path, from, certificate, why);
     BIO_free(from);
     if (result == RESULT_OK && certificate->leaf == NULL)
-        certificate->leaf = parse_der(content);
-    if (result == RESULT_OK && certificate->leaf == NULL)
-        return failure_set(why, RESULT_CONFIG, "%s: holds no certificate", path);
+        result = parse_der(path, content, certificate, why);
     return result == RESULT_OK ? RESULT_OK : RESULT_CONFIG;
 }
 

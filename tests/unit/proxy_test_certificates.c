@@ -351,6 +351,14 @@ static void test_der(void **state)
     X509_free(leaf);
     check_read(fixture);
     assert_int_equal(certificates_count(fixture->certificates), 1);
+    certificates_free(fixture->certificates);
+    fixture->certificates = NULL;
+    file = fopen(path, "ae");
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    assert_int_equal(i2d_PKCS8PrivateKeyInfo_fp(file, key), 1);
+    assert_int_equal(fclose(file), 0);
+    EVP_PKEY_free(key);
+    check_refused(fixture, "a.pem", "must be alone");
 }
 
 /* ---- Private keys. */
