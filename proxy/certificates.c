@@ -29,19 +29,38 @@ struct reading {
     size_t valid; /* chains within their validity */
 };
 
+/* ---- Validity. */
+
+static bool has_expired(const X509 *leaf)
+{
+    return X509_cmp_time(X509_get0_notAfter(leaf), NULL) < 0;
+}
+
+static bool is_early(const X509 *leaf)
+{
+    return X509_cmp_time(X509_get0_notBefore(leaf), NULL) > 0;
+}
+
+/* Of two chains of one type for one name, one that is valid now is served, and then the one that lasts
+ * longer: one made for next month must not take the place of this month's. */
+static bool is_better(const X509 *leaf, const X509 *than)
+{
+    if (is_early(leaf) != is_early(than))
+        return is_early(than);
+    return ASN1_TIME_compare(X509_get0_notAfter(leaf), X509_get0_notAfter(than)) > 0;
+}
+
 /* ---- Names. */
 
-/* Of two chains of one type for one name the one that lasts longer is served. */
-static void replace_if_longer(struct reading *reading, const struct certificate **place, const char *name)
+static void replace_if_better(struct reading *reading, const struct certificate **place, const char *name)
 {
     struct certificate *challenger = reading->current;
-    const ASN1_TIME *theirs = X509_get0_notAfter((*place)->leaf);
-    bool longer = ASN1_TIME_compare(X509_get0_notAfter(challenger->leaf), theirs) > 0;
+    bool better = is_better(challenger->leaf, (*place)->leaf);
     log_warn(reading->log, "two chains of one type for a name", log_text("name", name),
              log_text("type", key_type_name(challenger->key.type)),
-             log_text("served", longer ? challenger->path : (*place)->path),
-             log_text("unused", longer ? (*place)->path : challenger->path));
-    if (longer)
+             log_text("served", better ? challenger->path : (*place)->path),
+             log_text("unused", better ? (*place)->path : challenger->path));
+    if (better)
         *place = challenger;
 }
 
@@ -56,7 +75,7 @@ static bool name_found(const char *name, void *owner)
         if (entry->chains[i] == reading->current)
             return true; /* the same name twice in one certificate */
         if (entry->chains[i]->key.type == reading->current->key.type) {
-            replace_if_longer(reading, &entry->chains[i], name);
+            replace_if_better(reading, &entry->chains[i], name);
             return true;
         }
     }
@@ -92,9 +111,8 @@ static enum result names_enter(struct reading *reading, struct failure *why)
 static void validity_check(struct reading *reading)
 {
     const struct certificate *certificate = reading->current;
-    bool expired = X509_cmp_time(X509_get0_notAfter(certificate->leaf), NULL) < 0;
-    bool early = X509_cmp_time(X509_get0_notBefore(certificate->leaf), NULL) > 0;
-    if (expired || early)
+    bool expired = has_expired(certificate->leaf);
+    if (expired || is_early(certificate->leaf))
         log_warn(reading->log, expired ? "certificate has expired" : "certificate is not valid yet",
                  log_text("file", certificate->path));
     else

@@ -200,6 +200,29 @@ static void test_types_and_duplicates(void **state)
     assert_string_equal(base_name(found[0]), "ec-2-shorter.pem");
 }
 
+/* Next month's certificate may lie beside this month's, whichever is read first. */
+static void test_not_valid_yet(void **state)
+{
+    static const char *const names[] = {"1.pem", "3.pem"};
+    struct fixture *fixture = *state;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    const struct test_subject next = {
+        .name = "next", .san = "DNS:a.example", .delay = 3600, .lifetime = 777600};
+    char path[TEST_PATH_SIZE];
+    bool matched;
+    put_site(fixture, "2.pem", "DNS:a.example", NULL);
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        (void)put(fixture, names[i], &next);
+        check_read(fixture);
+        CHECK(names[i], find(fixture, "a.example", found, &matched) == 1);
+        CHECK(names[i], strcmp(base_name(found[0]), "2.pem") == 0);
+        certificates_free(fixture->certificates);
+        fixture->certificates = NULL;
+        path_of(fixture, names[i], path);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
 static void test_default_name(void **state)
 {
     struct fixture *fixture = *state;
@@ -504,23 +527,12 @@ int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_lookup),
-        TEST(test_long_names),
-        TEST(test_types_and_duplicates),
-        TEST(test_default_name),
-        TEST(test_many_names),
-        TEST(test_nothing),
-        TEST(test_no_name),
-        TEST(test_ip_alone),
-        TEST(test_expired),
-        TEST(test_not_a_certificate),
-        TEST(test_unknown_key),
-        TEST(test_chain_order),
-        TEST(test_chain_size),
-        TEST(test_der),
-        TEST(test_private_keys),
-        TEST(test_key_behind_chain),
-        TEST(test_channel_key_may_stay),
+        TEST(test_lookup),        TEST(test_long_names),        TEST(test_types_and_duplicates),
+        TEST(test_not_valid_yet), TEST(test_default_name),      TEST(test_many_names),
+        TEST(test_nothing),       TEST(test_no_name),           TEST(test_ip_alone),
+        TEST(test_expired),       TEST(test_not_a_certificate), TEST(test_unknown_key),
+        TEST(test_chain_order),   TEST(test_chain_size),        TEST(test_der),
+        TEST(test_private_keys),  TEST(test_key_behind_chain),  TEST(test_channel_key_may_stay),
         TEST(test_other_entries),
     };
     return cmocka_run_group_tests(tests, make_all, remove_all);

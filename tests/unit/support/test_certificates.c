@@ -57,7 +57,8 @@ static X509 *make_certificate(EVP_PKEY *key, const struct test_subject *subject,
     assert_int_equal(X509_set_issuer_name(certificate, issuer != NULL ? X509_get_subject_name(issuer) : name),
                      1);
     assert_int_equal(X509_set_pubkey(certificate, key), 1);
-    assert_non_null(X509_gmtime_adj(X509_getm_notBefore(certificate), -(long)DAY));
+    assert_non_null(
+        X509_gmtime_adj(X509_getm_notBefore(certificate), subject->delay != 0 ? subject->delay : -(long)DAY));
     if (subject->not_after != NULL)
         assert_int_equal(ASN1_TIME_set_string_X509(X509_getm_notAfter(certificate), subject->not_after), 1);
     else
