@@ -41,9 +41,9 @@ stop_all() {
 
 # start_program NAME BINARY CONFIGURATION: starts it and waits until it says that it is ready
 start_program() {
-    say "starting the $1: keyless-$1 -c conf/$3"
+    say "starting the $1: keyless-$1 -c ${3#"$root/"}"
     : >"$run/$1.log"
-    "$build/$2" -c "$here/$3" >>"$run/$1.log" 2>&1 </dev/null &
+    "$build/$2" -c "$3" >>"$run/$1.log" 2>&1 </dev/null &
     echo $! >"$run/$1.pid"
     tries=150
     until grep -q ' event=ready' "$run/$1.log"; do
@@ -71,8 +71,14 @@ mkdir -p "$run"
 stop_all
 trap stop_all EXIT
 trap 'exit 130' INT TERM
-start_program keyserver keyserver/keyless-keyserver keyserver.yaml
-start_program proxy proxy/keyless-proxy proxy.yaml
+start_program keyserver keyserver/keyless-keyserver "$here/keyserver.yaml"
+proxy_config=$here/proxy.yaml
+if ! grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null; then
+    say "this machine has no IPv6 loopback: leaving [::1] out of the proxy's addresses"
+    proxy_config=$run/proxy.yaml
+    sed -e '/"\[::1\]:/d' -e "s|\.\./certs/|$root/certs/|" "$here/proxy.yaml" >"$proxy_config"
+fi
+start_program proxy proxy/keyless-proxy "$proxy_config"
 
 url=https://localhost:8443/
 say "curl --cacert certs/out/sites/ca.pem $url"

@@ -49,12 +49,25 @@ def wait_until(condition, what, timeout=None):
 _ports = itertools.count(20000 + (os.getpid() * 37) % 8000)
 
 
+def loopback_families():
+    """(family, address) of each loopback that this machine has; containers are often without IPv6."""
+    found = []
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+            found.append((family, host))
+    return found
+
+
+LOOPBACKS = loopback_families()
+
+
 def free_port():
-    """A port of 127.0.0.1 and ::1 on which nothing listens, below the range that outgoing connections use."""
+    """A port of the loopbacks on which nothing listens, below the range that outgoing connections use."""
     for port in _ports:
         with contextlib.ExitStack() as stack:
             try:
-                for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+                for family, host in LOOPBACKS:
                     probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind((host, port))
