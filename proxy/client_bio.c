@@ -2,14 +2,22 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include <openssl/crypto.h>
+#include <openssl/ssl3.h>
+
+/* One record, and what libssl may have to say besides: answers to KeyUpdates, an alert. */
+#define HELD_MAX (SSL3_RT_MAX_PACKET_SIZE + 2048)
 
 struct client {
     int fd;
-    bool closed, broken, exceeded;
+    bool closed, broken, exceeded, holding;
     size_t allowed; /* to be read */
+    uint8_t *held;  /* HELD_MAX octets while any are held, else NULL */
+    size_t start, end;
 };
 
 static bool is_transient(int error)
@@ -44,18 +52,41 @@ static int client_read(BIO *bio, char *into, size_t size, size_t *done)
     return -1;
 }
 
+/* What the socket takes; 0: nothing now, -1: it is broken. */
+static ssize_t socket_take(struct client *client, const void *data, size_t size)
+{
+    ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
+    if (sent >= 0)
+        return sent;
+    if (is_transient(errno))
+        return 0;
+    client->broken = true;
+    return -1;
+}
+
+static size_t hold(struct client *client, const char *data, size_t size)
+{
+    if (!client->holding || size == 0 || (client->held == NULL && (client->held = malloc(HELD_MAX)) == NULL))
+        return 0;
+    size_t room = HELD_MAX - client->end;
+    size = size < room ? size : room;
+    memcpy(client->held + client->end, data, size);
+    client->end += size;
+    return size;
+}
+
 static int client_write(BIO *bio, const char *data, size_t size, size_t *done)
 {
     struct client *client = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
-    *done = sent > 0 ? (size_t)sent : 0;
-    if (sent > 0)
+    ssize_t sent = client->held == NULL ? socket_take(client, data, size) : 0;
+    *done = 0;
+    if (sent < 0)
+        return -1;
+    *done = (size_t)sent + hold(client, data + sent, size - (size_t)sent);
+    if (*done > 0)
         return 1;
-    if (sent < 0 && is_transient(errno))
-        BIO_set_retry_write(bio);
-    else
-        client->broken = true;
+    BIO_set_retry_write(bio);
     return -1;
 }
 
@@ -79,7 +110,10 @@ static long client_control(BIO *bio, int command, long number, void *pointer)
 
 static int client_destroy(BIO *bio)
 {
-    OPENSSL_free(BIO_get_data(bio));
+    struct client *client = BIO_get_data(bio);
+    if (client != NULL)
+        free(client->held);
+    OPENSSL_free(client);
     return 1;
 }
 
@@ -134,4 +168,32 @@ bool client_bio_exceeded(BIO *bio)
 {
     const struct client *client = BIO_get_data(bio);
     return client->exceeded;
+}
+
+void client_bio_hold(BIO *bio)
+{
+    struct client *client = BIO_get_data(bio);
+    client->holding = true;
+}
+
+bool client_bio_holds(BIO *bio)
+{
+    const struct client *client = BIO_get_data(bio);
+    return client->held != NULL;
+}
+
+bool client_bio_flush(BIO *bio)
+{
+    struct client *client = BIO_get_data(bio);
+    ssize_t sent = 1;
+    while (client->start < client->end && sent > 0) {
+        sent = socket_take(client, client->held + client->start, client->end - client->start);
+        client->start += sent > 0 ? (size_t)sent : 0;
+    }
+    if (client->start == client->end) {
+        free(client->held);
+        client->held = NULL;
+        client->start = client->end = 0;
+    }
+    return sent >= 0;
 }

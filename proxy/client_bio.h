@@ -22,4 +22,15 @@ bool client_bio_broken(BIO *bio);
 void client_bio_allow(BIO *bio, size_t octets);
 bool client_bio_exceeded(BIO *bio);
 
+/*
+ * After the handshake: what the socket does not take of a record is held here and counts as written. libssl
+ * must not be left with half a record: when it then has to answer a KeyUpdate (RFC 8446 section 4.6.3), it
+ * breaks the connection off ("bad write retry"). Whoever writes flushes first, and writes no more while
+ * anything is held.
+ */
+void client_bio_hold(BIO *bio);
+bool client_bio_holds(BIO *bio);
+/* Sends what the socket takes. false: it is broken. */
+bool client_bio_flush(BIO *bio);
+
 #endif

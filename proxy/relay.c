@@ -5,9 +5,9 @@
 #include <sys/socket.h>
 
 #include <event2/event.h>
-#include <openssl/bio.h>
 #include <openssl/err.h>
 
+#include "proxy/client_bio.h"
 #include "proxy/proxy_metrics.h"
 
 /* ---- Buffers. */
@@ -87,7 +87,8 @@ struct direction {
     struct relay_buffer *buffer; /* NULL: nothing is queued */
     size_t start, end;           /* what of it is queued */
     bool ended;                  /* the source has ended */
-    bool closed;                 /* ... and the sink was told */
+    bool told;                   /* ... the sink was told */
+    bool closed;                 /* ... and that is on its way, with all before it */
     bool deaf;                   /* the sink takes nothing any more: what still comes is dropped */
     bool drained;                /* the last read took all there was: the socket tells when there is more */
     short wants[SIDES];          /* what it waits for, on each socket */
@@ -97,6 +98,7 @@ struct direction {
 struct relay {
     struct relay_buffers *buffers;
     SSL *client;
+    BIO *client_bio; /* its */
     int backend;
     struct metrics_row *metrics;
     struct direction up, down;
@@ -151,6 +153,12 @@ static enum step client_failed(struct relay *relay, struct direction *way, int r
     }
 }
 
+/* Of what libssl has read already, its socket tells nothing. */
+static bool client_pending(const struct relay *relay)
+{
+    return SSL_has_pending(relay->client);
+}
+
 static enum step client_read(struct relay *relay, struct direction *way, void *data, size_t *size)
 {
     ERR_clear_error();
@@ -158,14 +166,18 @@ static enum step client_read(struct relay *relay, struct direction *way, void *d
     if (result == 1)
         return STEP_ON;
     enum step step = client_failed(relay, way, result);
-    relay->truncated |= step == STEP_END && BIO_eof(SSL_get_rbio(relay->client));
-    return step;
+    bool cut_off = step == STEP_END && client_bio_closed(relay->client_bio);
+    relay->truncated |= cut_off;
+    /* In the midst of a record nobody ends of his own will. */
+    return cut_off && client_pending(relay) ? STEP_CLIENT_LOST : step;
 }
 
-/* Of what libssl has read already, its socket tells nothing. */
-static bool client_pending(const struct relay *relay)
+/* Nothing may be written while something is held. */
+static enum step client_flush(struct relay *relay, struct direction *way)
 {
-    return SSL_has_pending(relay->client);
+    if (!client_bio_flush(relay->client_bio))
+        return STEP_CLIENT_LOST;
+    return client_bio_holds(relay->client_bio) ? step_wait(way, CLIENT, EV_WRITE) : STEP_ON;
 }
 
 static enum step client_write(struct relay *relay, struct direction *way, const void *data, size_t *size)
@@ -213,6 +225,13 @@ static bool backend_pending(const struct relay *relay)
     return false;
 }
 
+static enum step backend_flush(struct relay *relay, struct direction *way)
+{
+    (void)relay;
+    (void)way;
+    return STEP_ON;
+}
+
 /* A backend that takes nothing any more may have said its last word before, which the client still gets: how
  * it ended shows when it is read to the end. EPIPE comes after its end of file (and from a local socket that
  * is closed, which then tells the reader how); any other error is a reset, of which the kernel tells once. */
@@ -242,12 +261,14 @@ static enum step backend_end(struct relay *relay, struct direction *way)
 static const struct endpoint {
     enum step (*read)(struct relay *relay, struct direction *way, void *data, size_t *size);
     bool (*pending)(const struct relay *relay); /* there is more to read that no event would tell of */
+    enum step (*flush)(struct relay *relay, struct direction *way); /* before anything else is written */
     enum step (*write)(struct relay *relay, struct direction *way, const void *data, size_t *size);
     enum step (*end)(struct relay *relay, struct direction *way);
     enum proxy_metric bytes; /* delivered to it */
 } ENDPOINTS[SIDES] = {
-    [CLIENT] = {client_read, client_pending, client_write, client_end, PROXY_BYTES_TO_CLIENTS},
-    [BACKEND] = {backend_read, backend_pending, backend_write, backend_end, PROXY_BYTES_FROM_CLIENTS},
+    [CLIENT] = {client_read, client_pending, client_flush, client_write, client_end, PROXY_BYTES_TO_CLIENTS},
+    [BACKEND] = {backend_read, backend_pending, backend_flush, backend_write, backend_end,
+                 PROXY_BYTES_FROM_CLIENTS},
 };
 
 /* ---- Moving. */
@@ -291,12 +312,16 @@ static enum step direction_write(struct relay *relay, struct direction *way)
 static enum step direction_end(struct relay *relay, struct direction *way)
 {
     enum step step = ENDPOINTS[way->to].end(relay, way);
-    way->closed = step == STEP_ON;
+    way->told = step == STEP_ON;
     return step;
 }
 
 static enum step direction_step(struct relay *relay, struct direction *way, unsigned *reads)
 {
+    enum step flushed = ENDPOINTS[way->to].flush(relay, way);
+    way->closed = way->told && flushed == STEP_ON;
+    if (way->closed || flushed != STEP_ON)
+        return flushed;
     if (way->buffer != NULL)
         return direction_write(relay, way);
     if (way->ended)
@@ -341,11 +366,13 @@ struct relay *relay_new(struct relay_buffers *buffers, SSL *client, int backend,
         return NULL;
     relay->buffers = buffers;
     relay->client = client;
+    relay->client_bio = SSL_get_wbio(client);
     relay->backend = backend;
     relay->metrics = metrics;
     relay->up = (struct direction){.from = CLIENT, .to = BACKEND, .wants[CLIENT] = EV_READ};
     relay->down = (struct direction){.from = BACKEND, .to = CLIENT, .wants[BACKEND] = EV_READ};
     client_prepare(client);
+    client_bio_hold(relay->client_bio);
     return relay;
 }
 
@@ -360,6 +387,8 @@ void relay_free(struct relay *relay)
 
 enum relay_outcome relay_run(struct relay *relay, short client, short backend)
 {
+    if (client & EV_WRITE && !client_bio_flush(relay->client_bio))
+        return RELAY_CLIENT_LOST;
     enum relay_outcome outcome = direction_run(relay, &relay->down, client, backend);
     if (outcome == RELAY_WAITING)
         outcome = direction_run(relay, &relay->up, client, backend);
@@ -368,9 +397,11 @@ enum relay_outcome relay_run(struct relay *relay, short client, short backend)
     return outcome;
 }
 
+/* What libssl says by itself, the answer to a KeyUpdate, is in no direction's wants. */
 short relay_client_events(const struct relay *relay)
 {
-    return (short)(relay->up.wants[CLIENT] | relay->down.wants[CLIENT]);
+    short held = client_bio_holds(relay->client_bio) ? EV_WRITE : 0;
+    return (short)(relay->up.wants[CLIENT] | relay->down.wants[CLIENT] | held);
 }
 
 short relay_backend_events(const struct relay *relay)

@@ -10,8 +10,9 @@
  *
  * The end of one direction is passed on while the other goes on: the client's close_notify becomes the
  * backend's end of file, the backend's end of file becomes close_notify. A client that ends its TCP
- * connection without close_notify is taken at its word and counted (relay_truncated). A backend's reset is
- * never passed on as an end: the client must see that what it got is not the whole.
+ * connection without close_notify, but not in the midst of a record, is taken at its word and counted
+ * (relay_truncated). A backend's reset is never passed on as an end: the client must see that what it got is
+ * not the whole.
  */
 #ifndef KEYLESS_PROXY_RELAY_H
 #define KEYLESS_PROXY_RELAY_H
@@ -47,8 +48,8 @@ enum relay_outcome {
 
 struct relay;
 
-/* Borrows all of it. client has done its handshake, is non-blocking and not in async mode; backend is a
- * connected non-blocking stream socket. NULL: no memory. */
+/* Borrows all of it. client has done its handshake over a client_bio, is non-blocking and not in async mode;
+ * backend is a connected non-blocking stream socket. NULL: no memory. */
 struct relay *relay_new(struct relay_buffers *buffers, SSL *client, int backend, struct metrics_row *metrics);
 void relay_free(struct relay *relay);
 

@@ -20,6 +20,7 @@
 #include "common/address.h"
 #include "common/clock.h"
 #include "common/socket.h"
+#include "proxy/client_bio.h"
 
 #define DEADLINE UINT64_C(20000000) /* of each wait */
 
@@ -35,6 +36,7 @@ struct rig {
 };
 
 static SSL_CTX *server_context, *client_context;
+static BIO_METHOD *bio_method;
 
 static int make_contexts(void **state)
 {
@@ -48,6 +50,8 @@ static int make_contexts(void **state)
     (void)X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
     (void)X509_set_pubkey(certificate, key);
     assert_true(X509_sign(certificate, key, EVP_sha256()) > 0);
+    bio_method = client_bio_method();
+    assert_non_null(bio_method);
     server_context = SSL_CTX_new(TLS_server_method());
     client_context = SSL_CTX_new(TLS_client_method());
     assert_int_equal(SSL_CTX_use_certificate(server_context, certificate), 1);
@@ -63,6 +67,7 @@ static int free_contexts(void **state)
     (void)state;
     SSL_CTX_free(server_context);
     SSL_CTX_free(client_context);
+    BIO_meth_free(bio_method);
     return 0;
 }
 
@@ -88,7 +93,9 @@ static void rig_handshake(struct rig *rig, int version)
     rig->server = SSL_new(server_context);
     (void)SSL_set_max_proto_version(rig->client, version);
     (void)SSL_set_fd(rig->client, rig->client_fd);
-    (void)SSL_set_fd(rig->server, rig->server_fd);
+    BIO *bio = client_bio_new(bio_method, rig->server_fd);
+    assert_non_null(bio);
+    SSL_set_bio(rig->server, bio, bio);
     uint64_t start = clock_now();
     int client = 0, server = 0;
     while ((client != 1 || server != 1) && clock_now() - start < DEADLINE) {
@@ -247,6 +254,38 @@ static void reset(int *fd)
     socket_close(fd);
 }
 
+/* Writes to a client that does not read until the backend is stopped; returns how much. */
+static uint64_t fill_client(struct rig *rig)
+{
+    static const uint8_t CHUNK[40000];
+    uint64_t written = 0, stopped_since = clock_now();
+    while (clock_now() - stopped_since < 200000) {
+        size_t size = sizeof CHUNK;
+        if (backend_write(rig, CHUNK, &size)) {
+            written += size;
+            stopped_since = clock_now();
+        }
+        rig_turn(rig);
+    }
+    return written;
+}
+
+/* Reads until the end, which must be one in good order; returns how much. */
+static uint64_t drain_to_client(struct rig *rig)
+{
+    static uint8_t chunk[40000];
+    enum seen seen = SEEN_NOTHING;
+    uint64_t read = 0, start = clock_now();
+    while (seen <= SEEN_BYTES && clock_now() - start < DEADLINE) {
+        size_t size = sizeof chunk;
+        rig_turn(rig);
+        seen = client_read(rig, chunk, &size);
+        read += seen == SEEN_BYTES ? size : 0;
+    }
+    assert_int_equal(seen, SEEN_END);
+    return read;
+}
+
 /* ---- Ends. */
 
 static void both_ways_and_idle(struct rig *rig)
@@ -305,6 +344,19 @@ static void client_ends_tcp_only(struct rig *rig)
     assert_int_equal(hears(rig, client_read, "answer"), SEEN_BYTES);
     assert_int_equal(hears(rig, client_read, ""), SEEN_END);
     rig_until(rig, RELAY_FINISHED);
+}
+
+/* The end came in the midst of a record: that was nobody's will, and the backend must not take it for an end.
+ */
+static void client_is_cut_off(struct rig *rig)
+{
+    static const char PART[] = "\x17\x03\x03\x40\x00 and no more";
+    client_say(rig, "question");
+    assert_int_equal(hears(rig, backend_read, "question"), SEEN_BYTES);
+    assert_int_equal(send(rig->client_fd, PART, sizeof PART - 1, 0), sizeof PART - 1);
+    assert_int_equal(shutdown(rig->client_fd, SHUT_WR), 0);
+    rig_until(rig, RELAY_CLIENT_LOST);
+    assert_true(relay_truncated(rig->relay));
 }
 
 /* What came before the reset is delivered, and no close_notify says that it was all. */
@@ -421,6 +473,22 @@ static void client_updates_keys(struct rig *rig)
         backend_say(rig, "so be it");
         assert_int_equal(hears(rig, client_read, "so be it"), SEEN_BYTES);
     }
+}
+
+/* While a record waits for a client that does not read, its KeyUpdates are answered and its bytes passed on.
+ */
+static void client_updates_keys_before_it_reads(struct rig *rig)
+{
+    if (SSL_version(rig->client) != TLS1_3_VERSION)
+        return;
+    uint64_t written = fill_client(rig);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(SSL_key_update(rig->client, SSL_KEY_UPDATE_REQUESTED), 1);
+        client_say(rig, "new keys");
+        assert_int_equal(hears(rig, backend_read, "new keys"), SEEN_BYTES);
+    }
+    socket_close(&rig->backend_fd);
+    assert_int_equal(drain_to_client(rig), written);
 }
 
 /* KeyUpdates without end must not keep a worker inside SSL_read. */
@@ -540,33 +608,14 @@ static void much_both_ways(struct rig *rig)
 /* A client that does not read: the backend is stopped, with one buffer in use, and nothing is lost. */
 static void slow_client(struct rig *rig)
 {
-    static struct stream down;
-    down = (struct stream){.left_to_send = UINT64_MAX, .left_to_read = UINT64_MAX};
-    uint64_t written = 0, stopped_since = clock_now();
-    while (clock_now() - stopped_since < 200000) {
-        size_t size = sizeof down.chunk;
-        if (backend_write(rig, down.chunk, &size)) {
-            written += size;
-            stopped_since = clock_now();
-        }
-        rig_turn(rig);
-    }
+    uint64_t written = fill_client(rig);
     assert_true(rig->most_buffers <= 1);
-    assert_int_equal(relay_buffers_in_use(rig->buffers), 1);
+    assert_int_equal(relay_buffers_in_use(rig->buffers), 0); /* but the rest of one record is held */
     assert_int_equal(relay_client_events(rig->relay), EV_READ | EV_WRITE);
     assert_int_equal(relay_backend_events(rig->relay), 0);
     assert_true(relay_bytes_to_client(rig->relay) < written);
     socket_close(&rig->backend_fd);
-    uint64_t read = 0;
-    enum seen seen = SEEN_NOTHING;
-    while (seen <= SEEN_BYTES) {
-        size_t size = sizeof down.chunk;
-        rig_turn(rig);
-        seen = client_read(rig, down.chunk, &size);
-        read += seen == SEEN_BYTES ? size : 0;
-    }
-    assert_int_equal(seen, SEEN_END);
-    assert_int_equal(read, written);
+    assert_int_equal(drain_to_client(rig), written);
 }
 
 /* The same for a backend that does not read; the client's way stays open for its answer. */
@@ -595,6 +644,7 @@ static const struct row {
     {"client ends first", client_ends_first},
     {"backend ends first", backend_ends_first},
     {"client ends TCP only", client_ends_tcp_only},
+    {"client is cut off", client_is_cut_off},
     {"backend resets", backend_resets},
     {"backend resets while sent to", backend_resets_while_sent_to},
     {"client resets", client_resets},
@@ -604,6 +654,7 @@ static const struct row {
     {"backend answers early", backend_answers_early},
     {"backend is deaf", backend_is_deaf},
     {"client updates keys", client_updates_keys},
+    {"client updates keys before it reads", client_updates_keys_before_it_reads},
     {"client floods key updates", client_floods_key_updates},
     {"many small records", many_small_records},
     {"one turn is bounded", one_turn_is_bounded},
