@@ -15,6 +15,8 @@
 #define LINGER          UINT64_C(5000000)
 #define CLOSING_TIMEOUT UINT64_C(2000000)
 #define SPARE_BUFFERS   64
+/* Handshakes that go on in one turn of the loop when fibres are freed: each costs a key exchange. */
+#define HANDSHAKES_PER_TURN 32
 
 /* ---- What it waits for, and until when. */
 
@@ -220,11 +222,14 @@ static void on_key(void *owner)
 /* A fibre is held from the request for a signature to its answer. */
 static void on_fibres_freed(evutil_socket_t fd, short what, void *context)
 {
+    static const struct timeval NEXT_TURN = {0};
     (void)fd;
     (void)what;
     struct connections *all = context;
-    while (!TAILQ_EMPTY(&all->fibre_queue) && handshake_go_on(TAILQ_FIRST(&all->fibre_queue)))
-        ;
+    for (unsigned i = 0; i < HANDSHAKES_PER_TURN; i++)
+        if (TAILQ_EMPTY(&all->fibre_queue) || !handshake_go_on(TAILQ_FIRST(&all->fibre_queue)))
+            return;
+    (void)evtimer_add(&all->fibres_freed, &NEXT_TURN);
 }
 
 /* ---- CLOSING. */

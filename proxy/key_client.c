@@ -17,6 +17,10 @@
 #define SLOTS_MAX       (KEY_LINK_OWN_IDS >> 16)
 #define GENERATION_BITS 16
 
+/* Operations that are given up in one turn of the loop. Each ends a handshake, and all of a house full of
+ * them may have been asked at the same time: the worker's other connections want their turn in between. */
+#define EXPIRED_PER_TURN 32
+
 /* Many key servers close what is idle for 30 s. */
 #define IDLE_PING 15000000u
 
@@ -297,16 +301,27 @@ static void expire(struct key_client *client, struct slot *slot)
         complete(client, slot, &outcome);
 }
 
+/* false: none is due. */
+static bool expire_oldest(struct key_client *client, uint64_t now)
+{
+    struct slot *slot = TAILQ_FIRST(&client->by_age);
+    if (slot == NULL || slot->started + client->timeout > now)
+        return false;
+    expire(client, slot);
+    return true;
+}
+
 static void on_timer(evutil_socket_t fd, short events, void *owner)
 {
     struct key_client *client = owner;
     uint64_t now = clock_now();
-    struct slot *slot;
     (void)fd;
     (void)events;
-    while ((slot = TAILQ_FIRST(&client->by_age)) != NULL && slot->started + client->timeout <= now)
-        expire(client, slot);
-    send_waiting(client);
+    unsigned expired = 0;
+    while (expired < EXPIRED_PER_TURN && expire_oldest(client, now))
+        expired++;
+    if (expired < EXPIRED_PER_TURN) /* else what is sent now may be due itself */
+        send_waiting(client);
     timer_arm(client);
 }
 

@@ -217,6 +217,22 @@ static void test_timeout_in_order(void **state)
     assert_int_equal(operations[0].result, RESULT_OK);
 }
 
+/* A house full of handshakes that end at the same time leaves the loop to others in between. */
+static void test_timeouts_in_turns(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.timeout = 100000;
+    open_ready(world);
+    world->server.hold = true;
+    sign_some(world, 0, 60);
+    uint64_t signed_at = clock_now();
+    while (clock_now() <= signed_at + world->config.key_channel.timeout)
+        ; /* by now all of them are due */
+    WORLD_UNTIL(world, done_count > 0);
+    assert_true(done_count < 60);
+    WORLD_UNTIL(world, done_count == 60);
+}
+
 /* ---- The channel. */
 
 static void count_ready(void *owner)
@@ -339,6 +355,7 @@ int main(void)
         TEST(test_refusals),
         TEST(test_operation_not_offered),
         TEST(test_timeout_in_order),
+        TEST(test_timeouts_in_turns),
         TEST(test_ready),
         TEST(test_hello_refused),
         TEST(test_backoff),
