@@ -8,10 +8,10 @@
  *   delay MICROSECONDS   hold what arrives back for so long, each way; "stats" tells what it really was
  *   stall, resume        pass nothing on; go on
  *   corrupt N            flip one bit in every Nth octet that goes to the target or back; 0: none
- *   rate N               pass at most N octets a second on, each way; 0: as fast as can be
- *   drop, accept         close new connections at once; take them again
- *   cut                  reset all connections
- *   stats                print connections, octets and the mean and the longest delay so far
+ *   reorder N            exchange every Nth piece that arrives (a frame or a TLS record, when they come one
+ * by one) with the one behind it; 0: none rate N               pass at most N octets a second on, each way;
+ * 0: as fast as can be drop, accept         close new connections at once; take them again cut reset all
+ * connections stats                print connections, octets and the mean and the longest delay so far
  *
  * Each command is answered with one line. End of input ends the relay.
  */
@@ -50,6 +50,7 @@ struct flow; /* one direction of a connection */
 struct faults {
     uint64_t delay;
     uint64_t corrupt;
+    uint64_t reorder;
     uint64_t rate;
     bool stalled;
     bool dropping;
@@ -76,6 +77,8 @@ struct flow {
     size_t queued;
     uint64_t allowance, allowance_at; /* octets that the rate leaves until then */
     uint64_t counted;                 /* octets seen, for corruption */
+    uint64_t pieces;                  /* chunks seen, for reordering */
+    struct chunk *held;               /* goes behind the next one */
     bool ended;                       /* from has sent its last */
     bool shut;                        /* and to has been told */
 };
@@ -89,8 +92,23 @@ struct connection {
 
 static void flow_pump(struct flow *flow);
 
+static void flow_queue(struct flow *flow, struct chunk *chunk)
+{
+    STAILQ_INSERT_TAIL(&flow->chunks, chunk, next);
+    flow->queued += chunk->size;
+}
+
+/* Puts the chunk that was held back, if there is one, behind all others. */
+static void flow_release(struct flow *flow)
+{
+    if (flow->held != NULL)
+        flow_queue(flow, flow->held);
+    flow->held = NULL;
+}
+
 static void flow_free(struct flow *flow)
 {
+    flow_release(flow);
     struct event *events[] = {flow->readable, flow->writable, flow->timer};
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (events[i] != NULL)
@@ -145,6 +163,7 @@ static bool flow_read(struct flow *flow)
             return false;
         }
         flow->ended = size == 0;
+        flow_release(flow);
         flow_pump(flow);
         return false;
     }
@@ -153,8 +172,13 @@ static bool flow_read(struct flow *flow)
     chunk->size = (size_t)size;
     chunk->sent = 0;
     corrupt(flow, chunk);
-    STAILQ_INSERT_TAIL(&flow->chunks, chunk, next);
-    flow->queued += chunk->size;
+    uint64_t every = flow->connection->relay->faults.reorder;
+    if (every != 0 && flow->held == NULL && ++flow->pieces % every == 0) {
+        flow->held = chunk;
+        return true;
+    }
+    flow_queue(flow, chunk);
+    flow_release(flow);
     return true;
 }
 
@@ -325,6 +349,11 @@ static void command_corrupt(struct relay *relay, uint64_t number)
     relay->faults.corrupt = number;
 }
 
+static void command_reorder(struct relay *relay, uint64_t number)
+{
+    relay->faults.reorder = number;
+}
+
 static void command_rate(struct relay *relay, uint64_t number)
 {
     relay->faults.rate = number;
@@ -385,9 +414,10 @@ static const struct command {
     bool takes_number;
     void (*run)(struct relay *relay, uint64_t number);
 } COMMANDS[] = {
-    {"delay", true, command_delay},    {"corrupt", true, command_corrupt}, {"rate", true, command_rate},
-    {"stall", false, command_stall},   {"resume", false, command_resume},  {"drop", false, command_drop},
-    {"accept", false, command_accept}, {"cut", false, command_cut},        {"stats", false, command_stats},
+    {"delay", true, command_delay},     {"corrupt", true, command_corrupt}, {"rate", true, command_rate},
+    {"reorder", true, command_reorder}, {"stall", false, command_stall},    {"resume", false, command_resume},
+    {"drop", false, command_drop},      {"accept", false, command_accept},  {"cut", false, command_cut},
+    {"stats", false, command_stats},
 };
 
 static void run_command(struct relay *relay, char *line)
