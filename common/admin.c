@@ -1,207 +1,404 @@
 #include "common/admin.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/event.h>
-#include <event2/http.h>
-#include <event2/keyvalq_struct.h>
+#include <event2/event_struct.h>
 #include <event2/listener.h>
 
+#include "common/address.h"
+#include "common/http_request.h"
 #include "common/socket.h"
 
-#define HEAD_MAX     4096
-#define BODY_MAX     1024
-#define IDLE_SECONDS 5
+#define HEAD_MAX         4096
+#define VISITS_MAX       64
+#define VISIT_SECONDS    10
+#define RESUME_SECONDS   1
+#define LINE_END         "\r\n"
+#define HEAD_END         LINE_END LINE_END
+#define TEXT_TYPE        "text/plain; charset=utf-8"
+#define METRICS_TYPE     "text/plain; version=0.0.4; charset=utf-8"
+#define JSON_TYPE        "application/json"
+#define STATUS_OK        200
+#define STATUS_NOT_FOUND 404
+#define STATUS_METHOD    405
+#define STATUS_HEAD_SIZE 431
+#define STATUS_NOT_READY 503
 
-#define TEXT_TYPE    "text/plain; charset=utf-8"
-#define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
-#define JSON_TYPE    "application/json"
+/* One connection: a request, its answer, the end. */
+struct visit {
+    TAILQ_ENTRY(visit) link;
+    struct admin *admin;
+    struct bufferevent *stream;
+    struct event deadline;
+    struct address client;
+    bool answered; /* what still comes is dropped */
+    bool ended;    /* the client has sent its end of file */
+};
+
+struct admin_socket {
+    TAILQ_ENTRY(admin_socket) link;
+    size_t number;
+    struct evconnlistener *listener;
+};
 
 struct admin {
-    struct evhttp *http;
-    struct evconnlistener *listener; /* belongs to http */
-    struct event *resume;            /* once a second: goes on accepting if descriptors had run out */
+    struct event_base *base;
+    struct event *resume; /* pending: descriptors had run out */
     const struct metrics *metrics;
     struct admin_source *source;
     struct log *log;
+    TAILQ_HEAD(, admin_socket) sockets;
+    TAILQ_HEAD(visit_list, visit) visits; /* the oldest first */
+    size_t visit_count;
 };
 
-/* ---- Answers */
+/* ---- Pages */
 
-/* libevent would send a HEAD request the body too. */
-static void keep_length_only(struct evhttp_request *request)
+/* What is answered; body is the page's to fill. */
+struct answer {
+    unsigned status;
+    const char *type;
+    struct evbuffer *body;
+};
+
+static void page_text(struct answer *answer, unsigned status, const char *text)
 {
-    struct evbuffer *body = evhttp_request_get_output_buffer(request);
-    char length[24];
-    (void)snprintf(length, sizeof length, "%zu", evbuffer_get_length(body));
-    (void)evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Length", length);
-    (void)evbuffer_drain(body, evbuffer_get_length(body));
+    answer->status = status;
+    (void)evbuffer_add_printf(answer->body, "%s\n", text);
 }
 
-/* Whatever the output buffer holds becomes the body. */
-static void answer(struct evhttp_request *request, int code, const char *reason, const char *type)
+static void page_metrics(struct admin *admin, struct answer *answer)
 {
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
-    (void)evhttp_add_header(headers, "Content-Type", type);
-    (void)evhttp_add_header(headers, "Cache-Control", "no-store");
-    (void)evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
-    if (evhttp_request_get_command(request) == EVHTTP_REQ_HEAD)
-        keep_length_only(request);
-    evhttp_send_reply(request, code, reason, NULL);
-}
-
-static void answer_text(struct evhttp_request *request, int code, const char *reason, const char *text)
-{
-    struct evbuffer *body = evhttp_request_get_output_buffer(request);
-    (void)evbuffer_add_printf(body, "%s\n", text);
-    answer(request, code, reason, TEXT_TYPE);
-}
-
-static void answer_metrics(struct admin *admin, struct evhttp_request *request)
-{
+    answer->type = METRICS_TYPE;
     if (admin->metrics != NULL)
-        metrics_write(admin->metrics, evhttp_request_get_output_buffer(request));
-    answer(request, HTTP_OK, "OK", METRICS_TYPE);
+        metrics_write(admin->metrics, answer->body);
+    if (admin->source->metrics != NULL)
+        admin->source->metrics(admin->source, answer->body);
 }
 
-static void answer_healthz(struct admin *admin, struct evhttp_request *request)
+static void page_healthz(struct admin *admin, struct answer *answer)
 {
     (void)admin;
-    answer_text(request, HTTP_OK, "OK", "ok");
+    page_text(answer, STATUS_OK, "ok");
 }
 
-static void answer_readyz(struct admin *admin, struct evhttp_request *request)
+static void page_readyz(struct admin *admin, struct answer *answer)
 {
-    struct evbuffer *body = evhttp_request_get_output_buffer(request);
-    if (admin->source->ready == NULL || admin->source->ready(admin->source, body)) {
-        (void)evbuffer_drain(body, evbuffer_get_length(body));
-        answer_text(request, HTTP_OK, "OK", "ready");
+    if (admin->source->ready == NULL || admin->source->ready(admin->source, answer->body)) {
+        (void)evbuffer_drain(answer->body, evbuffer_get_length(answer->body));
+        page_text(answer, STATUS_OK, "ready");
     } else {
-        answer_text(request, HTTP_SERVUNAVAIL, "Service Unavailable",
-                    evbuffer_get_length(body) > 0 ? "" : "not ready");
+        page_text(answer, STATUS_NOT_READY, evbuffer_get_length(answer->body) > 0 ? "" : "not ready");
     }
 }
 
-static void answer_status(struct admin *admin, struct evhttp_request *request)
+static void page_status(struct admin *admin, struct answer *answer)
 {
-    struct evbuffer *body = evhttp_request_get_output_buffer(request);
+    answer->type = JSON_TYPE;
     if (admin->source->status != NULL)
-        admin->source->status(admin->source, body);
+        admin->source->status(admin->source, answer->body);
     else
-        (void)evbuffer_add_printf(body, "{}");
-    (void)evbuffer_add(body, "\n", 1);
-    answer(request, HTTP_OK, "OK", JSON_TYPE);
+        (void)evbuffer_add_printf(answer->body, "{}");
+    (void)evbuffer_add(answer->body, "\n", 1);
 }
 
 static const struct page {
     const char *path;
-    void (*answer)(struct admin *admin, struct evhttp_request *request);
+    void (*write)(struct admin *admin, struct answer *answer);
 } PAGES[] = {
-    {"/metrics", answer_metrics},
-    {"/healthz", answer_healthz},
-    {"/readyz", answer_readyz},
-    {"/status", answer_status},
+    {"/metrics", page_metrics},
+    {"/healthz", page_healthz},
+    {"/readyz", page_readyz},
+    {"/status", page_status},
 };
 
-static const struct page *page_at(const char *path)
+static const struct page *page_at(struct bytes target)
 {
-    for (size_t i = 0; path != NULL && i < sizeof PAGES / sizeof *PAGES; i++)
-        if (strcmp(PAGES[i].path, path) == 0)
+    const uint8_t *query = target.size > 0 ? memchr(target.data, '?', target.size) : NULL;
+    if (query != NULL)
+        target.size = (size_t)(query - target.data);
+    for (size_t i = 0; i < sizeof PAGES / sizeof *PAGES; i++)
+        if (bytes_equal(target, bytes_of(PAGES[i].path, strlen(PAGES[i].path))))
             return &PAGES[i];
     return NULL;
 }
 
-static void log_request(struct admin *admin, struct evhttp_request *request)
+/* ---- Answers */
+
+static const char *status_reason(unsigned status)
 {
-    char *client = NULL;
-    uint16_t port = 0;
-    evhttp_connection_get_peer(evhttp_request_get_connection(request), &client, &port);
-    log_debug(admin->log, "admin request", log_text("client", client), log_number("port", port),
-              log_text("uri", evhttp_request_get_uri(request)));
+    static const struct {
+        unsigned status;
+        const char *reason;
+    } REASONS[] = {
+        {STATUS_OK, "OK"},
+        {400, "Bad Request"},
+        {STATUS_NOT_FOUND, "Not Found"},
+        {STATUS_METHOD, "Method Not Allowed"},
+        {413, "Content Too Large"},
+        {STATUS_HEAD_SIZE, "Request Header Fields Too Large"},
+        {501, "Not Implemented"},
+        {STATUS_NOT_READY, "Service Unavailable"},
+        {505, "HTTP Version Not Supported"},
+    };
+    for (size_t i = 0; i < sizeof REASONS / sizeof *REASONS; i++)
+        if (REASONS[i].status == status)
+            return REASONS[i].reason;
+    return "Error";
 }
 
-static void on_request(struct evhttp_request *request, void *owner)
+static void write_answer(struct evbuffer *to, const struct answer *answer, bool head_only)
 {
-    struct admin *admin = owner;
-    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request);
-    const struct page *page = page_at(uri != NULL ? evhttp_uri_get_path(uri) : NULL);
-    enum evhttp_cmd_type method = evhttp_request_get_command(request);
-    log_request(admin, request);
-    if (page == NULL) {
-        answer_text(request, HTTP_NOTFOUND, "Not Found", "not found");
-    } else if (method != EVHTTP_REQ_GET && method != EVHTTP_REQ_HEAD) {
-        (void)evhttp_add_header(evhttp_request_get_output_headers(request), "Allow", "GET, HEAD");
-        answer_text(request, HTTP_BADMETHOD, "Method Not Allowed", "method not allowed");
-    } else {
-        page->answer(admin, request);
+    char date[64] = "";
+    struct tm utc;
+    time_t now = time(NULL);
+    if (gmtime_r(&now, &utc) != NULL)
+        (void)strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &utc);
+    (void)evbuffer_add_printf(to,
+                              "HTTP/1.1 %u %s" LINE_END "Date: %s" LINE_END "Content-Type: %s" LINE_END
+                              "Content-Length: %zu" LINE_END "Cache-Control: no-store" LINE_END
+                              "X-Content-Type-Options: nosniff" LINE_END "Connection: close" LINE_END,
+                              answer->status, status_reason(answer->status), date, answer->type,
+                              evbuffer_get_length(answer->body));
+    if (answer->status == STATUS_METHOD)
+        (void)evbuffer_add_printf(to, "Allow: GET, HEAD" LINE_END);
+    (void)evbuffer_add_printf(to, LINE_END);
+    if (!head_only)
+        (void)evbuffer_add_buffer(to, answer->body);
+}
+
+/* Another path is told before another method. */
+static void choose_answer(struct admin *admin, const struct http_request *request, struct answer *answer)
+{
+    const struct page *page = page_at(request->target);
+    bool good = request->status == STATUS_OK;
+    if (page == NULL && (good || request->status == STATUS_METHOD))
+        page_text(answer, STATUS_NOT_FOUND, "not found");
+    else if (request->status == STATUS_METHOD)
+        page_text(answer, STATUS_METHOD, "method not allowed");
+    else if (!good)
+        page_text(answer, request->status, status_reason(request->status));
+    else
+        page->write(admin, answer);
+}
+
+static void visit_free(struct visit *visit)
+{
+    struct admin *admin = visit->admin;
+    TAILQ_REMOVE(&admin->visits, visit, link);
+    admin->visit_count--;
+    (void)event_del(&visit->deadline);
+    bufferevent_free(visit->stream);
+    free(visit);
+}
+
+/* false: the visit has gone. */
+static bool visit_answer(struct visit *visit, const struct http_request *request)
+{
+    struct admin *admin = visit->admin;
+    struct answer answer = {.status = STATUS_OK, .type = TEXT_TYPE, .body = evbuffer_new()};
+    if (answer.body == NULL) {
+        visit_free(visit);
+        return false;
     }
+    choose_answer(admin, request, &answer);
+    log_debug(admin->log, "admin request", log_address("client", &visit->client),
+              log_bytes("target", request->target), log_number("status", answer.status));
+    write_answer(bufferevent_get_output(visit->stream), &answer, request->head_only);
+    evbuffer_free(answer.body);
+    visit->answered = true;
+    return true;
+}
+
+/* ---- Connections */
+
+/* After the answer the sending side is closed, and what still comes is dropped until the client closes too:
+ * closing a socket with octets unread would reset it, and take the answer back. */
+static void visit_finish(struct visit *visit)
+{
+    struct evbuffer *input = bufferevent_get_input(visit->stream);
+    (void)evbuffer_drain(input, evbuffer_get_length(input));
+    if (evbuffer_get_length(bufferevent_get_output(visit->stream)) > 0)
+        return;
+    if (visit->ended)
+        visit_free(visit);
+    else
+        (void)shutdown(bufferevent_getfd(visit->stream), SHUT_WR);
+}
+
+/* True: a request, or what cannot become one, has been answered. */
+static bool visit_read(struct visit *visit)
+{
+    struct evbuffer *input = bufferevent_get_input(visit->stream);
+    struct evbuffer_ptr end = evbuffer_search(input, HEAD_END, strlen(HEAD_END), NULL);
+    size_t size = end.pos >= 0 ? (size_t)end.pos + strlen(HEAD_END) : evbuffer_get_length(input);
+    struct http_request request = {.status = STATUS_HEAD_SIZE};
+    if (end.pos < 0 && size <= HEAD_MAX)
+        return false;
+    if (size <= HEAD_MAX)
+        request = http_request_parse(bytes_of(evbuffer_pullup(input, (ev_ssize_t)size), size));
+    return visit_answer(visit, &request);
+}
+
+static void on_data(struct bufferevent *stream, void *owner)
+{
+    struct visit *visit = owner;
+    (void)stream;
+    if (visit->answered || visit_read(visit))
+        visit_finish(visit);
+}
+
+static void on_event(struct bufferevent *stream, short what, void *owner)
+{
+    struct visit *visit = owner;
+    (void)stream;
+    visit->ended = true;
+    if ((what & BEV_EVENT_EOF) != 0 && visit->answered)
+        visit_finish(visit);
+    else
+        visit_free(visit);
+}
+
+static void on_deadline(evutil_socket_t fd, short events, void *owner)
+{
+    (void)fd;
+    (void)events;
+    visit_free(owner);
+}
+
+/* Takes the descriptor. */
+static void visit_new(struct admin *admin, int fd, const struct sockaddr *client, int size)
+{
+    struct timeval deadline = {.tv_sec = VISIT_SECONDS};
+    struct visit *visit = calloc(1, sizeof *visit);
+    struct bufferevent *stream = bufferevent_socket_new(admin->base, fd, BEV_OPT_CLOSE_ON_FREE);
+    if (visit == NULL || stream == NULL) {
+        if (stream != NULL)
+            bufferevent_free(stream);
+        else
+            (void)close(fd);
+        free(visit);
+        return;
+    }
+    visit->admin = admin;
+    visit->stream = stream;
+    visit->client.size = (socklen_t)size;
+    memcpy(&visit->client.storage, client, (size_t)size);
+    TAILQ_INSERT_TAIL(&admin->visits, visit, link);
+    admin->visit_count++;
+    (void)evtimer_assign(&visit->deadline, admin->base, on_deadline, visit);
+    (void)event_add(&visit->deadline, &deadline);
+    bufferevent_setcb(stream, on_data, on_data, on_event, visit);
+    (void)bufferevent_enable(stream, EV_READ | EV_WRITE);
 }
 
 /* ---- Accepting */
 
-/* Without this libevent would try again at once and for ever while descriptors are short. Its argument is
- * libevent's, which is why a timer of ours goes on, and not one started here. */
-static void on_accept_error(struct evconnlistener *listener, void *http)
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *client, int size,
+                      void *owner)
 {
-    (void)http;
+    struct admin *admin = owner;
+    (void)listener;
+    if (admin->visit_count >= VISITS_MAX)
+        visit_free(TAILQ_FIRST(&admin->visits));
+    visit_new(admin, fd, client, size);
+}
+
+/* Without this libevent would try again at once and for ever while descriptors are short. */
+static void on_accept_error(struct evconnlistener *listener, void *owner)
+{
+    struct admin *admin = owner;
+    struct timeval pause = {.tv_sec = RESUME_SECONDS};
     (void)evconnlistener_disable(listener);
+    if (!event_pending(admin->resume, EV_TIMEOUT, NULL))
+        (void)event_add(admin->resume, &pause);
 }
 
 static void on_resume(evutil_socket_t fd, short events, void *owner)
 {
     struct admin *admin = owner;
+    struct admin_socket *at;
     (void)fd;
     (void)events;
-    (void)evconnlistener_enable(admin->listener);
+    TAILQ_FOREACH(at, &admin->sockets, link)
+    {
+        (void)evconnlistener_enable(at->listener);
+    }
 }
 
-static enum result serve(struct admin *admin, struct event_base *base, int *listener, struct failure *why)
+static struct admin_socket *find_socket(const struct admin *admin, size_t number)
 {
-    admin->http = evhttp_new(base);
-    admin->resume = event_new(base, -1, EV_PERSIST, on_resume, admin);
-    if (admin->http == NULL || admin->resume == NULL)
-        return failure_set(why, RESULT_LIMIT, "no memory for the admin endpoint");
-    evhttp_set_max_headers_size(admin->http, HEAD_MAX);
-    evhttp_set_max_body_size(admin->http, BODY_MAX);
-    evhttp_set_timeout(admin->http, IDLE_SECONDS);
-    /* All that libevent knows, so that the answer to them is ours. */
-    evhttp_set_allowed_methods(admin->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD |
-                                                EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS |
-                                                EVHTTP_REQ_TRACE | EVHTTP_REQ_CONNECT | EVHTTP_REQ_PATCH);
-    evhttp_set_gencb(admin->http, on_request, admin);
-
-    struct evhttp_bound_socket *bound = evhttp_accept_socket_with_handle(admin->http, *listener);
-    if (bound == NULL)
-        return failure_set(why, RESULT_SYSTEM, "the admin endpoint cannot listen on descriptor %d",
-                           *listener);
-    *listener = -1;
-    admin->listener = evhttp_bound_socket_get_listener(bound);
-    evconnlistener_set_error_cb(admin->listener, on_accept_error);
-    struct timeval pause = {.tv_sec = 1};
-    return event_add(admin->resume, &pause) == 0
-               ? RESULT_OK
-               : failure_set(why, RESULT_LIMIT, "no memory for the admin endpoint");
+    struct admin_socket *at;
+    TAILQ_FOREACH(at, &admin->sockets, link)
+    {
+        if (at->number == number)
+            return at;
+    }
+    return NULL;
 }
 
-enum result admin_new(struct event_base *base, int listener, const struct metrics *metrics,
-                      struct admin_source *source, struct log *log, struct admin **admin, struct failure *why)
+bool admin_is_listening(const struct admin *admin, size_t number)
 {
-    int owned CLEANUP(socket_close) = listener;
+    return find_socket(admin, number) != NULL;
+}
+
+enum result admin_listen(struct admin *admin, size_t number, int listener, struct failure *why)
+{
+    struct admin_socket *made = calloc(1, sizeof *made);
+    if (made != NULL)
+        made->listener = evconnlistener_new(admin->base, on_accept, admin,
+                                            LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, listener);
+    if (made == NULL || made->listener == NULL) {
+        free(made);
+        (void)close(listener);
+        return failure_set(why, RESULT_LIMIT, "no memory for an admin socket");
+    }
+    made->number = number;
+    evconnlistener_set_error_cb(made->listener, on_accept_error);
+    TAILQ_INSERT_TAIL(&admin->sockets, made, link);
+    return RESULT_OK;
+}
+
+void admin_unlisten(struct admin *admin, size_t number)
+{
+    struct admin_socket *found = find_socket(admin, number);
+    if (found == NULL)
+        return;
+    TAILQ_REMOVE(&admin->sockets, found, link);
+    evconnlistener_free(found->listener);
+    free(found);
+}
+
+size_t admin_connections(const struct admin *admin)
+{
+    return admin->visit_count;
+}
+
+/* ---- The endpoint */
+
+enum result admin_new(struct event_base *base, const struct metrics *metrics, struct admin_source *source,
+                      struct log *log, struct admin **admin, struct failure *why)
+{
     *admin = NULL;
     struct admin *made = calloc(1, sizeof *made);
-    if (made == NULL)
+    if (made == NULL || (made->resume = evtimer_new(base, on_resume, made)) == NULL) {
+        free(made);
         return failure_set(why, RESULT_LIMIT, "no memory for the admin endpoint");
+    }
+    made->base = base;
     made->metrics = metrics;
     made->source = source;
     made->log = log;
-    enum result result = serve(made, base, &owned, why);
-    if (result != RESULT_OK) {
-        admin_free(made);
-        return result;
-    }
+    TAILQ_INIT(&made->sockets);
+    TAILQ_INIT(&made->visits);
     *admin = made;
     return RESULT_OK;
 }
@@ -210,9 +407,10 @@ void admin_free(struct admin *admin)
 {
     if (admin == NULL)
         return;
-    if (admin->http != NULL)
-        evhttp_free(admin->http);
-    if (admin->resume != NULL)
-        event_free(admin->resume);
+    while (!TAILQ_EMPTY(&admin->sockets))
+        admin_unlisten(admin, TAILQ_FIRST(&admin->sockets)->number);
+    while (!TAILQ_EMPTY(&admin->visits))
+        visit_free(TAILQ_FIRST(&admin->visits));
+    event_free(admin->resume);
     free(admin);
 }

@@ -9,7 +9,6 @@
 
 #include "common/channel.h"
 #include "common/log.h"
-#include "common/metrics.h"
 #include "common/process.h"
 #include "keyserver/config.h"
 #include "keyserver/frontend.h"
@@ -25,10 +24,10 @@
 #define READY_TIMEOUT 120000000
 
 /* What outlives a reading of the configuration. */
-struct program {
+struct keyserver_master {
     const char *config_path;
     struct log *log;
-    struct metrics *metrics;
+    struct program program;
     bool told_user;
 };
 
@@ -41,12 +40,12 @@ static enum result read_context(const struct keyserver_config *config, SSL_CTX *
     return channel_server_context(&files, context, why);
 }
 
-static void tell_user(struct program *program, const struct keyserver_config *config)
+static void tell_user(struct keyserver_master *master, const struct keyserver_config *config)
 {
-    if (geteuid() != 0 || config->user != NULL || program->told_user)
+    if (geteuid() != 0 || config->user != NULL || master->told_user)
         return;
-    program->told_user = true;
-    log_warn(program->log, "no user is set", log_text("user", "nobody"),
+    master->told_user = true;
+    log_warn(master->log, "no user is set", log_text("user", "nobody"),
              log_reason("started as root: children run as nobody"));
 }
 
@@ -79,9 +78,10 @@ static enum result choose_listeners(struct keyserver_plan *plan, struct failure 
     return RESULT_OK;
 }
 
-static enum result read_plan(struct program *program, struct keyserver_plan *plan, struct failure *why)
+static enum result read_plan(struct keyserver_master *master, struct keyserver_plan *plan,
+                             struct failure *why)
 {
-    enum result result = keyserver_config_read(program->config_path, &plan->config, why);
+    enum result result = keyserver_config_read(master->config_path, &plan->config, why);
     if (result == RESULT_OK)
         result = policy_check(plan->config, why);
     if (result == RESULT_OK)
@@ -107,18 +107,18 @@ static void choose_kinds(struct keyserver_plan *plan)
 
 static enum result load(void *context, struct process_plan *process_plan, struct failure *why)
 {
-    struct program *program = context;
+    struct keyserver_master *master = context;
     struct keyserver_plan *plan = calloc(1, sizeof *plan);
     if (plan == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for the configuration");
-    plan->metrics = program->metrics;
-    enum result result = read_plan(program, plan, why);
+    plan->program = master->program;
+    enum result result = read_plan(master, plan, why);
     if (result != RESULT_OK) {
         free_plan(plan);
         return result;
     }
     choose_kinds(plan);
-    tell_user(program, plan->config);
+    tell_user(master, plan->config);
     *process_plan = (struct process_plan){.config = plan,
                                           .kinds = plan->kinds,
                                           .kind_count = plan->kind_count,
@@ -151,24 +151,26 @@ static struct log *start_log(void)
 
 int keyserver_master(const char *config_path)
 {
-    struct program program = {.config_path = config_path, .log = start_log()};
+    struct keyserver_master master = {.config_path = config_path, .log = start_log()};
     struct failure why;
-    if (program.log == NULL)
+    if (master.log == NULL)
         return 1;
     int status = 1;
-    if (metrics_new(keyserver_metrics, KEYSERVER_METRIC_COUNT, &program.metrics, &why) == RESULT_OK) {
+    if (program_init(&master.program, "keyserver", keyserver_metrics, KEYSERVER_METRIC_COUNT, &why) ==
+        RESULT_OK) {
         const struct process_program description = {.name = "keyserver",
                                                     .load = load,
                                                     .release = release,
-                                                    .context = &program,
-                                                    .metrics = program.metrics,
-                                                    .first_metric = KEYSERVER_PROCESSES};
-        status = master_run(&description, program.log);
+                                                    .context = &master,
+                                                    .metrics = master.program.metrics,
+                                                    .first_metric = KEYSERVER_PROCESSES,
+                                                    .processes = master.program.processes};
+        status = master_run(&description, master.log);
+        program_clear(&master.program);
     } else {
-        log_error(program.log, "start failed", log_reason(why.text));
+        log_error(master.log, "start failed", log_reason(why.text));
     }
-    metrics_free(program.metrics);
-    log_free(program.log);
+    log_free(master.log);
     return status;
 }
 

@@ -4,8 +4,8 @@
 
 #include <openssl/ssl.h>
 
-#include "common/metrics.h"
 #include "common/process.h"
+#include "common/program_status.h"
 #include "keyserver/config.h"
 
 /* Index of each kind of child in the plan. */
@@ -19,7 +19,7 @@ struct keyserver_plan {
     struct address *listen; /* the configuration's, and the admin endpoint's last if there is one */
     size_t *listen_kind;    /* which kind accepts on each */
     size_t listen_count;
-    struct metrics *metrics; /* the program's */
+    struct program program; /* borrowed */
 };
 
 #endif

@@ -10,10 +10,12 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 
+#include "common/http_request.h"
 #include "common/socket.h"
 #include "proxy/hello_answer.h"
-#include "proxy/hello_request.h"
 
+/* Octets of a request's head, the empty line included; more is answered with 431. */
+#define HEAD_MAX 8192
 /* Answers queued for a client that does not read them: no more of its requests are looked at. */
 #define OUTPUT_HIGH 16384
 
@@ -46,7 +48,7 @@ static void client_free(struct hello_client *client)
 
 /* ---- Requests. */
 
-static void client_answer(struct hello_client *client, const struct hello_request *request)
+static void client_answer(struct hello_client *client, const struct http_request *request)
 {
     client->answered = true;
     client->last = !request->keep_alive || client->hello->draining;
@@ -60,19 +62,19 @@ static bool client_next(struct hello_client *client)
 {
     struct evbuffer *input = bufferevent_get_input(client->stream);
     size_t size = evbuffer_get_length(input);
-    size = size < HELLO_HEAD_MAX ? size : HELLO_HEAD_MAX;
+    size = size < HEAD_MAX ? size : HEAD_MAX;
     const uint8_t *data = size > 0 ? evbuffer_pullup(input, (ev_ssize_t)size) : NULL;
     if (data == NULL)
         return false;
     if (size >= 2 && memcmp(data, "\r\n", 2) == 0) /* RFC 9112 section 2.2: before a request */
         return evbuffer_drain(input, 2) == 0;
     const uint8_t *end = memmem(data, size, "\r\n\r\n", 4);
-    if (end == NULL && size < HELLO_HEAD_MAX)
+    if (end == NULL && size < HEAD_MAX)
         return false;
-    struct hello_request request = {.status = 431};
+    struct http_request request = {.status = 431};
     size_t taken = end != NULL ? (size_t)(end - data) + 4 : size;
     if (end != NULL)
-        request = hello_request_parse(bytes_of(data, taken));
+        request = http_request_parse(bytes_of(data, taken));
     (void)evbuffer_drain(input, taken);
     client_answer(client, &request);
     return true;
@@ -185,7 +187,7 @@ static struct hello_client *client_new(struct builtin_hello *hello, int fd)
     client->stream = stream;
     LIST_INSERT_HEAD(&hello->clients, client, link);
     bufferevent_setcb(stream, on_data, on_data, on_event, client);
-    bufferevent_setwatermark(stream, EV_READ, 0, HELLO_HEAD_MAX);
+    bufferevent_setwatermark(stream, EV_READ, 0, HEAD_MAX);
     (void)bufferevent_enable(stream, EV_READ | EV_WRITE);
     return client;
 }

@@ -142,7 +142,7 @@ static void document_html(struct evbuffer *to, const struct fact rows[FACT_ROWS]
     evbuffer_add_printf(to, "</table></body></html>\n");
 }
 
-static void document_write(struct evbuffer *to, const struct hello_request *request,
+static void document_write(struct evbuffer *to, const struct http_request *request,
                            const struct hello_facts *facts)
 {
     char client[ADDRESS_TEXT_SIZE];
@@ -177,7 +177,7 @@ static const char *phrase_of(unsigned status)
     return "Error";
 }
 
-static void head_write(struct evbuffer *to, const struct hello_request *request, size_t size, bool close)
+static void head_write(struct evbuffer *to, const struct http_request *request, size_t size, bool close)
 {
     char date[64] = "";
     time_t now = time(NULL);
@@ -196,7 +196,7 @@ static void head_write(struct evbuffer *to, const struct hello_request *request,
     evbuffer_add_printf(to, "Connection: %s\r\n\r\n", close ? "close" : "keep-alive");
 }
 
-bool hello_answer_write(struct evbuffer *to, const struct hello_request *request,
+bool hello_answer_write(struct evbuffer *to, const struct http_request *request,
                         const struct hello_facts *facts, bool close)
 {
     struct evbuffer *document = evbuffer_new();

@@ -7,8 +7,8 @@
 #include <event2/buffer.h>
 
 #include "common/address.h"
+#include "common/http_request.h"
 #include "proxy/handshake.h"
-#include "proxy/hello_request.h"
 
 struct hello_facts {
     struct handshake_facts handshake; /* a copy: the handshake is gone by now */
@@ -17,7 +17,7 @@ struct hello_facts {
 };
 
 /* Appends the whole answer. close: it is the last one of its connection. false: no memory. */
-bool hello_answer_write(struct evbuffer *to, const struct hello_request *request,
+bool hello_answer_write(struct evbuffer *to, const struct http_request *request,
                         const struct hello_facts *facts, bool close);
 
 #endif

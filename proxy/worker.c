@@ -5,7 +5,6 @@
 #include <event2/event_struct.h>
 
 #include "common/clock.h"
-#include "common/socket.h"
 #include "proxy/backend.h"
 #include "proxy/builtin_hello.h"
 #include "proxy/connection.h"
@@ -154,8 +153,7 @@ int worker_run(struct child *child, const void *config)
 {
     struct worker worker = {.child = child, .setup = config};
     struct failure why;
-    int status = 1, admin = proxy_setup_take_admin(worker.setup);
-    socket_close(&admin); /* the helper's: a worker that drains must not keep it open */
+    int status = 1;
     if (worker_set_up(&worker, &why) != RESULT_OK || worker_set_up_connections(&worker, &why) != RESULT_OK ||
         process_drop_privileges(worker.setup->config->user, &why) != RESULT_OK) {
         child_failed(child, &why);

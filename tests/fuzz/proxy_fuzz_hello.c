@@ -6,13 +6,13 @@
 
 #include <event2/buffer.h>
 
+#include "common/http_request.h"
 #include "proxy/hello_answer.h"
-#include "proxy/hello_request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* The answer is printable ASCII whatever the name was, and as long as it says. */
-static void check_answer(const struct hello_request *request, const uint8_t *name, size_t size)
+static void check_answer(const struct http_request *request, const uint8_t *name, size_t size)
 {
     struct hello_facts facts = {.handshake = {.version = "TLSv1.3"}};
     facts.handshake.sni_size = size < HANDSHAKE_NAME_MAX ? size : HANDSHAKE_NAME_MAX;
@@ -31,9 +31,11 @@ static void check_answer(const struct hello_request *request, const uint8_t *nam
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct hello_request request = hello_request_parse(bytes_of(data, size));
+    struct http_request request = http_request_parse(bytes_of(data, size));
     assert(request.status == 200 || request.status >= 400);
-    assert(request.body <= HELLO_BODY_MAX);
+    assert(request.body <= HTTP_BODY_MAX);
+    assert(request.target.size == 0 ||
+           (request.target.data >= data && request.target.data + request.target.size <= data + size));
     assert(request.status == 200 || request.status == 405 || (!request.keep_alive && request.body == 0));
     if (size > 0)
         check_answer(&request, data, size);

@@ -43,7 +43,7 @@ def test_it_is_switched_off_and_on(stack):
     admin = proxy.config.pop("admin")
     proxy.reload()
     wait_until(lambda: refuses(int(admin["listen"].rpartition(":")[2])), "the address to be given up")
-    assert not proxy.children("helper")
+    wait_until(lambda: not proxy.children("helper"), "the helper to end")
     proxy.config["admin"] = admin
     proxy.reload()
     assert proxy.metric("keyless_generation") == 3

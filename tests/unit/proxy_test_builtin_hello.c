@@ -1,5 +1,4 @@
-/* builtin:hello: the request parser as a table, hostile requests among them; the documents; and whole
- * connections over its socket. */
+/* builtin:hello: the documents, and whole connections over its socket. */
 #include "proxy/builtin_hello.h"
 
 #include <errno.h>
@@ -11,123 +10,13 @@
 
 #include "check.h"
 #include "common/clock.h"
+#include "common/http_request.h"
 #include "common/socket.h"
 #include "proxy/hello_answer.h"
-#include "proxy/hello_request.h"
 
 #define DEADLINE UINT64_C(10000000)
-
-/* ---- Requests. */
-
-#define H "Host: a\r\n"
-
-static const struct request_row {
-    const char *name;
-    struct bytes head;
-    struct hello_request expected;
-} REQUESTS[] = {
-    {"plain", WIRE("GET / HTTP/1.1\r\n" H "\r\n"), {200, false, false, true, 0}},
-    {"HEAD", WIRE("HEAD /x?y HTTP/1.1\r\n" H "\r\n"), {200, true, false, true, 0}},
-    {"close", WIRE("GET / HTTP/1.1\r\n" H "Connection: close\r\n\r\n"), {200, false, false, false, 0}},
-    {"close in a list",
-     WIRE("GET / HTTP/1.1\r\n" H "Connection: Foo , CLOSE\r\n\r\n"),
-     {200, false, false, false, 0}},
-    {"close beats keep-alive",
-     WIRE("GET / HTTP/1.1\r\n" H "Connection: close, keep-alive\r\n\r\n"),
-     {200, false, false, false, 0}},
-    {"HTTP/1.0", WIRE("GET / HTTP/1.0\r\n\r\n"), {200, false, false, false, 0}},
-    {"HTTP/1.0 keep-alive",
-     WIRE("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"),
-     {200, false, false, true, 0}},
-    {"HTTP/1.2", WIRE("GET / HTTP/1.2\r\n" H "\r\n"), {200, false, false, true, 0}},
-    {"browser",
-     WIRE("GET / HTTP/1.1\r\n" H "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\r\n"),
-     {200, false, true, true, 0}},
-    {"curl", WIRE("GET / HTTP/1.1\r\n" H "Accept: */*\r\n\r\n"), {200, false, false, true, 0}},
-    {"JSON preferred",
-     WIRE("GET / HTTP/1.1\r\n" H "Accept: text/html;q=0.4, application/json;q=0.9\r\n\r\n"),
-     {200, false, false, true, 0}},
-    {"HTML preferred",
-     WIRE("GET / HTTP/1.1\r\n" H "Accept: text/html;q=0.9, application/json;q=0.4\r\n\r\n"),
-     {200, false, true, true, 0}},
-    {"HTML refused",
-     WIRE("GET / HTTP/1.1\r\n" H "Accept: text/html;q=0\r\n\r\n"),
-     {200, false, false, true, 0}},
-    {"odd Accept",
-     WIRE("GET / HTTP/1.1\r\n" H "Accept: ,;,;q=,text/html;;q=9.99999999999;q,\r\n\r\n"),
-     {200, false, true, true, 0}},
-    {"body", WIRE("GET / HTTP/1.1\r\n" H "Content-Length: 10\r\n\r\n"), {200, false, false, true, 10}},
-    {"largest body",
-     WIRE("GET / HTTP/1.1\r\n" H "Content-Length: 65536\r\n\r\n"),
-     {200, false, false, true, 65536}},
-    {"body expected",
-     WIRE("GET / HTTP/1.1\r\n" H "Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"),
-     {200, false, false, false, 9}},
-    {"POST", WIRE("POST / HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\n"), {405, false, false, true, 3}},
-    {"get", WIRE("get / HTTP/1.1\r\n" H "\r\n"), {405, false, false, true, 0}},
-    {"CONNECT", WIRE("CONNECT a:1 HTTP/1.1\r\n" H "\r\n"), {405, false, false, true, 0}},
-
-    {"body too large",
-     WIRE("GET / HTTP/1.1\r\n" H "Content-Length: 65537\r\n\r\n"),
-     {413, false, false, false, 0}},
-    {"length wraps",
-     WIRE("GET / HTTP/1.1\r\n" H "Content-Length: 18446744073709551617\r\n\r\n"),
-     {413, false, false, false, 0}},
-    {"length with sign",
-     WIRE("GET / HTTP/1.1\r\n" H "Content-Length: +1\r\n\r\n"),
-     {400, false, false, false, 0}},
-    {"length in hex",
-     WIRE("GET / HTTP/1.1\r\n" H "Content-Length: 0x10\r\n\r\n"),
-     {400, false, false, false, 0}},
-    {"length empty", WIRE("GET / HTTP/1.1\r\n" H "Content-Length: \r\n\r\n"), {400, false, false, false, 0}},
-    {"lengths, two",
-     WIRE("GET / HTTP/1.1\r\n" H "Content-Length: 1\r\nContent-Length: 1\r\n\r\n"),
-     {400, false, false, false, 0}},
-    {"chunked",
-     WIRE("GET / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n"),
-     {501, false, false, false, 0}},
-    {"HTTP/2", WIRE("PRI * HTTP/2.0\r\n\r\n"), {505, false, false, false, 0}},
-    {"no version", WIRE("GET /\r\n\r\n"), {400, false, false, false, 0}},
-    {"odd version", WIRE("GET / HTTPS/1.1\r\n\r\n"), {400, false, false, false, 0}},
-    {"version with a tail", WIRE("GET / HTTP/1.1 \r\n" H "\r\n"), {400, false, false, false, 0}},
-    {"no target", WIRE("GET  HTTP/1.1\r\n" H "\r\n"), {400, false, false, false, 0}},
-    {"no method", WIRE(" / HTTP/1.1\r\n" H "\r\n"), {400, false, false, false, 0}},
-    {"odd method", WIRE("G\x01T / HTTP/1.1\r\n" H "\r\n"), {400, false, false, false, 0}},
-    {"control in target", WIRE("GET /\x01 HTTP/1.1\r\n" H "\r\n"), {400, false, false, false, 0}},
-    {"TLS", WIRE("\x16\x03\x01\x00\xff\r\n\r\n"), {400, false, false, false, 0}},
-    {"no Host", WIRE("GET / HTTP/1.1\r\n\r\n"), {400, false, false, false, 0}},
-    {"two Hosts", WIRE("GET / HTTP/1.1\r\n" H H "\r\n"), {400, false, false, false, 0}},
-    {"no colon", WIRE("GET / HTTP/1.1\r\n" H "oops\r\n\r\n"), {400, false, false, false, 0}},
-    {"no name", WIRE("GET / HTTP/1.1\r\n" H ": x\r\n\r\n"), {400, false, false, false, 0}},
-    {"space before colon",
-     WIRE("GET / HTTP/1.1\r\n" H "Content-Length : 5\r\n\r\n"),
-     {400, false, false, false, 0}},
-    {"folded", WIRE("GET / HTTP/1.1\r\n" H " x: y\r\n\r\n"), {400, false, false, false, 0}},
-    {"bare CR", WIRE("GET / HTTP/1.1\r\n" H "X: a\rb\r\n\r\n"), {400, false, false, false, 0}},
-    {"bare LF",
-     WIRE("GET / HTTP/1.1\r\n" H "X: a\nContent-Length: 5\r\n\r\n"),
-     {400, false, false, false, 0}},
-    {"NUL", WIRE("GET / HTTP/1.1\r\n" H "X: a\0b\r\n\r\n"), {400, false, false, false, 0}},
-    {"no empty line", WIRE("GET / HTTP/1.1\r\n" H), {400, false, false, false, 0}},
-    {"nothing", WIRE(""), {400, false, false, false, 0}},
-    {"empty line alone", WIRE("\r\n\r\n"), {400, false, false, false, 0}},
-};
-
-static void test_requests(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < COUNT_OF(REQUESTS); i++) {
-        const struct request_row *row = &REQUESTS[i];
-        uint8_t *head = exact_copy(row->head);
-        struct hello_request got = hello_request_parse(bytes_of(head, row->head.size));
-        CHECK(row->name, got.status == row->expected.status);
-        CHECK(row->name, got.head_only == row->expected.head_only);
-        CHECK(row->name, got.html == row->expected.html);
-        CHECK(row->name, got.keep_alive == row->expected.keep_alive);
-        CHECK(row->name, got.body == row->expected.body);
-        free(head);
-    }
-}
+#define HEAD_MAX 8192 /* of a request */
+#define H        "Host: a\r\n"
 
 /* ---- Documents. */
 
@@ -151,7 +40,7 @@ static struct hello_facts some_facts(void)
     return facts;
 }
 
-static char *document(const struct hello_request *request, const struct hello_facts *facts)
+static char *document(const struct http_request *request, const struct hello_facts *facts)
 {
     struct evbuffer *buffer = evbuffer_new();
     assert_true(hello_answer_write(buffer, request, facts, false));
@@ -166,7 +55,7 @@ static void test_json(void **state)
 {
     (void)state;
     struct hello_facts facts = some_facts();
-    const struct hello_request request = {.status = 200, .keep_alive = true};
+    const struct http_request request = {.status = 200, .keep_alive = true};
     char *text = document(&request, &facts);
     const char *body = strstr(text, "\r\n\r\n");
     assert_non_null(body);
@@ -197,7 +86,7 @@ static void test_json_of_a_resumption(void **state)
 {
     (void)state;
     struct hello_facts facts = {.handshake = {.version = "TLSv1.3", .suite = "s", .resumed = true}};
-    const struct hello_request request = {.status = 200};
+    const struct http_request request = {.status = 200};
     char *text = document(&request, &facts);
     const char *const expected[] = {"\"scheme\": null",     "\"sni\": null",    "\"alpn\": null",
                                     "\"key_server\": null", "\"key_ms\": null", "\"resumed\": true"};
@@ -210,7 +99,7 @@ static void test_html(void **state)
 {
     (void)state;
     struct hello_facts facts = some_facts();
-    const struct hello_request request = {.status = 200, .html = true};
+    const struct http_request request = {.status = 200, .html = true};
     char *text = document(&request, &facts);
     assert_non_null(strstr(text, "\r\nContent-Type: text/html\r\n"));
     assert_non_null(
@@ -222,7 +111,7 @@ static void test_head_has_the_length_but_no_body(void **state)
 {
     (void)state;
     struct hello_facts facts = some_facts();
-    const struct hello_request get = {.status = 200}, head = {.status = 200, .head_only = true};
+    const struct http_request get = {.status = 200}, head = {.status = 200, .head_only = true};
     char *with = document(&get, &facts), *without = document(&head, &facts);
     size_t size = (size_t)(strstr(with, "\r\n\r\n") + 4 - with);
     assert_int_equal(strlen(without), size);
@@ -349,7 +238,7 @@ static void test_long_head(void **state)
 {
     (void)state;
     static struct visit visit;
-    static char request[HELLO_HEAD_MAX + 100];
+    static char request[HEAD_MAX + 100];
     memset(request, 'x', sizeof request);
     memcpy(request, "GET / HTTP/1.1\r\nX: ", 19);
     visit_open(&visit);
@@ -357,10 +246,10 @@ static void test_long_head(void **state)
     visit_await(&visit, "HTTP/1.1 431 ", 1, true);
     visit_close(&visit);
 
-    memcpy(request + HELLO_HEAD_MAX - 4 - 9, "\r\nHost: a", 9);
-    memcpy(request + HELLO_HEAD_MAX - 4, "\r\n\r\n", 4);
+    memcpy(request + HEAD_MAX - 4 - 9, "\r\nHost: a", 9);
+    memcpy(request + HEAD_MAX - 4, "\r\n\r\n", 4);
     visit_open(&visit);
-    visit_send(&visit, bytes_of(request, HELLO_HEAD_MAX), 1000, false);
+    visit_send(&visit, bytes_of(request, HEAD_MAX), 1000, false);
     visit_await(&visit, "HTTP/1.1 200 ", 1, false);
     visit_close(&visit);
 }
@@ -420,7 +309,6 @@ static void test_drain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_requests),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_json_of_a_resumption),
         cmocka_unit_test(test_html),

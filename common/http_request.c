@@ -1,4 +1,4 @@
-#include "proxy/hello_request.h"
+#include "common/http_request.h"
 
 #include <string.h>
 #include <strings.h>
@@ -67,7 +67,7 @@ static bool take_element(struct reader *list, const char *separator, struct byte
 /* ---- Header fields. */
 
 struct parser {
-    struct hello_request *request;
+    struct http_request *request;
     bool http11;
     unsigned hosts, lengths;
     bool close, expects;
@@ -94,11 +94,11 @@ static bool field_content_length(struct parser *parser, struct bytes value)
     for (size_t i = 0; i < value.size; i++) {
         if (value.data[i] < '0' || value.data[i] > '9')
             return parser_fail(parser, 400);
-        if (length <= HELLO_BODY_MAX)
+        if (length <= HTTP_BODY_MAX)
             length = length * 10 + (uint64_t)(value.data[i] - '0');
     }
     parser->request->body = length;
-    return length <= HELLO_BODY_MAX || parser_fail(parser, 413);
+    return length <= HTTP_BODY_MAX || parser_fail(parser, 413);
 }
 
 static bool field_transfer_encoding(struct parser *parser, struct bytes value)
@@ -206,6 +206,7 @@ static bool parse_request_line(struct parser *parser, struct bytes line)
         return parser_fail(parser, 400);
     if (!parse_version(parser, version))
         return false;
+    parser->request->target = target;
     parser->request->head_only = bytes_equal(method, bytes_of("HEAD", 4));
     if (!parser->request->head_only && !bytes_equal(method, bytes_of("GET", 3)))
         parser->request->status = 405;
@@ -224,9 +225,9 @@ static bool parse_fields(struct parser *parser, struct reader *from)
     return parser_fail(parser, 400);
 }
 
-struct hello_request hello_request_parse(struct bytes head)
+struct http_request http_request_parse(struct bytes head)
 {
-    struct hello_request request = {.status = 200};
+    struct http_request request = {.status = 200};
     struct parser parser = {.request = &request};
     struct reader from = reader_of(head);
     struct bytes line = {0};

@@ -1,0 +1,13 @@
+/* The process that serves the admin endpoint, whatever else it may do: from the fork to its end. */
+#ifndef KEYLESS_COMMON_ADMIN_PROCESS_H
+#define KEYLESS_COMMON_ADMIN_PROCESS_H
+
+#include "common/admin.h"
+#include "common/process.h"
+
+/* For process_kind.run of a kind that accepts on the admin address: drops privileges to user, serves on the
+ * listening sockets that the master gives it, and returns the exit status. */
+int admin_process_run(struct child *child, const char *user, const struct metrics *metrics,
+                      struct admin_source *source);
+
+#endif
