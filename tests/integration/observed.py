@@ -1,0 +1,58 @@
+"""What a client leaves behind at a proxy that serves nobody else meanwhile: one line, one count, nothing open, and the
+next client served."""
+
+import clients
+from harness import wait_until
+
+OUTCOMES = ("ok", "client_gone", "client", "key", "aborted", "internal")
+
+
+def handshakes(proxy):
+    """{outcome: count} of all handshakes that have ended."""
+    series = {name: value for name, value in proxy.metrics().items() if name.startswith("keyless_handshakes_total{")}
+    return {outcome: sum(value for name, value in series.items() if f'outcome="{outcome}"' in name)
+            for outcome in OUTCOMES}
+
+
+class Observed:
+    """From now on."""
+
+    def __init__(self, proxy):
+        self.proxy = proxy
+        self.mark = proxy.mark()
+        self.before = handshakes(proxy)
+        (self.worker,) = proxy.children("worker")
+
+    def gained(self):
+        now = handshakes(self.proxy)
+        gained = {outcome: now[outcome] - self.before[outcome] for outcome in OUTCOMES}
+        return {outcome: count for outcome, count in gained.items() if count}
+
+    def assert_counted(self, **expected):
+        """So many handshakes of each outcome, and no others."""
+        wait_until(lambda: sum(self.gained().values()) >= sum(expected.values()), f"{expected}, not {self.gained()}")
+        assert self.gained() == expected
+
+    def failures(self):
+        return self.proxy.find("handshake failed", after=self.mark)
+
+    def assert_failed(self, reason, stage="client hello", sni="p256.example", outcome="client"):
+        """One handshake failed, for this reason, and said so in one line."""
+        line = self.proxy.wait_for("handshake failed", after=self.mark)
+        assert (line["stage"], line["reason"], line.get("sni", "")) == (stage, reason, sni)
+        assert line["client"].startswith("127.0.0.1:")
+        self.assert_counted(**{outcome: 1})
+        assert len(self.failures()) == 1, self.failures()
+
+    def assert_served(self, count=1):
+        """So many handshakes were done, and none failed."""
+        self.assert_counted(ok=count)
+        assert not self.failures()
+
+    def assert_whole(self, name="p256.example"):
+        """Nothing is left of the client, and the next one is served."""
+        wait_until(lambda: self.proxy.metric("keyless_connections_open") == 0, "all connections to be closed")
+        answer = clients.get(self.proxy.port, name)
+        assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
+        wait_until(lambda: self.proxy.metric("keyless_connections_open") == 0, "that connection to be closed")
+        assert self.proxy.children("worker")[0].pid == self.worker.pid, "the worker was replaced"
