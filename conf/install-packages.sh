@@ -1,18 +1,19 @@
 #!/bin/sh
-# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy | bench
+# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy | bench | browser
 # Says what it installs; does nothing when all is there. Needs root, or sudo.
 set -eu
 
 build="gcc cmake ninja-build pkg-config libc6-dev libssl-dev libevent-dev libyaml-dev openssl curl"
 test="$build libcmocka-dev python3 python3-pytest python3-pytest-timeout python3-cryptography nginx-light
-    strace procps clang libclang-rt-14-dev clang-format"
+    gnutls-bin libnss3-tools strace procps clang libclang-rt-14-dev clang-format"
 
 case ${1:-} in
 build) wanted=$build ;;
 test) wanted=$test ;;
 tidy) wanted="$test clang-tidy" ;;
 bench) wanted="$build python3 nginx-light haproxy" ;;
-*) echo "usage: sh conf/install-packages.sh build|test|tidy|bench" >&2; exit 2 ;;
+browser) wanted="$test chromium" ;;
+*) echo "usage: sh conf/install-packages.sh build|test|tidy|bench|browser" >&2; exit 2 ;;
 esac
 
 missing=
