@@ -24,6 +24,7 @@ quickstart   default  conf/quickstart.sh, twice
 fuzz-long    all      every fuzz target for two minutes
 release-all  all      every integration test against the release build
 tidy         all      clang-tidy over everything
+browser      all      headless Chromium against the real programs
 LIST
 }
 
@@ -166,12 +167,21 @@ group_tidy() {
     record tidy sh -c 'find common proxy keyserver -name "*.c" | xargs -n 1 -P 2 clang-tidy -p build/dev --quiet'
 }
 
+group_browser() {
+    build dev
+    say "headless Chromium (ASan, UBSan)"
+    integration browser dev 1 -m browser
+}
+
 rm -rf "$results"
 mkdir -p "$results"
 : >"$results/recorded.tsv"
 sh conf/install-packages.sh test
 case " $chosen " in
 *tidy*) command -v clang-tidy >/dev/null || sh conf/install-packages.sh tidy ;;
+esac
+case " $chosen " in
+*browser*) command -v chromium >/dev/null || sh conf/install-packages.sh browser ;;
 esac
 
 for group in $chosen; do
