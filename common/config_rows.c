@@ -41,6 +41,15 @@ bool config_settle_most(const struct config_scope *scope, const char *path, uint
     return !config_given(scope, path);
 }
 
+enum result config_check_user(const char *file, const char *user, struct failure *why)
+{
+    const struct config_position where = {.file = file};
+    struct failure reason;
+    if (process_check_user(user, &reason) == RESULT_OK)
+        return RESULT_OK;
+    return config_failure(why, &where, "user", "%s", reason.text);
+}
+
 enum result config_check_listen(const struct config_scope *scope, const char *suffix,
                                 const struct address *(*at)(const void *object, size_t i), const void *object,
                                 size_t count, struct failure *why)

@@ -71,6 +71,9 @@ MUST_CHECK enum result config_settle_workers(const struct config_scope *scope, u
 MUST_CHECK bool config_settle_most(const struct config_scope *scope, const char *path, uint64_t *value,
                                    uint64_t most);
 
+/* RESULT_CONFIG: the user to become is not there, or is root. file: the configuration's name. */
+MUST_CHECK enum result config_check_user(const char *file, const char *user, struct failure *why);
+
 /* RESULT_CONFIG: one of the addresses in rows "listen[i]" + suffix is there twice. */
 MUST_CHECK enum result config_check_listen(const struct config_scope *scope, const char *suffix,
                                            const struct address *(*at)(const void *object, size_t i),

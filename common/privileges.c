@@ -26,6 +26,8 @@
 #define PRIVILEGES_DUMPABLE 0
 #endif
 
+#define DEFAULT_USER "nobody"
+
 static enum result find_user(const char *name, struct passwd **user, struct failure *why)
 {
     errno = 0;
@@ -37,6 +39,21 @@ static enum result find_user(const char *name, struct passwd **user, struct fail
     if ((*user)->pw_uid == 0)
         return failure_set(why, RESULT_CONFIG, "user %s is root: name one without privileges", name);
     return RESULT_OK;
+}
+
+enum result process_check_user(const char *user, struct failure *why)
+{
+    struct passwd *entry;
+    return geteuid() == 0 ? find_user(user != NULL ? user : DEFAULT_USER, &entry, why) : RESULT_OK;
+}
+
+void process_tell_user(const char *user, bool *told, struct log *log)
+{
+    if (*told || user != NULL || geteuid() != 0)
+        return;
+    *told = true;
+    log_warn(log, "no user is set", log_text("user", DEFAULT_USER),
+             log_reason("started as root: children run as " DEFAULT_USER));
 }
 
 static bool can_become_root(void)
@@ -95,7 +112,7 @@ enum result process_drop_privileges(const char *user, struct failure *why)
     enum result result = RESULT_OK;
     if (geteuid() == 0) {
         struct passwd *entry;
-        result = find_user(user != NULL ? user : "nobody", &entry, why);
+        result = find_user(user != NULL ? user : DEFAULT_USER, &entry, why);
         if (result == RESULT_OK)
             result = become(entry, why);
     }

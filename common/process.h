@@ -161,6 +161,10 @@ void child_end(struct child *child, int status);
  * (PR_SET_DUMPABLE 0). RESULT_CONFIG: no such user, or one with root's id.
  */
 MUST_CHECK enum result process_drop_privileges(const char *user, struct failure *why);
+/* RESULT_CONFIG: that would refuse this user. For a master that has not forked yet. */
+MUST_CHECK enum result process_check_user(const char *user, struct failure *why);
+/* Says once, if it is so, that children run as nobody because no user is set. */
+void process_tell_user(const char *user, bool *told, struct log *log);
 /* No core dumps, not traceable: at once, for who reads keys before dropping privileges. */
 MUST_CHECK enum result process_forbid_dumps(struct failure *why);
 

@@ -8,6 +8,7 @@
 #include <event2/buffer.h>
 
 #include "common/channel.h"
+#include "common/config_rows.h"
 #include "common/log.h"
 #include "common/process.h"
 #include "keyserver/config.h"
@@ -40,15 +41,6 @@ static enum result read_context(const struct keyserver_config *config, SSL_CTX *
     return channel_server_context(&files, context, why);
 }
 
-static void tell_user(struct keyserver_master *master, const struct keyserver_config *config)
-{
-    if (geteuid() != 0 || config->user != NULL || master->told_user)
-        return;
-    master->told_user = true;
-    log_warn(master->log, "no user is set", log_text("user", "nobody"),
-             log_reason("started as root: children run as nobody"));
-}
-
 static void free_plan(struct keyserver_plan *plan)
 {
     if (plan == NULL)
@@ -78,12 +70,20 @@ static enum result choose_listeners(struct keyserver_plan *plan, struct failure 
     return RESULT_OK;
 }
 
+/* What is wrong with settings that each by itself is right. */
+static enum result check_settings(const char *path, const struct keyserver_config *config,
+                                  struct failure *why)
+{
+    enum result result = config_check_user(path, config->user, why);
+    return result == RESULT_OK ? policy_check(config, why) : result;
+}
+
 static enum result read_plan(struct keyserver_master *master, struct keyserver_plan *plan,
                              struct failure *why)
 {
     enum result result = keyserver_config_read(master->config_path, &plan->config, why);
     if (result == RESULT_OK)
-        result = policy_check(plan->config, why);
+        result = check_settings(master->config_path, plan->config, why);
     if (result == RESULT_OK)
         result = read_context(plan->config, &plan->context, why);
     if (result == RESULT_OK)
@@ -118,7 +118,7 @@ static enum result load(void *context, struct process_plan *process_plan, struct
         return result;
     }
     choose_kinds(plan);
-    tell_user(master, plan->config);
+    process_tell_user(plan->config->user, &master->told_user, master->log);
     *process_plan = (struct process_plan){.config = plan,
                                           .kinds = plan->kinds,
                                           .kind_count = plan->kind_count,
@@ -227,7 +227,7 @@ static enum result check(const char *config_path, struct keyserver_plan *plan, s
     if (result != RESULT_OK)
         return result;
     print_settings(plan->config);
-    result = policy_check(plan->config, why);
+    result = check_settings(config_path, plan->config, why);
     if (result == RESULT_OK)
         result = read_context(plan->config, &plan->context, why);
     return result == RESULT_OK ? check_keys(plan->config, why) : result;

@@ -188,39 +188,46 @@ static enum result dir_entry_read(struct reading *reading, const char *dir, cons
     return is_chain_name(name) ? chain_read(reading, path, why) : certificate_file_refuse_key(path, why);
 }
 
-static enum result dir_read(struct reading *reading, const struct proxy_certificate_source *source,
-                            struct failure *why)
+static enum result dir_read(struct reading *reading, const char *dir, struct failure *why)
 {
     struct dirent **entries;
-    int count = scandir(source->dir, &entries, is_visible, alphasort);
-    if (count < 0) {
-        struct failure reason;
-        (void)failure_set_errno(&reason, "%s", source->dir);
-        return config_failure(why, &source->where, "certificates.dir", "%s", reason.text);
-    }
+    int count = scandir(dir, &entries, is_visible, alphasort);
+    if (count < 0)
+        return failure_set_errno(why, "%s", dir);
     enum result result = RESULT_OK;
     for (int i = 0; i < count; i++) {
         if (result == RESULT_OK)
-            result = dir_entry_read(reading, source->dir, entries[i]->d_name, why);
+            result = dir_entry_read(reading, dir, entries[i]->d_name, why);
         free(entries[i]);
     }
     free(entries);
     return result;
 }
 
+static enum result source_read(struct reading *reading, const struct proxy_certificate_source *source,
+                               struct failure *why)
+{
+    bool is_dir = source->dir != NULL;
+    struct failure reason;
+    enum result result =
+        is_dir ? dir_read(reading, source->dir, &reason) : chain_read(reading, source->file, &reason);
+    if (result == RESULT_OK)
+        return RESULT_OK;
+    return config_failure(why, &source->where, is_dir ? "certificates.dir" : "certificates.file", "%s",
+                          reason.text);
+}
+
 static enum result sources_read(struct reading *reading, struct failure *why)
 {
+    const struct config_position where = {.file = reading->config->file};
     enum result result = RESULT_OK;
-    for (size_t i = 0; result == RESULT_OK && i < reading->config->certificate_count; i++) {
-        const struct proxy_certificate_source *source = &reading->config->certificates[i];
-        result =
-            source->dir != NULL ? dir_read(reading, source, why) : chain_read(reading, source->file, why);
-    }
+    for (size_t i = 0; result == RESULT_OK && i < reading->config->certificate_count; i++)
+        result = source_read(reading, &reading->config->certificates[i], why);
     if (result == RESULT_OK && reading->into->list == NULL)
-        return failure_set(why, RESULT_CONFIG,
-                           "certificates: no chain found: expected files named *.pem or *.crt");
+        return config_failure(why, &where, "certificates",
+                              "no chain found: expected files named *.pem or *.crt");
     if (result == RESULT_OK && reading->valid == 0)
-        return failure_set(why, RESULT_CONFIG, "certificates: every chain is expired or not valid yet");
+        return config_failure(why, &where, "certificates", "every chain is expired or not valid yet");
     return result;
 }
 
@@ -237,6 +244,7 @@ static enum result fallback_choose(struct reading *reading, struct failure *why)
 {
     static const struct certificate_names_handler handler = {first_name, name_ignored};
     const char *name = reading->config->tls.default_name;
+    const struct config_position where = {.file = reading->config->file};
     char normal[DNS_NAME_MAX + 1];
     assert(reading->into->list != NULL); /* sources_read saw to that */
     if (name == NULL) {
@@ -246,8 +254,8 @@ static enum result fallback_choose(struct reading *reading, struct failure *why)
         reading->into->fallback = name_index_find(&reading->into->names, bytes_of(normal, strlen(normal)));
     }
     if (reading->into->fallback == NULL)
-        return failure_set(why, RESULT_CONFIG, "tls.default: no certificate is for the name \"%s\"",
-                           name != NULL ? name : "");
+        return config_failure(why, &where, "tls.default", "no certificate is for the name \"%s\"",
+                              name != NULL ? name : "");
     return RESULT_OK;
 }
 

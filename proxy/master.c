@@ -1,8 +1,10 @@
 #include "proxy/master.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "common/channel.h"
+#include "common/config_rows.h"
 #include "proxy/helper.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/worker.h"
@@ -17,6 +19,7 @@ struct proxy_master {
     const char *path;
     struct log *log;
     struct program program;
+    bool told_user;
 };
 
 /* ---- Reading. */
@@ -44,16 +47,23 @@ static enum result setup_listen(struct proxy_setup *setup, struct failure *why)
 
 static enum result setup_key_channel(struct proxy_setup *setup, struct failure *why)
 {
-    const struct channel_credentials files = {.certificate = setup->config->key_channel.certificate,
-                                              .key = setup->config->key_channel.key,
-                                              .ca = setup->config->key_channel.ca};
-    return channel_client_context(&files, &setup->key_channel, why);
+    const struct proxy_config *config = setup->config;
+    const struct channel_credentials files = {.certificate = config->key_channel.certificate,
+                                              .key = config->key_channel.key,
+                                              .ca = config->key_channel.ca};
+    const struct config_position where = {.file = config->file};
+    struct failure reason;
+    if (channel_client_context(&files, &setup->key_channel, &reason) == RESULT_OK)
+        return RESULT_OK;
+    return config_failure(why, &where, "key_channel", "%s", reason.text);
 }
 
 static enum result setup_read(struct proxy_setup *setup, const char *path, struct log *log,
                               struct failure *why)
 {
     enum result result = proxy_config_read(path, &setup->config, why);
+    if (result == RESULT_OK)
+        result = config_check_user(path, setup->config->user, why);
     if (result == RESULT_OK)
         result = setup_listen(setup, why);
     if (result == RESULT_OK)
@@ -109,6 +119,7 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
     enum result result = proxy_setup_read(master->path, master->log, &setup, why);
     if (result != RESULT_OK)
         return result;
+    process_tell_user(setup->config->user, &master->told_user, master->log);
     setup->program = master->program;
     setup_kinds(setup);
     *plan = (struct process_plan){.config = setup,

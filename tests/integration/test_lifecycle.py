@@ -9,6 +9,7 @@ import pytest
 
 import clients
 import harness
+import watched
 from clients import Load
 from harness import CHANNEL, SITES, curl, wait_until
 
@@ -48,12 +49,16 @@ BAD = {
     "unknown setting": ({"wrokers": 2}, ["wrokers", "workers"]),
     "wrong type": ({"workers": "many"}, ["workers", "many"]),
     "wrong address": ({"listen": ["127.0.0.1:notaport"]}, ["listen", "notaport"]),
+    "unknown user": ({"user": "no-such-user"}, ["no-such-user", "user: "]),
+    "user root": ({"user": "root"}, ["root", "user: "]),
 }
 
 
 @PROGRAMS
 @pytest.mark.parametrize("what", BAD)
 def test_bad_configuration(both, which, what):
+    if "user" in what and os.geteuid() != 0:
+        pytest.skip("only root becomes another user")
     changes, words = BAD[what]
     program = both[which]
     if what == "wrong address" and which == "proxy":
@@ -67,6 +72,31 @@ def test_bad_configuration(both, which, what):
     assert program.launch().wait_exit() == 2
     assert words[0] in program.text()
     program.popen = None
+
+
+# What is wrong in the files behind a setting is told with the configuration's name and the setting's.
+BAD_FILES = {
+    "no chain": ({"certificates": [{"file": "/nowhere.pem"}]}, ":", "certificates.file: /nowhere.pem: No such file"),
+    "no directory": ({"certificates": [{"dir": "/nowhere"}]}, ":", "certificates.dir: /nowhere: No such file"),
+    "key among chains": ({"certificates": [{"dir": str(harness.SITES / "keys")}]}, ":", "private key"),
+    "no such default": ({"tls": {"default": "nowhere.example"}}, ": tls.default: ", "nowhere.example"),
+    "no channel key": ({"key_channel": watched.key_channel(key="/nowhere.pem")}, ": key_channel: ", "/nowhere.pem: No such file"),
+    "channel key is none": (
+        {"key_channel": watched.key_channel(key=str(harness.CHANNEL / "ca.pem"))}, ": key_channel: ", "ca.pem"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_FILES)
+def test_bad_files(both, what):
+    changes, before, words = BAD_FILES[what]
+    proxy = both["proxy"]
+    proxy.config.update(changes)
+    checked = proxy.check()
+    assert checked.returncode == 2
+    assert f"{proxy.config_path}{before}" in checked.stderr and words in checked.stderr, checked.stderr
+    assert proxy.launch().wait_exit() == 2
+    assert words in proxy.text()
+    proxy.popen = None
 
 
 @pytest.mark.parametrize("form", ["pem", "chain", "der", "encrypted", "sec1"])
