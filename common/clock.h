@@ -15,6 +15,13 @@ static inline uint64_t clock_now(void)
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
+/* Between two times, in 32 bits: the longest that fits if it is longer. */
+static inline uint32_t clock_passed(uint64_t from, uint64_t to)
+{
+    uint64_t passed = to > from ? to - from : 0;
+    return passed < UINT32_MAX ? (uint32_t)passed : UINT32_MAX;
+}
+
 static inline struct timeval clock_timeval(uint64_t microseconds)
 {
     return (struct timeval){.tv_sec = (time_t)(microseconds / 1000000u),

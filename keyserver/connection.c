@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/process.h"
 #include "keyserver/client_match.h"
 #include "keyserver/keyserver_metrics.h"
 
@@ -17,8 +18,7 @@
 
 static size_t octets_of(const struct connection *connection)
 {
-    size_t kept = connection->kept.body != NULL ? connection->kept.header.length : 0;
-    return channel_queued(connection->channel) + connection->held + kept;
+    return channel_queued(connection->channel) + connection->held;
 }
 
 /* Half of what all may hold is for those that hold more than their share of it, and they stop there; so the
@@ -32,7 +32,7 @@ static bool under_pressure(const struct connection *connection)
 
 static bool must_wait(const struct connection *connection)
 {
-    return connection->state != CONNECTION_SERVING || connection->kept.body != NULL ||
+    return connection->state != CONNECTION_SERVING ||
            connection->in_flight >= connection->all->config->limits.in_flight ||
            connection->held >= HELD_MAX || channel_full(connection->channel) || under_pressure(connection);
 }
@@ -61,7 +61,7 @@ void connection_settle(struct connection *connection)
         else
             channel_resume(connection->channel);
     }
-    if (connection->state == CONNECTION_ENDING && connection->in_flight == 0 && connection->kept.body == NULL)
+    if (connection->state == CONNECTION_ENDING && connection->in_flight == 0)
         channel_finish(connection->channel);
 }
 
@@ -93,7 +93,6 @@ static void connection_free(struct connection *connection)
     all->count--;
     all->octets -= connection->counted;
     metric_change(all->metrics, KEYSERVER_CONNECTIONS_OPEN, -1);
-    free(connection->kept.body);
     free(connection);
 }
 
@@ -179,7 +178,7 @@ void connections_accept(struct connections *connections, int fd, const struct ad
     }
     connection->all = connections;
     connection->channel = channel;
-    TAILQ_INIT(&connection->requests);
+    connection_expect_requests(connection);
     TAILQ_INSERT_TAIL(&connections->list, connection, entry);
     connections->count++;
     metric_add(connections->metrics, KEYSERVER_CONNECTIONS_ACCEPTED, 1);
@@ -191,6 +190,7 @@ void connections_accept(struct connections *connections, int fd, const struct ad
 bool connections_init(struct connections *connections)
 {
     TAILQ_INIT(&connections->list);
+    pace_init(&connections->pace, connections->config, process_cores());
     connections->frame = malloc(KSSL_FRAME_MAX);
     connections->scratch = malloc(KSSL_PAYLOAD_MAX);
     connections->review = evtimer_new(connections->base, on_review, connections);

@@ -6,9 +6,9 @@
  *       └────────────┴──── failure, unknown certificate ──────────────▲
  *
  * Back pressure, never an error: a connection is not read from while it has too much in flight, in number or
- * in octets; while it does not take its answers; while the next request's cost class has as many of its own
- * in flight as that class's queue holds (that request is then kept until one of them is answered); or while
- * it holds more than its share and the whole process holds too much. All of this is decided in one function.
+ * in octets; while it does not take its answers; or while it holds more than its share and the whole process
+ * holds too much. All of this is decided in one function. Of what is in flight, each cost class has no more
+ * with the signer than pace.h says; the others wait for their turn.
  */
 #ifndef KEYLESS_KEYSERVER_CONNECTION_H
 #define KEYLESS_KEYSERVER_CONNECTION_H
@@ -26,6 +26,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "keyserver/config.h"
+#include "keyserver/pace.h"
 #include "keyserver/policy.h"
 #include "keyserver/signer_client.h"
 
@@ -49,9 +50,10 @@ struct connections {
     /* ---- */
     struct connections_list list;
     size_t count;
-    size_t octets;        /* held by all: queued for sending, in flight, kept */
+    size_t octets;        /* held by all: queued for sending, in flight */
     struct event *review; /* while too much is held */
     bool draining;
+    struct pace pace;
     uint8_t *frame, *scratch; /* for writing one answer */
 };
 

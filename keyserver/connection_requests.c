@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/clock.h"
 #include "keyserver/keyserver_metrics.h"
 #include "keyserver/operations.h"
 
@@ -12,9 +13,15 @@ static void request_free(struct request *request)
     struct connection *connection = request->connection;
     TAILQ_REMOVE(&connection->requests, request, all);
     connection->in_flight--;
-    connection->class_in_flight[request->class]--;
     connection->held -= request->octets;
     free(request);
+}
+
+void connection_expect_requests(struct connection *connection)
+{
+    TAILQ_INIT(&connection->requests);
+    for (size_t class = 0; class < KEY_CLASSES; class ++)
+        TAILQ_INIT(&connection->waiting[class]);
 }
 
 void connection_forget_requests(struct connection *connection)
@@ -26,14 +33,6 @@ void connection_forget_requests(struct connection *connection)
         request_free(request);
         request = next;
     }
-}
-
-/* One connection alone never finds a queue full: it waits for its own requests instead. */
-static bool class_is_full(const struct connection *connection, enum key_class class)
-{
-    const struct keyserver_config *config = connection->all->config;
-    const size_t limits[KEY_CLASSES] = {config->queues.ec, config->queues.rsa, config->queues.rsa_large};
-    return connection->class_in_flight[class] >= limits[class];
 }
 
 /* ---- Answers. */
@@ -138,19 +137,8 @@ static void send_signature(struct connection *connection, const struct request *
 
 /* ---- Requests. */
 
-static void retry_kept(struct connection *connection)
+static void answer(struct request *request, const struct signer_reply *reply)
 {
-    struct kept_frame kept = connection->kept;
-    if (kept.body == NULL || class_is_full(connection, kept.class))
-        return;
-    connection->kept = (struct kept_frame){.body = NULL};
-    connection_handle(connection, &kept.header, bytes_of(kept.body, kept.header.length));
-    free(kept.body);
-}
-
-static void on_answered(struct signer_call *call, const struct signer_reply *reply)
-{
-    struct request *request = (struct request *)call;
     struct connection *connection = request->connection;
     const struct request_line line = {.opcode = request->opcode,
                                       .ski = bytes_of(request->ski, KEY_ID_SKI_SIZE),
@@ -165,7 +153,48 @@ static void on_answered(struct signer_call *call, const struct signer_reply *rep
         send_error(connection, request->id, &line);
     }
     request_free(request);
-    retry_kept(connection);
+}
+
+/* Asks for those whose turn it is. */
+static void take_turns(struct connection *connection, enum key_class class)
+{
+    struct connections *all = connection->all;
+    struct request *request;
+    while (connection->asked[class] < pace_limit(&all->pace, class) &&
+           (request = TAILQ_FIRST(&connection->waiting[class])) != NULL) {
+        TAILQ_REMOVE(&connection->waiting[class], request, turn);
+        request->asked = clock_now();
+        connection->asked[class]++;
+        signer_client_ask(all->signer, &request->call);
+    }
+}
+
+/* The signer does not answer: those that wait for their turn would find out one after the other. */
+static void refuse_waiting(struct connection *connection, enum key_class class)
+{
+    const struct signer_reply reply = {.error = KSSL_ERROR_INTERNAL};
+    struct request *request;
+    while ((request = TAILQ_FIRST(&connection->waiting[class])) != NULL) {
+        TAILQ_REMOVE(&connection->waiting[class], request, turn);
+        signer_client_cancel(connection->all->signer, &request->call);
+        answer(request, &reply);
+    }
+}
+
+static void on_answered(struct signer_call *call, const struct signer_reply *reply)
+{
+    struct request *request = (struct request *)call;
+    struct connection *connection = request->connection;
+    enum key_class class = request->class;
+    struct signer_reply told = *reply;
+    told.queue = clock_passed(request->came, request->asked + reply->queue);
+    connection->asked[class]--;
+    answer(request, &told);
+    if (reply->sign > 0)
+        pace_signed(&connection->all->pace, class, reply->sign);
+    else if (reply->error == KSSL_ERROR_INTERNAL)
+        refuse_waiting(connection, class);
+    take_turns(connection, class);
     connection_settle(connection);
 }
 
@@ -205,9 +234,9 @@ static struct request *request_new(struct connection *connection, uint32_t id,
     if (name.size > 0)
         memcpy(request->name, name.data, name.size);
     request->name_size = name.size;
+    request->came = clock_now();
     TAILQ_INSERT_TAIL(&connection->requests, request, all);
     connection->in_flight++;
-    connection->class_in_flight[request->class]++;
     connection->held += request->octets;
     return request;
 }
@@ -221,30 +250,19 @@ static void refuse(struct connection *connection, uint32_t id, const struct oper
     send_error(connection, id, &line);
 }
 
-static bool keep(struct connection *connection, const struct kssl_header *header, struct bytes body,
-                 enum key_class class)
+static void sign(struct connection *connection, uint32_t id, struct operation *operation)
 {
-    uint8_t *copy = malloc(body.size + 1);
-    if (copy == NULL)
-        return false;
-    memcpy(copy, body.data, body.size);
-    connection->kept = (struct kept_frame){.header = *header, .class = class, .body = copy};
-    return true;
-}
-
-static void sign(struct connection *connection, const struct kssl_header *header, struct bytes body,
-                 struct operation *operation)
-{
-    if (class_is_full(connection, key_class_of(&operation->key->id)) &&
-        keep(connection, header, body, key_class_of(&operation->key->id)))
+    struct request *request = request_new(connection, id, operation);
+    if (request != NULL &&
+        signer_client_prepare(connection->all->signer, &operation->request, &request->call)) {
+        TAILQ_INSERT_TAIL(&connection->waiting[request->class], request, turn);
+        take_turns(connection, request->class);
         return;
-    struct request *request = request_new(connection, header->id, operation);
-    if (request != NULL && signer_client_ask(connection->all->signer, &operation->request, &request->call))
-        return;
+    }
     if (request != NULL)
         request_free(request);
     operation->error = KSSL_ERROR_INTERNAL;
-    refuse(connection, header->id, operation);
+    refuse(connection, id, operation);
 }
 
 static void note_hello(struct connection *connection, struct bytes software)
@@ -263,7 +281,7 @@ void connection_handle(struct connection *connection, const struct kssl_header *
     operation_decide(all->policy, connection->client, header, body, (uint64_t)time(NULL), all->scratch,
                      &operation);
     if (operation.outcome == OPERATION_SIGN) {
-        sign(connection, header, body, &operation);
+        sign(connection, header->id, &operation);
     } else if (operation.outcome == OPERATION_ANSWER) {
         if (operation.message.opcode == KSSL_OP_HELLO)
             note_hello(connection, operation.message.payload);

@@ -8,11 +8,13 @@
 
 enum connection_state { CONNECTION_HANDSHAKE, CONNECTION_SERVING, CONNECTION_ENDING };
 
-/* A request that the signer has. */
+/* A request that the signer has, or will have when it is its turn. */
 struct request {
     struct signer_call call; /* first: the one is the other */
     struct connection *connection;
     TAILQ_ENTRY(request) all;
+    TAILQ_ENTRY(request) turn; /* while it waits */
+    uint64_t came, asked;      /* clock_now */
     uint32_t id;
     uint8_t opcode;
     enum key_class class;
@@ -22,12 +24,7 @@ struct request {
     size_t name_size;
 };
 
-/* A frame that has to wait. */
-struct kept_frame {
-    struct kssl_header header;
-    enum key_class class; /* for room in which it waits */
-    uint8_t *body;        /* NULL: none */
-};
+TAILQ_HEAD(request_list, request);
 
 struct connection {
     struct connections *all;
@@ -37,12 +34,12 @@ struct connection {
     size_t client; /* its entry in the configuration */
     bool said_hello;
     bool paused;
-    TAILQ_HEAD(, request) requests;
+    struct request_list requests; /* in flight: asked of the signer or waiting */
     unsigned in_flight;
-    size_t class_in_flight[KEY_CLASSES];
-    size_t held;    /* octets of requests in flight and their answers' */
-    size_t counted; /* octets that are in all->octets for this connection */
-    struct kept_frame kept;
+    size_t asked[KEY_CLASSES];
+    struct request_list waiting[KEY_CLASSES];
+    size_t held;       /* octets of requests in flight and their answers' */
+    size_t counted;    /* octets that are in all->octets for this connection */
     uint64_t answered; /* requests, for the log */
 };
 
@@ -51,7 +48,10 @@ static inline const char *connection_client_name(const struct connection *connec
     return connection->all->config->clients[connection->client].match;
 }
 
-/* A frame of the client's: it is answered, asked of the signer, or kept. */
+/* Before the first frame. */
+void connection_expect_requests(struct connection *connection);
+
+/* A frame of the client's: it is answered, or a request is made of it. */
 void connection_handle(struct connection *connection, const struct kssl_header *header, struct bytes body);
 
 /* Nobody waits for the answers any more. */

@@ -100,7 +100,8 @@ static void slot_return(struct signer_client *client, uint32_t number)
 static void call_end(struct signer_client *client, struct signer_call *call)
 {
     slot_return(client, call->slot);
-    TAILQ_REMOVE(&client->calls, call, by_age);
+    if (call->asked)
+        TAILQ_REMOVE(&client->calls, call, by_age);
     free(call->message);
     call->message = NULL;
     metric_change(client->metrics, KEYSERVER_PENDING, -1);
@@ -171,7 +172,8 @@ static bool call_encode(struct signer_call *call, const struct sign_request *req
     return writer_ok(&to);
 }
 
-bool signer_client_ask(struct signer_client *client, struct sign_request *request, struct signer_call *call)
+bool signer_client_prepare(struct signer_client *client, struct sign_request *request,
+                           struct signer_call *call)
 {
     if (!slot_take(client, &call->slot))
         return false;
@@ -182,11 +184,18 @@ bool signer_client_ask(struct signer_client *client, struct sign_request *reques
         return false;
     }
     client->slots[call->slot].call = call;
+    call->asked = false;
+    call->asked_on = NULL;
+    metric_change(client->metrics, KEYSERVER_PENDING, 1);
+    return true;
+}
+
+void signer_client_ask(struct signer_client *client, struct signer_call *call)
+{
+    call->asked = true;
     call->give_up = clock_now() + client->settings.give_up;
     TAILQ_INSERT_TAIL(&client->calls, call, by_age);
-    metric_change(client->metrics, KEYSERVER_PENDING, 1);
     call_send(client, call);
-    return true;
 }
 
 void signer_client_cancel(struct signer_client *client, struct signer_call *call)

@@ -24,14 +24,15 @@
 struct signer_client;
 struct signer_connection;
 
-/* One signature asked for; embedded in an object of the asker's. */
+/* One signature wanted; embedded in an object of the asker's. */
 struct signer_call {
     /* Once, unless the call is cancelled; the call is the asker's again before it is called. */
     void (*answered)(struct signer_call *call, const struct signer_reply *reply);
 
     /* The client's. */
-    TAILQ_ENTRY(signer_call) by_age;
+    TAILQ_ENTRY(signer_call) by_age; /* once asked */
     uint32_t slot;
+    bool asked;
     struct signer_connection *asked_on; /* NULL: waits for a signer */
     uint64_t give_up;                   /* clock_now */
     uint8_t *message;                   /* as sent, to send it again */
@@ -62,11 +63,13 @@ void signer_client_free(struct signer_client *client);
 /* A link to a signer, owned from now on; the one before leads to one that is dead or about to end. */
 void signer_client_link(struct signer_client *client, int fd);
 
-/* Sends the request, whose handle it sets. False: no memory, and nothing was done. `answered` is never called
- * from within. */
-MUST_CHECK bool signer_client_ask(struct signer_client *client, struct sign_request *request,
-                                  struct signer_call *call);
-/* Nobody waits for the answer any more. */
+/* Makes a call of the request, whose handle it sets; nothing is borrowed. False: no memory, and nothing was
+ * done. */
+MUST_CHECK bool signer_client_prepare(struct signer_client *client, struct sign_request *request,
+                                      struct signer_call *call);
+/* Sends a call that is prepared; its time runs from here. `answered` is never called from within. */
+void signer_client_ask(struct signer_client *client, struct signer_call *call);
+/* Nobody waits for the answer any more, whether it was asked for yet or not. */
 void signer_client_cancel(struct signer_client *client, struct signer_call *call);
 
 /* Octets kept for a call of this request until it is answered. */

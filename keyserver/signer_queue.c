@@ -160,23 +160,17 @@ static struct signer_job *take_batch(struct class_queue *class)
     return batch;
 }
 
-static uint32_t microseconds(uint64_t from, uint64_t to)
-{
-    uint64_t passed = to > from ? to - from : 0;
-    return passed < UINT32_MAX ? (uint32_t)passed : UINT32_MAX;
-}
-
 static void work_on(struct signer_sign *sign, struct signer_job *job, uint64_t deadline)
 {
     uint64_t began = clock_now();
-    job->queue = microseconds(job->added, began);
+    job->queue = clock_passed(job->added, began);
     if (job->queue > deadline) {
         job->error = KSSL_ERROR_OVERLOADED;
         return;
     }
     job->signature_size = job->room;
     job->error = signer_sign(sign, &job->request, job->key, job->signature, &job->signature_size);
-    job->sign = microseconds(began, clock_now());
+    job->sign = clock_passed(began, clock_now());
 }
 
 static void *worker_run(void *argument)

@@ -106,6 +106,9 @@ class Process:
     def name(self):
         return self._read("comm").strip()
 
+    def program(self):
+        return pathlib.Path(os.readlink(f"/proc/{self.pid}/exe"))
+
     def children(self):
         found = []
         for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
@@ -224,8 +227,10 @@ class Program:
         return self.wait_for(expect, after=after)
 
     def master(self):
-        if not self.wrapper:
-            return Process(self.popen.pid)
+        """A wrapper may have become the program, or have it as its only child."""
+        launched = Process(self.popen.pid)
+        if not self.wrapper or launched.program() == self.path().resolve():
+            return launched
         return wait_until(lambda: next(iter(Process(self.popen.pid).children()), None), "the wrapped program")
 
     def children(self, kind=None):

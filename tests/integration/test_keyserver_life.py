@@ -12,8 +12,9 @@ import threading
 import time
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-import harness
 import kssl_codec as kssl
 import kssl_peer
 from harness import CHANNEL, SITES, wait_until
@@ -428,10 +429,68 @@ def test_overload(stack):
 def test_deadline(stack):
     """What has waited too long for its turn is not tried any more."""
     server = stack.key_server(clients=CLIENTS, queues={"deadline": "1ms"})
-    with Peer(server.port, timeout=60) as peer:
-        answers = peer.pipeline(tls13("rsa2048", n) for n in range(300))
-    assert {a.error for a in answers} == {None, Error.OVERLOADED}
+    with contextlib.ExitStack() as opened:
+        peers = [opened.enter_context(Peer(server.port, timeout=60)) for _ in range(20)]
+        for peer in peers:
+            peer.send(b"".join(tls13("rsa2048", n) for n in range(20)))
+        errors = {peer.receive().error for peer in peers for _ in range(20)}
+    assert errors == {None, Error.OVERLOADED}
     assert server.metric("keyless_keyserver_queue_late_total", **{"class": "rsa"}) > 0
+
+
+@pytest.mark.release
+def test_no_deadline_for_one_alone(stack, own_keys):
+    """A connection that is alone waits for its own requests only, and is never told that they waited too long."""
+    key = rsa.generate_private_key(65537, 4096)
+    file = own_keys / "rsa4096.key"
+    file.touch(mode=0o600)
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    server = stack.key_server(
+        clients=CLIENTS, keys=[{"dir": str(own_keys)}], queues={"deadline": "700ms", "rsa_large": 1000},
+        wrapper=["taskset", "-c", str(min(os.sched_getaffinity(0)))],
+    )
+    items = [(Tag.SKI, kssl.ski(key.public_key()))]
+    with Peer(server.port, timeout=120) as peer:
+        began = time.monotonic()
+        answers = peer.pipeline(
+            kssl.message(n, Op.SIGN_TLS13, kssl.sign_tls13(0x0804, bytes(32)), items) for n in range(400)
+        )
+        took = time.monotonic() - began
+    assert {a.error for a in answers} == {None}
+    assert took > 0.8, "they must take longer than the deadline, or nothing is tested"
+
+
+@pytest.mark.release
+def test_cheap_operations_do_not_wait_on_the_same_connection(stack):
+    """A proxy has one connection: its dear operations wait for their turn, and the cheap ones pass them."""
+    server = stack.key_server(clients=CLIENTS, queues={"deadline": "60s", "rsa": 100})
+    with Peer(server.port, timeout=60) as peer:
+        assert peer.raw_request(tls13("p256", 9999)).error is None
+        peer.hello()
+        peer.tls.write(b"".join(tls13("p384", n) for n in range(900)) + tls13("p256", 1000))
+        answers = [peer.receive() for _ in range(901)]
+    assert {a.error for a in answers} == {None}
+    assert [a.id for a in answers].index(1000) < 100, "before most of the P-384 signatures"
+    queue = {a.id: int.from_bytes(a.get(Tag.EXTRA)[:4], "big") for a in answers}
+    assert queue[899] > 10 * queue[1000], "the time that a request waited for its turn is told"
+
+
+def test_waiting_requests_are_given_up_together(stack):
+    """Without a signer those that wait for their turn get the same answer at once, not one after the other."""
+    server = stack.key_server(clients=CLIENTS, queues={"deadline": "100ms", "ec": 1})
+    with Peer(server.port) as peer:
+        assert peer.raw_request(tls13("p256", 9999)).error is None
+        (signer,) = server.children("signer")
+        signer.signal(signal.SIGSTOP)
+        peer.send(b"".join(tls13("p256", n) for n in range(100)))
+        answers = [peer.receive() for _ in range(100)]
+        signer.signal(signal.SIGCONT)
+    assert {a.error for a in answers} == {Error.INTERNAL}
+    assert server.metric("keyless_keyserver_requests_pending") == 0
 
 
 def test_cheap_operations_do_not_wait(stack):
@@ -471,11 +530,8 @@ def test_connection_limit(stack):
 @pytest.mark.skipif(not os.path.exists("/usr/bin/prlimit"), reason="needs prlimit")
 def test_out_of_descriptors(stack):
     """A state, not an error: accepting pauses, the CPU stays idle, a counter rises, and it goes on by itself."""
-    server = stack.key_server(start=False, clients=CLIENTS, wrapper=["/usr/bin/prlimit", "--nofile=48:48"])
-    server.wrapper_execs = True
-    server.launch()
-    wait_until(lambda: server.find("ready"), "the server to be ready")
-    (frontend,) = children_of(server, "frontend")
+    server = stack.key_server(clients=CLIENTS, wrapper=["/usr/bin/prlimit", "--nofile=48:48"])
+    (frontend,) = server.children("frontend")
     with contextlib.ExitStack() as opened:
         for _ in range(60):
             opened.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", server.port))))
@@ -486,14 +542,6 @@ def test_out_of_descriptors(stack):
         assert len(server.find("accepting paused")) == 1, "one line each time that descriptors run out"
     assert works(server)
     assert server.metric("keyless_keyserver_accept_pauses_total", reason="descriptors") > 0
-    server.popen.send_signal(signal.SIGTERM)
-    assert server.wait_exit() == 0
-    server.popen = None
-
-
-def children_of(server, kind):
-    """prlimit becomes the program: there is no process in between."""
-    return [child for child in harness.Process(server.popen.pid).children() if child.name().endswith(kind)]
 
 
 def cpu_seconds(process):

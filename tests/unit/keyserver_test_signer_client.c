@@ -88,7 +88,8 @@ static void ask(struct client_test *test, struct ask *ask)
 {
     struct sign_request request = {.opcode = KSSL_OP_SIGN_TLS13, .kind = SIGN_TLS13};
     *ask = (struct ask){.call = {.answered = on_answered}};
-    assert_true(signer_client_ask(test->client, &request, &ask->call));
+    assert_true(signer_client_prepare(test->client, &request, &ask->call));
+    signer_client_ask(test->client, &ask->call);
 }
 
 /* ---- The signer that the test plays. */
