@@ -89,9 +89,15 @@ static int on_verify(int ok, X509_STORE_CTX *store)
 
 /* ---- Contexts. */
 
-/* The kind is the operator's fault, the reason OpenSSL's. */
+/* The kind is the operator's fault, the reason OpenSSL's; but of a file without what is looked for it only
+ * says "PEM lib". */
 static enum result refuse_file(struct failure *why, const char *what, const char *path)
 {
+    if (ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_PEM_LIB) {
+        ERR_clear_error();
+        return failure_set(why, RESULT_CONFIG, "%s %s: there is none in this file, or not in PEM form", what,
+                           path);
+    }
     (void)failure_set_openssl(why, "%s %s", what, path);
     if (why != NULL)
         why->kind = RESULT_CONFIG;
