@@ -5,6 +5,7 @@
 
 #include "common/channel.h"
 #include "common/config_rows.h"
+#include "common/key_id.h"
 #include "proxy/helper.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/worker.h"
@@ -58,6 +59,23 @@ static enum result setup_key_channel(struct proxy_setup *setup, struct failure *
     return config_failure(why, &where, "key_channel", "%s", reason.text);
 }
 
+/* Named as the channel's own, a site's private key would pass for one that the proxy may have. */
+static enum result check_channel_key(const struct proxy_setup *setup, struct failure *why)
+{
+    const struct config_position where = {.file = setup->config->file};
+    struct key_id own;
+    if (key_id_of(SSL_CTX_get0_privatekey(setup->key_channel), &own, NULL) != RESULT_OK)
+        return RESULT_OK; /* of a kind that no site has */
+    for (size_t i = 0; i < certificates_count(setup->certificates); i++) {
+        const struct certificate *site = certificates_at(setup->certificates, i);
+        if (key_ski_equal(site->key.ski, own.ski))
+            return config_failure(why, &where, "key_channel.key",
+                                  "is the private key of %s: a site's keys belong on the key server alone",
+                                  site->path);
+    }
+    return RESULT_OK;
+}
+
 static enum result setup_read(struct proxy_setup *setup, const char *path, struct log *log,
                               struct failure *why)
 {
@@ -70,6 +88,8 @@ static enum result setup_read(struct proxy_setup *setup, const char *path, struc
         result = certificates_read(setup->config, log, &setup->certificates, why);
     if (result == RESULT_OK)
         result = setup_key_channel(setup, why);
+    if (result == RESULT_OK)
+        result = check_channel_key(setup, why);
     return result;
 }
 

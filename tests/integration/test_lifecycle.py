@@ -81,6 +81,10 @@ BAD_FILES = {
     "key among chains": ({"certificates": [{"dir": str(harness.SITES / "keys")}]}, ":", "private key"),
     "no such default": ({"tls": {"default": "nowhere.example"}}, ": tls.default: ", "nowhere.example"),
     "no channel key": ({"key_channel": watched.key_channel(key="/nowhere.pem")}, ": key_channel: ", "/nowhere.pem: No such file"),
+    "channel key is a site's": (
+        {"key_channel": watched.key_channel(certificate=str(harness.SITES / "chains" / "p256.pem"),
+                                            key=str(harness.SITES / "keys" / "p256.key"))},
+        ": key_channel.key: ", "p256.pem: a site's keys belong on the key server"),
     "channel key is none": (
         {"key_channel": watched.key_channel(key=str(harness.CHANNEL / "ca.pem"))}, ": key_channel: ", "ca.pem"),
 }
