@@ -2,10 +2,15 @@
 gets the right alert; a failed handshake leaves one line and one count, a broken connection its count; the proxy goes
 on."""
 
+import contextlib
 import dataclasses
+import hashlib
+import socket
+import threading
 
 import pytest
 
+import harness
 import tls_wire as wire
 from harness import wait_until
 from observed import Observed
@@ -253,6 +258,16 @@ def all_in_one_segment(client):
     client.send_data(REQUEST)
 
 
+def false_start(client):
+    """A request before the server's Finished is there (RFC 7918)."""
+    client.send_message(wire.CLIENT_KEY_EXCHANGE, wire.vector8(client.share.public))
+    client.change_cipher()
+    content = wire.message(FINISHED, client.finished())
+    client.transcript += content
+    client.send(client.writing.seal(HANDSHAKE, content) + client.writing.seal(APPLICATION_DATA, REQUEST))
+    client.conclude()
+
+
 ODD = [
     ("request with the Finished", "1.3", (together,)),
     ("Finished in records of one octet", "1.3", (byte_by_byte,)),
@@ -261,6 +276,7 @@ ODD = [
     ("user_canceled, then on", "1.3", (send(ALERT, wire.alert(wire.USER_CANCELED, WARNING)), finish_and_ask)),
     ("messages in records of one octet", "1.2", (one_message_an_octet,)),
     ("messages in one segment", "1.2", (all_in_one_segment,)),
+    ("request with the Finished", "1.2", (false_start,)),
     ("four warnings, then on", "1.2", (times(4, send(ALERT, wire.alert(wire.USER_CANCELED, WARNING))), finish_and_ask)),
 ]
 
@@ -324,6 +340,51 @@ def test_goes_on(proxy, version, steps, updates):
         client.close()
     observed.assert_served()
     observed.assert_whole()
+
+
+@contextlib.contextmanager
+def echo():
+    """A backend for one connection; gives its port."""
+    def serve():
+        connection, _ = listening.accept()
+        with connection:
+            while chunk := connection.recv(65536):
+                connection.sendall(chunk)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(harness.PATIENCE)
+
+
+def test_key_updates_while_bytes_flow(stack):
+    """Both ways at once; each KeyUpdate wants one in return, of which those that come together may be one."""
+    rounds, size = 100, 16000
+    with echo() as port:
+        _, proxy = stack.pair(backends={"web": {"servers": [f"127.0.0.1:{port}"]}})
+        with client_of("1.3", proxy) as client:
+            client.handshake()
+            sent, got = hashlib.sha256(), hashlib.sha256()
+
+            def write():
+                for number in range(rounds):
+                    data = hashlib.shake_128(bytes([number])).digest(size)
+                    sent.update(data)
+                    client.send_data(data)
+                    client.send_key_update(1)
+
+            writing = threading.Thread(target=write)
+            writing.start()
+            left = rounds * size
+            while left > 0:
+                data = client.read_data()
+                got.update(data)
+                left -= len(data)
+            writing.join()
+            assert got.digest() == sent.digest()
+            assert 0 < client.key_updates <= rounds
+            client.close()
 
 
 BREAKS = [
