@@ -75,6 +75,15 @@ make_ca() {
     made="$made $(basename "$1")"
 }
 
+# validity DAYS: openssl 3.4 no longer takes negative days, 3.0 takes nothing else for a certificate that has expired.
+validity() {
+    if [ "$1" -lt 0 ] && openssl x509 -help 2>&1 | grep -q -- -not_before; then
+        echo "-not_before 20200101000000Z -not_after 20200102000000Z"
+    else
+        echo "-days $1"
+    fi
+}
+
 # make_leaf CERTIFICATE KEY TYPE CA CA_KEY SANS EKU [DAYS]
 # EKU "none" leaves the extension out; negative DAYS make a certificate that has expired.
 make_leaf() {
@@ -95,7 +104,8 @@ make_leaf() {
         echo "authorityKeyIdentifier = keyid"
     } >"$scratch/ext"
     quietly openssl req -new -key "$2" -subj "/O=keyless test/CN=${name#*:}" -out "$scratch/csr"
-    quietly openssl x509 -req -in "$scratch/csr" -CA "$4" -CAkey "$5" -days "$days" \
+    # shellcheck disable=SC2046  # an option and its value, or two
+    quietly openssl x509 -req -in "$scratch/csr" -CA "$4" -CAkey "$5" $(validity "$days") \
         -extfile "$scratch/ext" -out "$1"
     chmod 644 "$1"
     made="$made $(basename "$1")"

@@ -5,7 +5,7 @@ set -eu
 
 build="gcc cmake ninja-build pkg-config libc6-dev libssl-dev libevent-dev libyaml-dev openssl curl"
 test="$build libcmocka-dev python3 python3-pytest python3-pytest-timeout python3-cryptography nginx-light
-    gnutls-bin libnss3-tools strace procps clang libclang-rt-14-dev clang-format"
+    gnutls-bin libnss3-tools strace procps clang libclang-rt-dev clang-format"
 
 case ${1:-} in
 build) wanted=$build ;;

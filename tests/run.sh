@@ -102,6 +102,11 @@ integration() {
 }
 
 group_format() {
+    # What is right to one version of clang-format is not to another; .clang-format is for Debian 12's.
+    case $(clang-format --version) in
+    *"version 14."*) ;;
+    *) say "format: skipped, as clang-format here is not version 14: $(clang-format --version)"; return 0 ;;
+    esac
     say "format"
     record format sh -c 'find common proxy keyserver tests -name "*.[ch]" | xargs clang-format --dry-run --Werror'
 }
