@@ -31,9 +31,9 @@
     [KEYSERVER_REFUSED_##id] = {REFUSALS, "error=\"" name "\"", METRIC_COUNTER, REFUSALS_HELP}
 
 #define CLASS_ROWS(id, name, type, help)                                                                     \
-    [(id) + KEY_CLASS_EC] = {name, "class=\"ec\"", type, help},                                              \
-            [(id) + KEY_CLASS_RSA] = {name, "class=\"rsa\"", type, help},                                    \
-            [(id) + KEY_CLASS_RSA_LARGE] = {name, "class=\"rsa_large\"", type, help}
+    [(size_t)(id) + KEY_CLASS_EC] = {name, "class=\"ec\"", type, help},                                      \
+                    [(size_t)(id) + KEY_CLASS_RSA] = {name, "class=\"rsa\"", type, help},                    \
+                    [(size_t)(id) + KEY_CLASS_RSA_LARGE] = {name, "class=\"rsa_large\"", type, help}
 
 _Static_assert(KEY_CLASSES == 3, "the ids leave room for three classes");
 
