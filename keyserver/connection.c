@@ -96,9 +96,9 @@ static void connection_free(struct connection *connection)
     free(connection);
 }
 
-static void connection_ended(struct connection *connection, const char *reason)
+static void tell_end(const struct connection *connection, const char *reason)
 {
-    struct connections *all = connection->all;
+    const struct connections *all = connection->all;
     const struct address *peer = channel_peer_address(connection->channel);
     if (connection->state == CONNECTION_HANDSHAKE) {
         log_warn(all->log, "handshake failed", log_address("peer", peer), log_reason(reason));
@@ -108,14 +108,16 @@ static void connection_ended(struct connection *connection, const char *reason)
                  log_address("peer", peer), log_number("requests", (int64_t)connection->answered),
                  log_number("unanswered", connection->in_flight), log_reason(reason));
     }
-    connection_free(connection);
-    all->ended(all->owner);
 }
 
 static void on_closed(struct channel *channel, const struct failure *why, void *owner)
 {
     (void)channel;
-    connection_ended(owner, why->text);
+    struct connection *connection = owner;
+    struct connections *all = connection->all;
+    tell_end(connection, why->text);
+    connection_free(connection);
+    all->ended(all->owner);
 }
 
 static void on_frame(struct channel *channel, const struct kssl_header *header, struct bytes body,
@@ -202,6 +204,7 @@ void connections_clear(struct connections *connections)
     struct connection *connection = TAILQ_FIRST(&connections->list);
     while (connection != NULL) {
         struct connection *next = TAILQ_NEXT(connection, entry);
+        tell_end(connection, "this process ends");
         channel_close(connection->channel);
         connection_free(connection);
         connection = next;

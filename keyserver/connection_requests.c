@@ -42,6 +42,7 @@ struct request_line {
     uint8_t opcode;
     struct bytes ski;  /* size 0: it named none */
     struct bytes name; /* the peer's own for it; size 0: none */
+    struct bytes sni;  /* as the peer claims; size 0: none, or not kept */
     uint8_t error;
     uint32_t queue, sign;
 };
@@ -54,20 +55,22 @@ static struct log_field if_there(struct log_field field)
 static void tell(struct connection *connection, const struct request_line *line)
 {
     struct log *log = connection->all->log;
+    const struct address *peer = channel_peer_address(connection->channel);
     struct metrics_row *metrics = connection->all->metrics;
     connection->answered++;
     metric_add(metrics, keyserver_metric_of_request(line->opcode, line->error), 1);
     if (line->error == KSSL_ERROR_NONE) {
         log_debug(log, "request answered", log_text("client", connection_client_name(connection)),
-                  log_text("operation", kssl_opcode_name(line->opcode)), if_there(log_hex("key", line->ski)),
-                  if_there(log_bytes("request", line->name)), log_number("queue_us", line->queue),
-                  log_number("sign_us", line->sign));
+                  log_address("peer", peer), log_text("operation", kssl_opcode_name(line->opcode)),
+                  if_there(log_hex("key", line->ski)), if_there(log_bytes("request", line->name)),
+                  log_number("queue_us", line->queue), log_number("sign_us", line->sign));
         return;
     }
     metric_add(metrics, keyserver_metric_of_refusal(line->error), 1);
     log_warn(log, "request refused", log_text("client", connection_client_name(connection)),
-             log_text("operation", kssl_opcode_name(line->opcode)), log_number("opcode", line->opcode),
-             if_there(log_hex("key", line->ski)), if_there(log_bytes("request", line->name)),
+             log_address("peer", peer), log_text("operation", kssl_opcode_name(line->opcode)),
+             log_number("opcode", line->opcode), if_there(log_hex("key", line->ski)),
+             if_there(log_bytes("sni", line->sni)), if_there(log_bytes("request", line->name)),
              log_number("error", line->error), log_reason(kssl_error_name(line->error)));
 }
 
@@ -81,7 +84,7 @@ static void send_frame(struct connection *connection, const struct writer *frame
     else
         (void)failure_set(&why, RESULT_LIMIT, "no room to queue an answer");
     log_error(connection->all->log, "answer lost", log_text("client", connection_client_name(connection)),
-              log_reason(why.text));
+              log_address("peer", channel_peer_address(connection->channel)), log_reason(why.text));
     channel_finish(connection->channel);
 }
 
@@ -246,6 +249,7 @@ static void refuse(struct connection *connection, uint32_t id, const struct oper
     const struct request_line line = {.opcode = operation->message.opcode,
                                       .ski = operation->message.ski,
                                       .name = name_of(connection, operation),
+                                      .sni = operation->message.sni,
                                       .error = (uint8_t)operation->error};
     send_error(connection, id, &line);
 }
@@ -270,6 +274,7 @@ static void note_hello(struct connection *connection, struct bytes software)
     if (!connection->said_hello)
         log_info(connection->all->log, "client said hello",
                  log_text("client", connection_client_name(connection)),
+                 log_address("peer", channel_peer_address(connection->channel)),
                  if_there(log_bytes("software", software)));
     connection->said_hello = true;
 }

@@ -449,9 +449,10 @@ def test_timing_and_names(server, edge1):
 
 def test_refusals_are_logged(server, edge2):
     mark, key = server.mark(), kssl.ski(site_key("wildcard"))
-    edge2.sign_tls13(key, 0x0403, bytes(32))
+    edge2.sign_tls13(key, 0x0403, bytes(32), items=[(Tag.SNI, b"a\nb.example")])
     line = server.wait_for("request refused", after=mark, key=key.hex())
     assert line["client"] == "DNS:edge2.example" and line["operation"] == "sign-tls13"
+    assert line["peer"] == f"127.0.0.1:{edge2.raw.getsockname()[1]}" and line["sni"] == r"a\\x0ab.example"
     assert line["reason"] == "key not found" and line["level"] == "warn"
 
 

@@ -206,6 +206,18 @@ def test_drain_answers_what_is_in_flight(stack):
     assert line["unanswered"] == "0"
 
 
+def test_drain_deadline(stack):
+    """Who does not take its answers is cut off in the end, with a line."""
+    server = stack.key_server(clients=CLIENTS, drain_timeout="300ms", queues={"deadline": "20s"})
+    with Peer(server.port, rcvbuf=4096) as peer:
+        fill(peer, NEVER_READ["pings"]())
+        server.master().signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        server.popen = None
+    line = server.wait_for("connection closed", reason="this process ends")
+    assert line["client"] == "DNS:edge1.example" and line["peer"].startswith("127.0.0.1:")
+
+
 @pytest.fixture
 def own_keys(tmp_path):
     """A directory of keys that a test may change: p256 and rsa2048."""
