@@ -25,12 +25,11 @@ def client_hello(name, tls=None):
     return outgoing.read()
 
 
-def connect(port, name="p256.example", tls=None, timeout=None, address="127.0.0.1"):
+def connect(port, name="p256.example", tls=None, timeout=None, address="127.0.0.1", no_delay=True):
     """A TLS connection; closed by the caller (or with with)."""
     timeout = PATIENCE if timeout is None else timeout
     raw = socket.create_connection((address, port), timeout=timeout)
-    # As every client that cares has it: or a request waits 40 ms until the Finished before it is acknowledged.
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(no_delay))
     try:
         return (tls or context()).wrap_socket(raw, server_hostname=name, suppress_ragged_eofs=False)
     except BaseException:
