@@ -47,6 +47,15 @@ enum result process_check_user(const char *user, struct failure *why)
     return geteuid() == 0 ? find_user(user != NULL ? user : DEFAULT_USER, &entry, why) : RESULT_OK;
 }
 
+bool process_changes_user(const char *user, uid_t *id)
+{
+    struct passwd *entry;
+    if (geteuid() != 0 || find_user(user != NULL ? user : DEFAULT_USER, &entry, NULL) != RESULT_OK)
+        return false;
+    *id = entry->pw_uid;
+    return true;
+}
+
 void process_tell_user(const char *user, bool *told, struct log *log)
 {
     if (*told || user != NULL || geteuid() != 0)

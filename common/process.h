@@ -163,6 +163,8 @@ void child_end(struct child *child, int status);
 MUST_CHECK enum result process_drop_privileges(const char *user, struct failure *why);
 /* RESULT_CONFIG: that would refuse this user. For a master that has not forked yet. */
 MUST_CHECK enum result process_check_user(const char *user, struct failure *why);
+/* Whether children become another user than the present one, and which. */
+bool process_changes_user(const char *user, uid_t *id);
 /* Says once, if it is so, that children run as nobody because no user is set. */
 void process_tell_user(const char *user, bool *told, struct log *log);
 /* No core dumps, not traceable: at once, for who reads keys before dropping privileges. */

@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <openssl/err.h>
 
+#include "common/process.h"
 #include "keyserver/key_file.h"
 
 struct key_store {
@@ -29,6 +31,8 @@ struct loader {
     struct key_decoder *decoder;
     struct loaded_key *keys;
     size_t count, capacity;
+    bool changes_user;
+    uid_t front_ends; /* the user they run as, if it is another */
 };
 
 static void loader_clear(struct loader *loader)
@@ -104,6 +108,17 @@ static const char *key_suffix(const char *name)
     return strcmp(suffix, ".key") == 0 || strcmp(suffix, ".pem") == 0 ? suffix : NULL;
 }
 
+/* Front ends run as that user, and must not be able to read keys. */
+static enum result check_owner(const struct loader *loader, const char *path, struct failure *why)
+{
+    struct stat status;
+    if (!loader->changes_user || stat(path, &status) != 0 || status.st_uid != loader->front_ends)
+        return RESULT_OK;
+    return failure_set(
+        why, RESULT_CONFIG,
+        "%s: it belongs to the user that the front ends run as, who could read it (chown root)", path);
+}
+
 static enum result load_file(struct loader *loader, const char *dir, const char *name, struct failure *why)
 {
     struct loaded_key *loaded = loader_add(loader);
@@ -113,6 +128,8 @@ static enum result load_file(struct loader *loader, const char *dir, const char 
     if (loaded->label == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for the keys in %s", dir);
     enum result result = key_file_read(loader->decoder, loaded->path, &loaded->key, why);
+    if (result == RESULT_OK)
+        result = check_owner(loader, loaded->path, why);
     return result == RESULT_OK ? identify(loaded, why) : result;
 }
 
@@ -195,6 +212,7 @@ enum result key_store_load(const struct keyserver_config *config, struct key_sto
     *store = NULL;
     if (loader.decoder == NULL)
         return failure_set_openssl(why, "cannot decode private keys");
+    loader.changes_user = process_changes_user(config->user, &loader.front_ends);
     enum result result = load_all(config, &loader, why);
     if (result != RESULT_OK)
         return result;

@@ -14,9 +14,9 @@ struct key_store;
 
 /*
  * Reads every *.key and *.pem (hidden files aside) of the configuration's directories: all of them or none.
- * RESULT_CONFIG names the file or the line: what key_file_read refuses, keys of kinds that are not served,
- * private halves that do not belong to their public ones, the same key twice, a directory that cannot be
- * read, and no key at all.
+ * RESULT_CONFIG names the file or the line: what key_file_read refuses, a file of the user that front ends
+ * run as (when started as root), keys of kinds that are not served, private halves that do not belong to
+ * their public ones, the same key twice, a directory that cannot be read, and no key at all.
  */
 MUST_CHECK enum result key_store_load(const struct keyserver_config *config, struct key_store **store,
                                       struct failure *why);

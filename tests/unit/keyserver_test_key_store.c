@@ -3,6 +3,7 @@
 
 #include "tests/unit/check.h"
 
+#include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -471,6 +472,22 @@ static void unreadable_files_are_refused(void **state)
     assert_refused("unreadable", directory, "/secret.key: ", "Permission denied");
 }
 
+/* Started as root, front ends become nobody, and could read what is nobody's. */
+static void files_of_the_front_ends_user_are_refused(void **state)
+{
+    struct directory *directory = *state;
+    const struct passwd *nobody = getpwnam("nobody");
+    if (geteuid() != 0 || nobody == NULL)
+        skip();
+    EVP_PKEY *key = make_ec("P-256");
+    write_key(directory, "site.key", key, &PEM_PKCS8);
+    EVP_PKEY_free(key);
+    assert_int_equal(chown(directory->files[0], nobody->pw_uid + 1, (gid_t)-1), 0);
+    assert_loaded("another user's", directory, KEY_TYPE_P256);
+    assert_int_equal(chown(directory->files[0], nobody->pw_uid, (gid_t)-1), 0);
+    assert_refused("nobody's", directory, "/site.key: ", "it belongs to the user that the front ends run as");
+}
+
 /* ---- The whole. */
 
 static void no_key_is_refused(void **state)
@@ -535,6 +552,7 @@ int main(void)
         IN_DIRECTORY(what_is_no_file_is_refused),
         IN_DIRECTORY(links_to_good_files_are_followed),
         IN_DIRECTORY(unreadable_files_are_refused),
+        IN_DIRECTORY(files_of_the_front_ends_user_are_refused),
         IN_DIRECTORY(no_key_is_refused),
         cmocka_unit_test(a_missing_directory_names_the_line),
         IN_DIRECTORY(keys_come_by_ascending_ski),
