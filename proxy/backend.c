@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/socket.h"
 #include "proxy/proxy_metrics.h"
 
@@ -100,6 +101,7 @@ enum result backend_next(struct backend_attempt *attempt, int *fd)
     while (attempt->tried < config->server_count) {
         struct failure why;
         attempt->server = &config->servers[(attempt->first + attempt->tried++) % config->server_count];
+        attempt->began = clock_now();
         if (attempt_connect(attempt, fd, &why) == RESULT_OK)
             return RESULT_OK;
         attempt_failed(attempt, why.text);
@@ -113,7 +115,9 @@ bool backend_connected(const struct backend_attempt *attempt, int fd)
 {
     int error = socket_error(fd);
     if (error == 0) {
-        metric_add(attempt->backend->backends->metrics, PROXY_BACKEND_CONNECTED, 1);
+        struct metrics_row *metrics = attempt->backend->backends->metrics;
+        metric_add(metrics, PROXY_BACKEND_CONNECTED, 1);
+        metric_observe(metrics, PROXY_BACKEND_SECONDS, clock_now() - attempt->began);
         return true;
     }
     attempt_failed(attempt, strerror(error));

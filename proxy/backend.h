@@ -40,6 +40,7 @@ struct backend_attempt {
     const struct handshake_facts *facts; /* for builtin:hello; borrowed until the last backend_next */
     size_t first, tried;
     const struct proxy_backend_server *server; /* the last one tried */
+    uint64_t began;                            /* with that one */
 };
 
 struct backend_attempt backend_attempt_start(struct backend *backend, const struct address *client,

@@ -184,9 +184,9 @@ static void handshake_end_failed(struct connection *connection)
     connection_end(connection, REASON_HANDSHAKE_FAILED);
 }
 
-static void handshake_end_aborted(struct connection *connection, const char *reason)
+static void handshake_end_aborted(struct connection *connection, enum handshake_abort why)
 {
-    handshake_abort(connection->handshake, reason);
+    handshake_abort(connection->handshake, why);
     handshake_end_failed(connection);
 }
 
@@ -271,7 +271,7 @@ static void handshake_client(struct connection *connection, short events)
     if (!parked)
         (void)handshake_go_on(connection);
     else if (client_left(connection, events))
-        handshake_end_aborted(connection, HANDSHAKE_CLIENT_CLOSED);
+        handshake_end_aborted(connection, HANDSHAKE_ABORT_CLOSED);
 }
 
 /* A client may have ended its side already and still want the answer; only a reset is the end of it. */
@@ -315,7 +315,7 @@ static void on_backend(short events, void *owner)
 
 static void handshake_late(struct connection *connection)
 {
-    handshake_end_aborted(connection, "timeout");
+    handshake_end_aborted(connection, HANDSHAKE_ABORT_TIMEOUT);
 }
 
 static void connecting_late(struct connection *connection)
@@ -396,6 +396,7 @@ void connection_accept(struct connections *connections, int fd, const struct add
     if (connection == NULL || connection->handshake == NULL) {
         free(connection);
         (void)close(fd);
+        metric_add(connections->settings.metrics, PROXY_CONNECTIONS_REFUSED, 1);
         log_error(connections->settings.log, "connection refused", log_address("client", client),
                   log_reason("no memory"));
         return;

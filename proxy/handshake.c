@@ -62,9 +62,9 @@ struct handshake {
 
 /* ---- libssl's callbacks. They run on the fibre: 32 kB of stack. */
 
-static void refuse(struct handshake *handshake, enum handshake_fault fault, const char *text)
+static void refuse(struct handshake *handshake, enum handshake_class class, const char *text)
 {
-    handshake->reason = (struct handshake_reason){fault, text};
+    handshake->reason = (struct handshake_reason){class, text};
 }
 
 static void read_extension(SSL *ssl, unsigned type, struct client_hello *hello,
@@ -90,7 +90,7 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     struct handshake *handshake = SSL_get_app_data(ssl);
     (void)argument;
     if (SSL_client_hello_isv2(ssl)) {
-        refuse(handshake, HANDSHAKE_FAULT_CLIENT, "hello in SSLv2 format");
+        refuse(handshake, HANDSHAKE_CLASS_VERSION, "hello in SSLv2 format");
         *alert = SSL_AD_PROTOCOL_VERSION;
         return SSL_CLIENT_HELLO_ERROR;
     }
@@ -100,7 +100,7 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     read_extension(ssl, TLSEXT_TYPE_signature_algorithms, hello, client_hello_read_schemes);
     read_extension(ssl, TLSEXT_TYPE_supported_groups, hello, client_hello_read_groups);
     if (handshake->hellos++ > 0 && !has_same_name(handshake)) {
-        refuse(handshake, HANDSHAKE_FAULT_CLIENT, "another name in the second ClientHello");
+        refuse(handshake, HANDSHAKE_CLASS_MALFORMED, "another name in the second ClientHello");
         *alert = SSL_AD_ILLEGAL_PARAMETER;
         return SSL_CLIENT_HELLO_ERROR;
     }
@@ -154,7 +154,7 @@ static int on_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_s
     const char *chosen = client_hello_protocol(bytes_of(in, in_size), config->tls.alpn,
                                                config->tls.alpn_count, handshake->only_http11 ? "h2" : NULL);
     if (chosen == NULL) {
-        refuse(handshake, HANDSHAKE_FAULT_CLIENT, "no shared application protocol");
+        refuse(handshake, HANDSHAKE_CLASS_ALPN, "no shared application protocol");
         return SSL_TLSEXT_ERR_ALERT_FATAL;
     }
     *out = (const unsigned char *)chosen;
@@ -359,7 +359,7 @@ static void note_facts(struct handshake *handshake)
 
 static void count_failure(struct handshake *handshake)
 {
-    static const enum proxy_metric metrics[] = {
+    static const enum proxy_metric OUTCOMES[] = {
         [HANDSHAKE_FAULT_NONE] = PROXY_HANDSHAKES_INTERNAL,
         [HANDSHAKE_FAULT_CLIENT_GONE] = PROXY_HANDSHAKES_CLIENT_GONE,
         [HANDSHAKE_FAULT_CLIENT] = PROXY_HANDSHAKES_CLIENT,
@@ -367,18 +367,32 @@ static void count_failure(struct handshake *handshake)
         [HANDSHAKE_FAULT_ABORTED] = PROXY_HANDSHAKES_ABORTED,
         [HANDSHAKE_FAULT_INTERNAL] = PROXY_HANDSHAKES_INTERNAL,
     };
-    metric_add(handshake->context->metrics, metrics[handshake->reason.fault], 1);
+    struct metrics_row *metrics = handshake->context->metrics;
+    enum handshake_class class = handshake->reason.class;
+    metric_add(metrics, OUTCOMES[handshake_fault_of(class)], 1);
+    metric_add(metrics, PROXY_FAILURES + (size_t) class - 1, 1);
 }
 
-static enum handshake_state fail(struct handshake *handshake, enum handshake_fault fault, const char *text)
+static enum handshake_state fail(struct handshake *handshake, enum handshake_class class, const char *text)
 {
-    if (handshake->reason.fault == HANDSHAKE_FAULT_NONE)
-        refuse(handshake, fault, text);
+    if (handshake->reason.class == HANDSHAKE_CLASS_NONE)
+        refuse(handshake, class, text);
     handshake->state = HANDSHAKE_FAILED;
     note_facts(handshake);
     count_failure(handshake);
     ERR_clear_error();
     return handshake->state;
+}
+
+static void count_success(const struct handshake *handshake)
+{
+    const struct handshake_facts *facts = &handshake->facts;
+    struct metrics_row *metrics = handshake->context->metrics;
+    bool tls13 = SSL_version(handshake->ssl) == TLS1_3_VERSION;
+    metric_add(metrics, PROXY_HANDSHAKES_OK, 1);
+    metric_add(metrics, proxy_metric_of_success(tls13, facts->key_type), 1);
+    metric_observe(metrics, PROXY_HANDSHAKE_SECONDS, facts->duration);
+    metric_observe(metrics, PROXY_HANDSHAKE_CLIENT_SECONDS, facts->duration - facts->key_duration);
 }
 
 static enum handshake_state succeed(struct handshake *handshake)
@@ -387,9 +401,22 @@ static enum handshake_state succeed(struct handshake *handshake)
     note_facts(handshake);
     (void)SSL_clear_mode(handshake->ssl, SSL_MODE_ASYNC);
     client_bio_allow(handshake->bio, SIZE_MAX);
-    metric_add(handshake->context->metrics, PROXY_HANDSHAKES_OK, 1);
-    metric_observe(handshake->context->metrics, PROXY_HANDSHAKE_SECONDS, handshake->facts.duration);
+    count_success(handshake);
     return handshake->state;
+}
+
+static enum handshake_class key_class(enum key_outcome outcome)
+{
+    static const enum handshake_class CLASSES[KEY_OUTCOMES] = {
+        [KEY_OUTCOME_OK] = HANDSHAKE_CLASS_INTERNAL,
+        [KEY_OUTCOME_ERROR] = HANDSHAKE_CLASS_KEY_ERROR,
+        [KEY_OUTCOME_TIMEOUT] = HANDSHAKE_CLASS_KEY_TIMEOUT,
+        [KEY_OUTCOME_NO_SERVER] = HANDSHAKE_CLASS_KEY_NO_SERVER,
+        [KEY_OUTCOME_INVALID] = HANDSHAKE_CLASS_KEY_INVALID,
+        [KEY_OUTCOME_CANCELLED] = HANDSHAKE_CLASS_INTERNAL,
+        [KEY_OUTCOME_REFUSED] = HANDSHAKE_CLASS_KEY_REFUSED,
+    };
+    return CLASSES[outcome];
 }
 
 /* libssl has given up: the key, the connection and OpenSSL's queue are asked for the reason, in that order.
@@ -400,17 +427,19 @@ static enum handshake_state fail_from_libssl(struct handshake *handshake)
     struct handshake_reason reason = handshake_reason_of(ERR_peek_error(), ERR_peek_last_error());
     if (operation->result != RESULT_OK) {
         handshake->stage = "key";
-        return fail(handshake, HANDSHAKE_FAULT_KEY, operation->reason);
+        return fail(handshake, key_class(operation->outcome), operation->reason);
     }
     if (client_bio_exceeded(handshake->bio))
-        return fail(handshake, HANDSHAKE_FAULT_CLIENT, "handshake messages too long");
+        return fail(handshake, HANDSHAKE_CLASS_MALFORMED, "handshake messages too long");
     /* By the end of its stream, or by an alert. */
     bool closed =
         client_bio_closed(handshake->bio) || (SSL_get_shutdown(handshake->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
-    if (reason.fault != HANDSHAKE_FAULT_CLIENT && (closed || client_bio_broken(handshake->bio)))
-        return fail(handshake, HANDSHAKE_FAULT_CLIENT_GONE,
-                    closed ? HANDSHAKE_CLIENT_CLOSED : "connection reset by client");
-    return fail(handshake, reason.fault, reason.text);
+    bool blames_client = handshake_fault_of(reason.class) == HANDSHAKE_FAULT_CLIENT;
+    if (!blames_client && closed)
+        return fail(handshake, HANDSHAKE_CLASS_CLOSED, "client closed");
+    if (!blames_client && client_bio_broken(handshake->bio))
+        return fail(handshake, HANDSHAKE_CLASS_RESET, "connection reset by client");
+    return fail(handshake, reason.class, reason.text);
 }
 
 /* Runs libssl on a fibre until it is done or has to wait; SSL_get_error's answer. */
@@ -475,21 +504,26 @@ static void end_fibre(struct handshake *handshake)
     (void)run_libssl(handshake);
 }
 
-void handshake_abort(struct handshake *handshake, const char *reason)
+static const struct handshake_reason ABORTED[] = {
+    [HANDSHAKE_ABORT_CLOSED] = {HANDSHAKE_CLASS_CLOSED, "client closed"},
+    [HANDSHAKE_ABORT_TIMEOUT] = {HANDSHAKE_CLASS_TIMEOUT, "timeout"},
+    [HANDSHAKE_ABORT_DROPPED] = {HANDSHAKE_CLASS_DROPPED, "dropped"},
+};
+
+void handshake_abort(struct handshake *handshake, enum handshake_abort why)
 {
     if (handshake->state == HANDSHAKE_DONE || handshake->state == HANDSHAKE_FAILED)
         return;
     end_fibre(handshake);
-    bool gone = strcmp(reason, HANDSHAKE_CLIENT_CLOSED) == 0;
-    handshake->reason = (struct handshake_reason){HANDSHAKE_FAULT_NONE, NULL};
-    (void)fail(handshake, gone ? HANDSHAKE_FAULT_CLIENT_GONE : HANDSHAKE_FAULT_ABORTED, reason);
+    handshake->reason = ABORTED[why];
+    (void)fail(handshake, ABORTED[why].class, ABORTED[why].text);
 }
 
 void handshake_free(struct handshake *handshake)
 {
     if (handshake == NULL)
         return;
-    handshake_abort(handshake, "dropped");
+    handshake_abort(handshake, HANDSHAKE_ABORT_DROPPED);
     SSL_free(handshake->ssl);
     free(handshake);
 }

@@ -84,10 +84,9 @@ enum handshake_state handshake_run(struct handshake *handshake);
 const struct handshake_facts *handshake_facts(const struct handshake *handshake);
 /* stage: "client hello", "certificate", "key", "finished"; reason: a short text; both borrowed. */
 void handshake_failure(const struct handshake *handshake, const char **stage, const char **reason);
-/* Fails the handshake from outside (deadline, shutdown, client gone): sends the alert if there is one to
- * send. Reason: a fixed text; a client that went away has one of its own, and is counted as such. */
-#define HANDSHAKE_CLIENT_CLOSED "client closed"
-void handshake_abort(struct handshake *handshake, const char *reason);
+/* Fails the handshake from outside: sends the alert if there is one to send. */
+enum handshake_abort { HANDSHAKE_ABORT_CLOSED, HANDSHAKE_ABORT_TIMEOUT, HANDSHAKE_ABORT_DROPPED };
+void handshake_abort(struct handshake *handshake, enum handshake_abort why);
 
 /* After DONE: the connection, owned by the caller, async mode off; the handshake keeps its facts. libssl may
  * have read more than the handshake: read once before waiting for the socket. */

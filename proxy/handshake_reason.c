@@ -12,45 +12,46 @@
 
 static const struct {
     int reason;
+    enum handshake_class class;
     const char *text;
 } REASONS[] = {
-    {SSL_R_HTTP_REQUEST, "not TLS: HTTP request"},
-    {SSL_R_HTTPS_PROXY_REQUEST, "not TLS: HTTP proxy request"},
-    {SSL_R_WRONG_VERSION_NUMBER, "not TLS, or a bad record version"},
-    {SSL_R_BAD_RECORD_TYPE, "bad record type"},
-    {SSL_R_RECORD_LENGTH_MISMATCH, "not TLS: lengths do not fit"},
-    {SSL_R_PACKET_LENGTH_TOO_LONG, "record too long"},
-    {SSL_R_ENCRYPTED_LENGTH_TOO_LONG, "record too long"},
-    {SSL_R_DATA_LENGTH_TOO_LONG, "record too long"},
-    {SSL_R_EXCESSIVE_MESSAGE_SIZE, "message too long"},
-    {SSL_R_RECORD_TOO_SMALL, "record too small"},
-    {SSL_R_UNSUPPORTED_PROTOCOL, "unsupported protocol version"},
-    {SSL_R_VERSION_TOO_LOW, "unsupported protocol version"},
-    {SSL_R_UNKNOWN_PROTOCOL, "unsupported protocol version"},
-    {SSL_R_INAPPROPRIATE_FALLBACK, "fallback to an older version (SCSV)"},
-    {SSL_R_NO_SHARED_CIPHER, "no shared cipher"},
-    {SSL_R_NO_CIPHERS_SPECIFIED, "client offered no cipher"},
-    {SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS, "no shared signature algorithm"},
-    {SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, "no shared signature algorithm"},
-    {SSL_R_MISSING_SIGALGS_EXTENSION, "client offered no signature algorithm"},
-    {SSL_R_NO_SHARED_GROUPS, "no shared group"},
-    {SSL_R_NO_SUITABLE_GROUPS, "no shared group"},
-    {SSL_R_NO_SUITABLE_KEY_SHARE, "no shared group"},
-    {SSL_R_MISSING_SUPPORTED_GROUPS_EXTENSION, "client offered no group"},
-    {SSL_R_BAD_KEY_SHARE, "bad key share"},
-    {SSL_R_BAD_ECPOINT, "bad key share"},
-    {SSL_R_NO_APPLICATION_PROTOCOL, "no shared application protocol"},
-    {SSL_R_BAD_EXTENSION, "bad extension"},
-    {SSL_R_SSL3_EXT_INVALID_MAX_FRAGMENT_LENGTH, "bad extension"},
-    {SSL_R_LENGTH_MISMATCH, "message does not parse"},
-    {SSL_R_BAD_LENGTH, "message does not parse"},
-    {SSL_R_LENGTH_TOO_SHORT, "message does not parse"},
-    {SSL_R_UNEXPECTED_MESSAGE, "unexpected message"},
-    {SSL_R_UNEXPECTED_RECORD, "unexpected message"},
-    {SSL_R_CCS_RECEIVED_EARLY, "unexpected message"},
-    {SSL_R_DIGEST_CHECK_FAILED, "wrong Finished message"},
-    {SSL_R_BAD_DIGEST_LENGTH, "wrong Finished message"},
-    {SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, "record does not decrypt"},
+    {SSL_R_HTTP_REQUEST, HANDSHAKE_CLASS_NOT_TLS, "not TLS: HTTP request"},
+    {SSL_R_HTTPS_PROXY_REQUEST, HANDSHAKE_CLASS_NOT_TLS, "not TLS: HTTP proxy request"},
+    {SSL_R_WRONG_VERSION_NUMBER, HANDSHAKE_CLASS_NOT_TLS, "not TLS, or a bad record version"},
+    {SSL_R_BAD_RECORD_TYPE, HANDSHAKE_CLASS_NOT_TLS, "bad record type"},
+    {SSL_R_RECORD_LENGTH_MISMATCH, HANDSHAKE_CLASS_NOT_TLS, "not TLS: lengths do not fit"},
+    {SSL_R_PACKET_LENGTH_TOO_LONG, HANDSHAKE_CLASS_MALFORMED, "record too long"},
+    {SSL_R_ENCRYPTED_LENGTH_TOO_LONG, HANDSHAKE_CLASS_MALFORMED, "record too long"},
+    {SSL_R_DATA_LENGTH_TOO_LONG, HANDSHAKE_CLASS_MALFORMED, "record too long"},
+    {SSL_R_EXCESSIVE_MESSAGE_SIZE, HANDSHAKE_CLASS_MALFORMED, "message too long"},
+    {SSL_R_RECORD_TOO_SMALL, HANDSHAKE_CLASS_MALFORMED, "record too small"},
+    {SSL_R_UNSUPPORTED_PROTOCOL, HANDSHAKE_CLASS_VERSION, "unsupported protocol version"},
+    {SSL_R_VERSION_TOO_LOW, HANDSHAKE_CLASS_VERSION, "unsupported protocol version"},
+    {SSL_R_UNKNOWN_PROTOCOL, HANDSHAKE_CLASS_VERSION, "unsupported protocol version"},
+    {SSL_R_INAPPROPRIATE_FALLBACK, HANDSHAKE_CLASS_VERSION, "fallback to an older version (SCSV)"},
+    {SSL_R_NO_SHARED_CIPHER, HANDSHAKE_CLASS_CIPHER, "no shared cipher"},
+    {SSL_R_NO_CIPHERS_SPECIFIED, HANDSHAKE_CLASS_CIPHER, "client offered no cipher"},
+    {SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS, HANDSHAKE_CLASS_SCHEME, "no shared signature algorithm"},
+    {SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, HANDSHAKE_CLASS_SCHEME, "no shared signature algorithm"},
+    {SSL_R_MISSING_SIGALGS_EXTENSION, HANDSHAKE_CLASS_SCHEME, "client offered no signature algorithm"},
+    {SSL_R_NO_SHARED_GROUPS, HANDSHAKE_CLASS_GROUP, "no shared group"},
+    {SSL_R_NO_SUITABLE_GROUPS, HANDSHAKE_CLASS_GROUP, "no shared group"},
+    {SSL_R_NO_SUITABLE_KEY_SHARE, HANDSHAKE_CLASS_GROUP, "no shared group"},
+    {SSL_R_MISSING_SUPPORTED_GROUPS_EXTENSION, HANDSHAKE_CLASS_GROUP, "client offered no group"},
+    {SSL_R_BAD_KEY_SHARE, HANDSHAKE_CLASS_MALFORMED, "bad key share"},
+    {SSL_R_BAD_ECPOINT, HANDSHAKE_CLASS_MALFORMED, "bad key share"},
+    {SSL_R_NO_APPLICATION_PROTOCOL, HANDSHAKE_CLASS_ALPN, "no shared application protocol"},
+    {SSL_R_BAD_EXTENSION, HANDSHAKE_CLASS_MALFORMED, "bad extension"},
+    {SSL_R_SSL3_EXT_INVALID_MAX_FRAGMENT_LENGTH, HANDSHAKE_CLASS_MALFORMED, "bad extension"},
+    {SSL_R_LENGTH_MISMATCH, HANDSHAKE_CLASS_MALFORMED, "message does not parse"},
+    {SSL_R_BAD_LENGTH, HANDSHAKE_CLASS_MALFORMED, "message does not parse"},
+    {SSL_R_LENGTH_TOO_SHORT, HANDSHAKE_CLASS_MALFORMED, "message does not parse"},
+    {SSL_R_UNEXPECTED_MESSAGE, HANDSHAKE_CLASS_MALFORMED, "unexpected message"},
+    {SSL_R_UNEXPECTED_RECORD, HANDSHAKE_CLASS_MALFORMED, "unexpected message"},
+    {SSL_R_CCS_RECEIVED_EARLY, HANDSHAKE_CLASS_MALFORMED, "unexpected message"},
+    {SSL_R_DIGEST_CHECK_FAILED, HANDSHAKE_CLASS_MALFORMED, "wrong Finished message"},
+    {SSL_R_BAD_DIGEST_LENGTH, HANDSHAKE_CLASS_MALFORMED, "wrong Finished message"},
+    {SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, HANDSHAKE_CLASS_MALFORMED, "record does not decrypt"},
 };
 
 /* RFC 8446 section 6 and the older ones that still come. */
@@ -85,10 +86,20 @@ static const char *const ALERTS[] = {
 };
 #define ALERT_COUNT (sizeof ALERTS / sizeof *ALERTS)
 
+/* Alerts about certificates are numbered in a row (RFC 8446 section 6). */
+static enum handshake_class alert_class(size_t alert)
+{
+    if (alert == SSL_AD_CLOSE_NOTIFY)
+        return HANDSHAKE_CLASS_CLOSED;
+    bool about_ours = (alert >= SSL_AD_BAD_CERTIFICATE && alert <= SSL_AD_CERTIFICATE_UNKNOWN) ||
+                      alert == SSL_AD_UNKNOWN_CA;
+    return about_ours ? HANDSHAKE_CLASS_CERTIFICATE : HANDSHAKE_CLASS_ALERT;
+}
+
 static struct handshake_reason alert_reason(size_t alert)
 {
     const char *text = alert < ALERT_COUNT ? ALERTS[alert] : NULL;
-    return (struct handshake_reason){HANDSHAKE_FAULT_CLIENT, text != NULL ? text : "client sent an alert"};
+    return (struct handshake_reason){alert_class(alert), text != NULL ? text : "client sent an alert"};
 }
 
 static struct handshake_reason other_reason(unsigned long error)
@@ -97,7 +108,7 @@ static struct handshake_reason other_reason(unsigned long error)
     /* libssl's own reasons are about what the peer sent; the common ones (no memory, internal error) and the
      * other libraries' are about us. */
     bool of_peer = ERR_GET_LIB(error) == ERR_LIB_SSL && !ERR_COMMON_ERROR(error);
-    return (struct handshake_reason){of_peer ? HANDSHAKE_FAULT_CLIENT : HANDSHAKE_FAULT_INTERNAL,
+    return (struct handshake_reason){of_peer ? HANDSHAKE_CLASS_MALFORMED : HANDSHAKE_CLASS_INTERNAL,
                                      text != NULL ? text : "unnamed OpenSSL error"};
 }
 
@@ -107,7 +118,7 @@ static bool known_reason(unsigned long error, struct handshake_reason *known)
     if (ERR_GET_LIB(error) != ERR_LIB_SSL)
         return false;
     if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-        *known = (struct handshake_reason){HANDSHAKE_FAULT_CLIENT_GONE, "client closed"};
+        *known = (struct handshake_reason){HANDSHAKE_CLASS_CLOSED, "client closed"};
         return true;
     }
     if (reason >= ALERT_REASON && reason < ALERT_REASON + 256) {
@@ -116,7 +127,7 @@ static bool known_reason(unsigned long error, struct handshake_reason *known)
     }
     for (size_t i = 0; i < sizeof REASONS / sizeof *REASONS; i++) {
         if (REASONS[i].reason == reason) {
-            *known = (struct handshake_reason){HANDSHAKE_FAULT_CLIENT, REASONS[i].text};
+            *known = (struct handshake_reason){REASONS[i].class, REASONS[i].text};
             return true;
         }
     }
@@ -127,8 +138,35 @@ struct handshake_reason handshake_reason_of(unsigned long first, unsigned long l
 {
     struct handshake_reason known;
     if (first == 0)
-        return (struct handshake_reason){HANDSHAKE_FAULT_INTERNAL, "no reason given by OpenSSL"};
+        return (struct handshake_reason){HANDSHAKE_CLASS_INTERNAL, "no reason given by OpenSSL"};
     if (known_reason(first, &known) || known_reason(last, &known))
         return known;
     return other_reason(first);
+}
+
+enum handshake_fault handshake_fault_of(enum handshake_class class)
+{
+    static const enum handshake_fault FAULTS[HANDSHAKE_CLASSES] = {
+        [HANDSHAKE_CLASS_NONE] = HANDSHAKE_FAULT_NONE,
+        [HANDSHAKE_CLASS_CLOSED] = HANDSHAKE_FAULT_CLIENT_GONE,
+        [HANDSHAKE_CLASS_RESET] = HANDSHAKE_FAULT_CLIENT_GONE,
+        [HANDSHAKE_CLASS_NOT_TLS] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_VERSION] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_CIPHER] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_GROUP] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_SCHEME] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_ALPN] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_CERTIFICATE] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_ALERT] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_MALFORMED] = HANDSHAKE_FAULT_CLIENT,
+        [HANDSHAKE_CLASS_KEY_NO_SERVER] = HANDSHAKE_FAULT_KEY,
+        [HANDSHAKE_CLASS_KEY_TIMEOUT] = HANDSHAKE_FAULT_KEY,
+        [HANDSHAKE_CLASS_KEY_ERROR] = HANDSHAKE_FAULT_KEY,
+        [HANDSHAKE_CLASS_KEY_INVALID] = HANDSHAKE_FAULT_KEY,
+        [HANDSHAKE_CLASS_KEY_REFUSED] = HANDSHAKE_FAULT_KEY,
+        [HANDSHAKE_CLASS_TIMEOUT] = HANDSHAKE_FAULT_ABORTED,
+        [HANDSHAKE_CLASS_DROPPED] = HANDSHAKE_FAULT_ABORTED,
+        [HANDSHAKE_CLASS_INTERNAL] = HANDSHAKE_FAULT_INTERNAL,
+    };
+    return FAULTS[class];
 }

@@ -13,9 +13,39 @@ enum handshake_fault {
     HANDSHAKE_FAULT_INTERNAL,
 };
 
+/* What kind of thing went wrong: what failures are counted by. */
+enum handshake_class {
+    HANDSHAKE_CLASS_NONE,
+    HANDSHAKE_CLASS_CLOSED, /* by the client, in whatever way */
+    HANDSHAKE_CLASS_RESET,
+
+    HANDSHAKE_CLASS_NOT_TLS,
+    HANDSHAKE_CLASS_VERSION,
+    HANDSHAKE_CLASS_CIPHER,
+    HANDSHAKE_CLASS_GROUP,
+    HANDSHAKE_CLASS_SCHEME,
+    HANDSHAKE_CLASS_ALPN,
+    HANDSHAKE_CLASS_CERTIFICATE, /* the client sent an alert: it does not like ours */
+    HANDSHAKE_CLASS_ALERT,       /* the client sent another alert */
+    HANDSHAKE_CLASS_MALFORMED,   /* what it sent is not as TLS wants it, in any other way */
+
+    HANDSHAKE_CLASS_KEY_NO_SERVER,
+    HANDSHAKE_CLASS_KEY_TIMEOUT,
+    HANDSHAKE_CLASS_KEY_ERROR,   /* the key server answered an error */
+    HANDSHAKE_CLASS_KEY_INVALID, /* what the key server answered is no signature of this key */
+    HANDSHAKE_CLASS_KEY_REFUSED, /* it was not even asked */
+
+    HANDSHAKE_CLASS_TIMEOUT,
+    HANDSHAKE_CLASS_DROPPED, /* this process ended */
+    HANDSHAKE_CLASS_INTERNAL,
+    HANDSHAKE_CLASSES
+};
+
+enum handshake_fault handshake_fault_of(enum handshake_class class);
+
 struct handshake_reason {
-    enum handshake_fault fault;
-    const char *text; /* never to be freed; NULL with HANDSHAKE_FAULT_NONE */
+    enum handshake_class class;
+    const char *text; /* never to be freed; NULL with HANDSHAKE_CLASS_NONE */
 };
 
 /* From the first and the last error that OpenSSL has queued (ERR_peek_error, ERR_peek_last_error; 0: none):

@@ -35,6 +35,7 @@ struct slot {
     enum slot_state state;
     uint16_t number, generation;
     bool sent_before;
+    size_t server_value; /* what it is counted under: the key server that it was sent to, or nobody */
     uint64_t started;
     struct key_operation *operation; /* NULL: free or orphan */
     TAILQ_ENTRY(slot) by_age;        /* all but free ones, oldest first: all have the same time to live */
@@ -48,6 +49,7 @@ struct key_client {
     struct event_base *base;
     struct log *log;
     struct metrics_row *metrics;
+    size_t nobody; /* the value under which is counted what no key server got */
     uint64_t timeout;
     enum proxy_key_mode mode;
     unsigned in_flight_max; /* on the wire */
@@ -128,26 +130,35 @@ static void live_change(struct key_client *client, int by)
 /* ---- The end of an operation. */
 
 struct outcome {
+    enum key_outcome outcome;
     enum result result;
     uint8_t error;
     const char *reason;
-    enum proxy_metric metric;
 };
+
+_Static_assert(PROXY_KEY_REQUESTS_OK + KEY_OUTCOME_REFUSED == PROXY_KEY_REQUESTS_REFUSED, "one order");
+
+/* Under the key server that has it, or had it last. */
+static void count(struct key_client *client, const struct slot *slot, enum key_outcome outcome)
+{
+    metric_add_for(client->metrics, PROXY_KEY_REQUESTS_OK + (size_t)outcome, slot->server_value, 1);
+}
 
 static void complete(struct key_client *client, struct slot *slot, const struct outcome *outcome)
 {
     struct key_operation *operation = slot->operation;
     assert(operation != NULL); /* only orphans have none */
     operation->result = outcome->result;
+    operation->outcome = outcome->outcome;
     operation->error = outcome->error;
     operation->reason = outcome->reason;
     operation->duration = clock_now() - slot->started;
     operation->pending = false;
+    count(client, slot, outcome->outcome);
+    if (outcome->result == RESULT_OK)
+        metric_observe_for(client->metrics, PROXY_KEY_SECONDS, slot->server_value, operation->duration);
     slot_release(client, slot);
     live_change(client, -1);
-    metric_add(client->metrics, outcome->metric, 1);
-    if (outcome->result == RESULT_OK)
-        metric_observe(client->metrics, PROXY_KEY_SECONDS, operation->duration);
     operation->done(operation);
 }
 
@@ -163,22 +174,22 @@ static bool signature_size_ok(const struct key_id *key, size_t size)
 static struct outcome answer_read(struct key_operation *operation, const struct kssl_message *message)
 {
     if (message->opcode == KSSL_OP_ERROR && message->payload.size == 1)
-        return (struct outcome){RESULT_PEER, message->payload.data[0],
-                                kssl_error_name(message->payload.data[0]), PROXY_KEY_REQUESTS_ERROR};
+        return (struct outcome){KEY_OUTCOME_ERROR, RESULT_PEER, message->payload.data[0],
+                                kssl_error_name(message->payload.data[0])};
     if (message->opcode != KSSL_OP_SUCCESS)
-        return (struct outcome){RESULT_PROTOCOL, 0, "unexpected answer", PROXY_KEY_REQUESTS_INVALID};
+        return (struct outcome){KEY_OUTCOME_INVALID, RESULT_PROTOCOL, 0, "unexpected answer"};
     if (!signature_size_ok(operation->key, message->payload.size))
-        return (struct outcome){RESULT_PROTOCOL, 0, "signature of a wrong size", PROXY_KEY_REQUESTS_INVALID};
+        return (struct outcome){KEY_OUTCOME_INVALID, RESULT_PROTOCOL, 0, "signature of a wrong size"};
     operation->signature_size = message->payload.size;
     memcpy(operation->signature, message->payload.data, message->payload.size);
-    return (struct outcome){RESULT_OK, 0, NULL, PROXY_KEY_REQUESTS_OK};
+    return (struct outcome){KEY_OUTCOME_OK, RESULT_OK, 0, NULL};
 }
 
 static struct outcome timeout_outcome(const struct key_client *client, const struct slot *slot)
 {
     if (slot->state == SLOT_WAITING && !key_link_up(client->link))
-        return (struct outcome){RESULT_PEER, 0, "no key server", PROXY_KEY_REQUESTS_NO_SERVER};
-    return (struct outcome){RESULT_PEER, 0, "key server timeout", PROXY_KEY_REQUESTS_TIMEOUT};
+        return (struct outcome){KEY_OUTCOME_NO_SERVER, RESULT_PEER, 0, "no key server"};
+    return (struct outcome){KEY_OUTCOME_TIMEOUT, RESULT_PEER, 0, "key server timeout"};
 }
 
 /* ---- Sending. */
@@ -192,7 +203,8 @@ static bool slot_send(struct key_client *client, struct slot *slot)
     TAILQ_REMOVE(&client->waiting, slot, waiting);
     slot->state = SLOT_SENT;
     slot->operation->server = key_link_name(client->link);
-    metric_add(client->metrics, PROXY_KEY_RESENT, slot->sent_before ? 1 : 0);
+    slot->server_value = key_link_metric_value(client->link);
+    metric_add_for(client->metrics, PROXY_KEY_RESENT, slot->server_value, slot->sent_before ? 1 : 0);
     slot->sent_before = true;
     return true;
 }
@@ -212,8 +224,8 @@ static void send_waiting(struct key_client *client)
 /* What waits for an operation that this key server does not have would wait in vain. */
 static void fail_not_offered(struct key_client *client)
 {
-    const struct outcome outcome = {RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE,
-                                    "operation not offered by key server", PROXY_KEY_REQUESTS_REFUSED};
+    const struct outcome outcome = {KEY_OUTCOME_REFUSED, RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE,
+                                    "operation not offered by key server"};
     struct slot *slot = TAILQ_FIRST(&client->waiting);
     while (slot != NULL) {
         if (key_link_offers(client->link, slot->request.opcode)) {
@@ -261,12 +273,12 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
     struct key_client *client = owner;
     struct slot *slot = slot_find(client, id);
     if (slot == NULL) {
-        metric_add(client->metrics, PROXY_KEY_LATE, 1);
+        metric_add_for(client->metrics, PROXY_KEY_LATE, key_link_metric_value(link), 1);
         return;
     }
     key_link_answered(link);
     if (slot->state == SLOT_ORPHAN) {
-        metric_add(client->metrics, PROXY_KEY_LATE, 1);
+        metric_add_for(client->metrics, PROXY_KEY_LATE, key_link_metric_value(link), 1);
         slot_release(client, slot);
     } else {
         struct outcome outcome = answer_read(slot->operation, message);
@@ -342,8 +354,9 @@ static enum result refuse(struct key_client *client, struct key_operation *opera
                           const char *reason)
 {
     operation->result = result;
+    operation->outcome = KEY_OUTCOME_REFUSED;
     operation->reason = reason;
-    metric_add(client->metrics, PROXY_KEY_REQUESTS_REFUSED, 1);
+    metric_add_for(client->metrics, PROXY_KEY_REQUESTS_REFUSED, client->nobody, 1);
     return result;
 }
 
@@ -352,6 +365,7 @@ static void slot_start(struct key_client *client, struct slot *slot, struct key_
     slot->state = SLOT_WAITING;
     slot->operation = operation;
     slot->sent_before = false;
+    slot->server_value = client->nobody;
     slot->started = clock_now();
     operation->slot = slot->number;
     operation->pending = true;
@@ -399,14 +413,17 @@ void key_client_cancel(struct key_client *client, struct key_operation *operatio
     else
         slot_release(client, slot);
     live_change(client, -1);
-    metric_add(client->metrics, PROXY_KEY_REQUESTS_CANCELLED, 1);
+    operation->outcome = KEY_OUTCOME_CANCELLED;
+    count(client, slot, KEY_OUTCOME_CANCELLED);
 }
 
 void key_client_refute(struct key_client *client, struct key_operation *operation)
 {
     operation->result = RESULT_CRYPTO;
+    operation->outcome = KEY_OUTCOME_INVALID;
     operation->reason = "signature does not verify";
-    metric_add(client->metrics, PROXY_KEY_WRONG, 1);
+    metric_add_for(client->metrics, PROXY_KEY_WRONG,
+                   metric_value(client->metrics, PROXY_SERVER_LABEL, operation->server), 1);
     log_error(client->log, "wrong signature from key server", log_text("server", operation->server),
               log_text("request", operation->request_id),
               log_hex("ski", bytes_of(operation->key->ski, sizeof operation->key->ski)));
@@ -438,6 +455,7 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     TAILQ_INIT(&client->by_age);
     TAILQ_INIT(&client->waiting);
     TAILQ_INIT(&client->unused);
+    client->nobody = metric_value(client->metrics, PROXY_SERVER_LABEL, PROXY_SERVER_NONE);
     client->timeout = config->key_channel.timeout;
     client->mode = config->key_servers[0].mode;
     client->in_flight_max = config->key_channel.in_flight;

@@ -28,6 +28,18 @@
 
 struct key_client;
 
+/* How an operation ended: what operations are counted by (proxy_metrics.h, in the same order). */
+enum key_outcome {
+    KEY_OUTCOME_OK,
+    KEY_OUTCOME_ERROR,     /* the key server answered an error */
+    KEY_OUTCOME_TIMEOUT,   /* sent, not answered in time */
+    KEY_OUTCOME_NO_SERVER, /* never sent: no key server within the time */
+    KEY_OUTCOME_INVALID,   /* an answer that is no signature of this key */
+    KEY_OUTCOME_CANCELLED, /* by its owner */
+    KEY_OUTCOME_REFUSED,   /* not tried: too many pending, not offered, or nothing a TLS server signs */
+    KEY_OUTCOMES
+};
+
 /* One signature, embedded in the handshake that wants it. The caller fills the first part before
  * key_client_sign; the client fills the second before it calls done. */
 struct key_operation {
@@ -44,6 +56,7 @@ struct key_operation {
     /* outcome */
     uint8_t error;      /* kssl error, when the key server answered one; else 0 */
     enum result result; /* RESULT_OK: signature is set */
+    enum key_outcome outcome;
     const char *reason; /* a fixed string: "key not found", "key server timeout", "no key server", ... */
     const char *server; /* which key server answered; borrowed from the configuration */
     uint64_t duration;  /* microseconds from key_client_sign to done */

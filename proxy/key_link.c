@@ -22,6 +22,7 @@ enum state { STATE_DOWN, STATE_CONNECTING, STATE_HELLO, STATE_UP };
 
 struct key_link {
     struct key_link_settings settings;
+    size_t metric_value;
     const struct key_link_handler *handler;
     void *owner;
 
@@ -100,7 +101,7 @@ static void leave_up(struct key_link *link, const char *reason)
         link->attempts = 0;
     metric_change(link->settings.metrics, PROXY_KEY_CHANNELS_UP, -1);
     metric_change(link->settings.metrics, PROXY_KEY_CLOCK_SKEWED, link->clock_skewed ? -1 : 0);
-    metric_add(link->settings.metrics, PROXY_KEY_CHANNELS_LOST, 1);
+    metric_add_for(link->settings.metrics, PROXY_KEY_CHANNELS_LOST, link->metric_value, 1);
     log_warn(link->settings.log, "key server lost", log_text("server", link->settings.server->name),
              log_number("unanswered", link->asked), log_reason(reason));
 }
@@ -115,7 +116,7 @@ static void link_down(struct key_link *link, const char *reason)
     if (before == STATE_UP) {
         leave_up(link, reason);
     } else {
-        metric_add(link->settings.metrics, PROXY_KEY_CONNECT_FAILED, 1);
+        metric_add_for(link->settings.metrics, PROXY_KEY_CONNECT_FAILED, link->metric_value, 1);
         log_unreachable(link, reason);
     }
     link->asked = 0;
@@ -335,6 +336,7 @@ enum result key_link_new(const struct key_link_settings *settings, const struct 
     if (made == NULL)
         return failure_set_errno(why, "key server %s", settings->server->name);
     made->settings = *settings;
+    made->metric_value = metric_value(settings->metrics, PROXY_SERVER_LABEL, settings->server->name);
     made->handler = handler;
     made->owner = owner;
     made->timer = evtimer_new(settings->base, on_timer, made);
@@ -378,6 +380,11 @@ bool key_link_full(const struct key_link *link)
 const char *key_link_name(const struct key_link *link)
 {
     return link->settings.server->name;
+}
+
+size_t key_link_metric_value(const struct key_link *link)
+{
+    return link->metric_value;
 }
 
 enum result key_link_send(struct key_link *link, struct bytes frame)

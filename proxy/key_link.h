@@ -59,6 +59,7 @@ bool key_link_up(const struct key_link *link);
 bool key_link_offers(const struct key_link *link, uint8_t opcode);
 bool key_link_full(const struct key_link *link);
 const char *key_link_name(const struct key_link *link);
+size_t key_link_metric_value(const struct key_link *link); /* what to count under */
 
 /* Sends a request, which counts as asked until key_link_settle or the loss of the channel. */
 MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);

@@ -132,6 +132,14 @@ static void setup_kinds(struct proxy_setup *setup)
     setup->kind_count = config->admin_listen.size > 0 ? KIND_COUNT : KIND_HELPER;
 }
 
+static void know_servers(const struct proxy_setup *setup)
+{
+    struct metrics *metrics = setup->program.metrics;
+    metrics_know(metrics, PROXY_SERVER_LABEL, PROXY_SERVER_NONE);
+    for (size_t i = 0; i < setup->config->key_server_count; i++)
+        metrics_know(metrics, PROXY_SERVER_LABEL, setup->config->key_servers[i].name);
+}
+
 static enum result proxy_load(void *context, struct process_plan *plan, struct failure *why)
 {
     struct proxy_master *master = context;
@@ -141,6 +149,7 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
         return result;
     process_tell_user(setup->config->user, &master->told_user, master->log);
     setup->program = master->program;
+    know_servers(setup);
     setup_kinds(setup);
     *plan = (struct process_plan){.config = setup,
                                   .kinds = setup->kinds,

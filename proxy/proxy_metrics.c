@@ -1,18 +1,50 @@
 #include "proxy/proxy_metrics.h"
 
 #define HANDSHAKES   "keyless_handshakes_total"
+#define FAILURES     "keyless_handshake_failures_total"
+#define SUCCEEDED    "keyless_handshakes_succeeded_total"
 #define KEY_REQUESTS "keyless_key_requests_total"
 #define BYTES        "keyless_client_bytes_total"
 #define BACKEND      "keyless_backend_connects_total"
 #define CLOSED       "keyless_connections_closed_total"
 #define PAUSED       "keyless_accept_paused_total"
 
-#define HANDSHAKES_HELP   "TLS handshakes with clients that have ended, by outcome."
-#define KEY_REQUESTS_HELP "Signatures asked of key servers, by outcome."
-#define BYTES_HELP        "Plaintext bytes relayed, by direction."
-#define CLOSED_HELP       "Client connections ended, by reason."
-#define PAUSED_HELP       "Times that accepting paused, for want of descriptors or at limits.connections."
-#define BACKEND_HELP      "Connections to backends tried, by outcome."
+#define FAILURES_HELP "TLS handshakes with clients that failed, by reason."
+#define SUCCEEDED_HELP                                                                                       \
+    "TLS handshakes with clients that succeeded, by version, type of our key, and whether a session was "    \
+    "resumed."
+#define HANDSHAKES_HELP "TLS handshakes with clients that have ended, by outcome."
+#define KEY_REQUESTS_HELP                                                                                    \
+    "Signatures asked of key servers, by key server (none: no key server got the request) and outcome."
+#define BYTES_HELP   "Plaintext bytes relayed, by direction."
+#define CLOSED_HELP  "Client connections ended, by reason."
+#define PAUSED_HELP  "Times that accepting paused, for want of descriptors or at limits.connections."
+#define BACKEND_HELP "Connections to backends tried, by outcome."
+
+#define SERVER "server=\"*\""
+
+#define FAILURE_ROW(class, name)                                                                             \
+    [PROXY_FAILURES + HANDSHAKE_CLASS_##class - 1] = {FAILURES, "reason=\"" name "\"", METRIC_COUNTER,       \
+                                                      FAILURES_HELP}
+
+#define SUCCEEDED_ROW(version, type, resumed)                                                                \
+    {                                                                                                        \
+        SUCCEEDED, "version=\"" version "\",key_type=\"" type "\",resumed=\"" resumed "\"", METRIC_COUNTER,  \
+            SUCCEEDED_HELP                                                                                   \
+    }
+
+#define SUCCEEDED_ROWS(id, version)                                                                          \
+    [(id) + KEY_TYPE_NONE] = SUCCEEDED_ROW(version, "none", "true"),                                         \
+            [(id) + KEY_TYPE_RSA] = SUCCEEDED_ROW(version, "RSA", "false"),                                  \
+            [(id) + KEY_TYPE_P256] = SUCCEEDED_ROW(version, "P-256", "false"),                               \
+            [(id) + KEY_TYPE_P384] = SUCCEEDED_ROW(version, "P-384", "false"),                               \
+            [(id) + KEY_TYPE_P521] = SUCCEEDED_ROW(version, "P-521", "false"),                               \
+            [(id) + KEY_TYPE_ED25519] = SUCCEEDED_ROW(version, "Ed25519", "false"),                          \
+            [(id) + KEY_TYPE_ED448] = SUCCEEDED_ROW(version, "Ed448", "false")
+
+#define KEY_ROW(id, name)                                                                                    \
+    [PROXY_KEY_REQUESTS_##                                                                                   \
+        id] = {KEY_REQUESTS, SERVER ",outcome=\"" name "\"", METRIC_COUNTER, KEY_REQUESTS_HELP}
 
 const struct metric proxy_metrics[] = {
     [PROXY_HANDSHAKES_OK] = {HANDSHAKES, "outcome=\"ok\"", METRIC_COUNTER, HANDSHAKES_HELP},
@@ -21,35 +53,59 @@ const struct metric proxy_metrics[] = {
     [PROXY_HANDSHAKES_KEY] = {HANDSHAKES, "outcome=\"key\"", METRIC_COUNTER, HANDSHAKES_HELP},
     [PROXY_HANDSHAKES_ABORTED] = {HANDSHAKES, "outcome=\"aborted\"", METRIC_COUNTER, HANDSHAKES_HELP},
     [PROXY_HANDSHAKES_INTERNAL] = {HANDSHAKES, "outcome=\"internal\"", METRIC_COUNTER, HANDSHAKES_HELP},
+    FAILURE_ROW(CLOSED, "client_closed"),
+    FAILURE_ROW(RESET, "client_reset"),
+    FAILURE_ROW(NOT_TLS, "not_tls"),
+    FAILURE_ROW(VERSION, "protocol_version"),
+    FAILURE_ROW(CIPHER, "no_shared_cipher"),
+    FAILURE_ROW(GROUP, "no_shared_group"),
+    FAILURE_ROW(SCHEME, "no_shared_signature_algorithm"),
+    FAILURE_ROW(ALPN, "no_shared_application_protocol"),
+    FAILURE_ROW(CERTIFICATE, "client_refused_certificate"),
+    FAILURE_ROW(ALERT, "client_alert"),
+    FAILURE_ROW(MALFORMED, "malformed"),
+    FAILURE_ROW(KEY_NO_SERVER, "no_key_server"),
+    FAILURE_ROW(KEY_TIMEOUT, "key_timeout"),
+    FAILURE_ROW(KEY_ERROR, "key_error"),
+    FAILURE_ROW(KEY_INVALID, "key_invalid"),
+    FAILURE_ROW(KEY_REFUSED, "key_refused"),
+    FAILURE_ROW(TIMEOUT, "timeout"),
+    FAILURE_ROW(DROPPED, "dropped"),
+    FAILURE_ROW(INTERNAL, "internal"),
+    SUCCEEDED_ROWS(PROXY_SUCCEEDED_TLS12, "TLSv1.2"),
+    SUCCEEDED_ROWS(PROXY_SUCCEEDED_TLS13, "TLSv1.3"),
     [PROXY_HANDSHAKE_SECONDS] = {"keyless_handshake_duration_seconds", NULL, METRIC_HISTOGRAM,
                                  "Time from the first byte wanted to the end of a successful handshake."},
+    [PROXY_HANDSHAKE_CLIENT_SECONDS] = {"keyless_handshake_client_duration_seconds", NULL, METRIC_HISTOGRAM,
+                                        "The part of a successful handshake that was not spent waiting for "
+                                        "the key: the client, its network and "
+                                        "our own work."},
     [PROXY_FIBRES_EXHAUSTED] = {"keyless_fibres_exhausted_total", NULL, METRIC_COUNTER,
                                 "Handshakes that had to wait because limits.handshakes were in progress."},
 
-    [PROXY_KEY_REQUESTS_OK] = {KEY_REQUESTS, "outcome=\"ok\"", METRIC_COUNTER, KEY_REQUESTS_HELP},
-    [PROXY_KEY_REQUESTS_ERROR] = {KEY_REQUESTS, "outcome=\"error\"", METRIC_COUNTER, KEY_REQUESTS_HELP},
-    [PROXY_KEY_REQUESTS_TIMEOUT] = {KEY_REQUESTS, "outcome=\"timeout\"", METRIC_COUNTER, KEY_REQUESTS_HELP},
-    [PROXY_KEY_REQUESTS_NO_SERVER] = {KEY_REQUESTS, "outcome=\"no_server\"", METRIC_COUNTER,
-                                      KEY_REQUESTS_HELP},
-    [PROXY_KEY_REQUESTS_INVALID] = {KEY_REQUESTS, "outcome=\"invalid\"", METRIC_COUNTER, KEY_REQUESTS_HELP},
-    [PROXY_KEY_REQUESTS_CANCELLED] = {KEY_REQUESTS, "outcome=\"cancelled\"", METRIC_COUNTER,
-                                      KEY_REQUESTS_HELP},
-    [PROXY_KEY_REQUESTS_REFUSED] = {KEY_REQUESTS, "outcome=\"refused\"", METRIC_COUNTER, KEY_REQUESTS_HELP},
-    [PROXY_KEY_SECONDS] = {"keyless_key_request_duration_seconds", NULL, METRIC_HISTOGRAM,
-                           "Time from the request for a signature to its answer, queueing included."},
-    [PROXY_KEY_WRONG] = {"keyless_key_signatures_wrong_total", NULL, METRIC_COUNTER,
+    KEY_ROW(OK, "ok"),
+    KEY_ROW(ERROR, "error"),
+    KEY_ROW(TIMEOUT, "timeout"),
+    KEY_ROW(NO_SERVER, "no_server"),
+    KEY_ROW(INVALID, "invalid"),
+    KEY_ROW(CANCELLED, "cancelled"),
+    KEY_ROW(REFUSED, "refused"),
+    [PROXY_KEY_SECONDS] = {"keyless_key_request_duration_seconds", SERVER, METRIC_HISTOGRAM,
+                           "Time from the request for a signature to the signature, waiting to be sent "
+                           "included, by key server."},
+    [PROXY_KEY_WRONG] = {"keyless_key_signatures_wrong_total", SERVER, METRIC_COUNTER,
                          "Signatures returned by a key server that did not verify with the public key."},
-    [PROXY_KEY_RESENT] = {"keyless_key_requests_resent_total", NULL, METRIC_COUNTER,
+    [PROXY_KEY_RESENT] = {"keyless_key_requests_resent_total", SERVER, METRIC_COUNTER,
                           "Requests sent again because their channel was lost."},
-    [PROXY_KEY_LATE] = {"keyless_key_answers_late_total", NULL, METRIC_COUNTER,
+    [PROXY_KEY_LATE] = {"keyless_key_answers_late_total", SERVER, METRIC_COUNTER,
                         "Answers dropped because nobody waits for them any more."},
     [PROXY_KEY_PENDING] = {"keyless_key_requests_pending", NULL, METRIC_GAUGE,
                            "Signatures that handshakes are waiting for."},
     [PROXY_KEY_CHANNELS_UP] = {"keyless_key_channels_up", NULL, METRIC_GAUGE,
                                "Channels to key servers that are ready for use."},
-    [PROXY_KEY_CHANNELS_LOST] = {"keyless_key_channels_lost_total", NULL, METRIC_COUNTER,
+    [PROXY_KEY_CHANNELS_LOST] = {"keyless_key_channels_lost_total", SERVER, METRIC_COUNTER,
                                  "Channels to key servers that were ready and then ended."},
-    [PROXY_KEY_CONNECT_FAILED] = {"keyless_key_connects_failed_total", NULL, METRIC_COUNTER,
+    [PROXY_KEY_CONNECT_FAILED] = {"keyless_key_connects_failed_total", SERVER, METRIC_COUNTER,
                                   "Attempts to reach a key server that failed."},
     [PROXY_KEY_CLOCK_SKEWED] = {"keyless_key_channels_clock_skewed", NULL, METRIC_GAUGE,
                                 "Channels whose key server's clock is more than 60 s from ours."},
@@ -57,6 +113,8 @@ const struct metric proxy_metrics[] = {
     [PROXY_CONNECTIONS_ACCEPTED] = {"keyless_connections_total", NULL, METRIC_COUNTER,
                                     "Client connections accepted."},
     [PROXY_CONNECTIONS_OPEN] = {"keyless_connections_open", NULL, METRIC_GAUGE, "Client connections open."},
+    [PROXY_CONNECTIONS_REFUSED] = {"keyless_connections_refused_total", "reason=\"memory\"", METRIC_COUNTER,
+                                   "Client connections closed as soon as they were accepted, by reason."},
     [PROXY_CONNECTIONS_FINISHED] = {CLOSED, "reason=\"finished\"", METRIC_COUNTER, CLOSED_HELP},
     [PROXY_CONNECTIONS_HANDSHAKE_FAILED] = {CLOSED, "reason=\"handshake_failed\"", METRIC_COUNTER,
                                             CLOSED_HELP},
@@ -72,6 +130,8 @@ const struct metric proxy_metrics[] = {
     [PROXY_ACCEPT_PAUSED_LIMIT] = {PAUSED, "reason=\"limit\"", METRIC_COUNTER, PAUSED_HELP},
     [PROXY_BACKEND_CONNECTED] = {BACKEND, "outcome=\"ok\"", METRIC_COUNTER, BACKEND_HELP},
     [PROXY_BACKEND_FAILED] = {BACKEND, "outcome=\"failed\"", METRIC_COUNTER, BACKEND_HELP},
+    [PROXY_BACKEND_SECONDS] = {"keyless_backend_connect_duration_seconds", NULL, METRIC_HISTOGRAM,
+                               "Time that successful connects to a backend's server took."},
     [PROXY_BYTES_FROM_CLIENTS] = {BYTES, "direction=\"in\"", METRIC_COUNTER, BYTES_HELP},
     [PROXY_BYTES_TO_CLIENTS] = {BYTES, "direction=\"out\"", METRIC_COUNTER, BYTES_HELP},
 
@@ -79,3 +139,8 @@ const struct metric proxy_metrics[] = {
 };
 
 _Static_assert(sizeof proxy_metrics / sizeof *proxy_metrics == PROXY_METRIC_COUNT, "one row for each id");
+
+size_t proxy_metric_of_success(bool tls13, enum key_type key_type)
+{
+    return (size_t)(tls13 ? PROXY_SUCCEEDED_TLS13 : PROXY_SUCCEEDED_TLS12) + key_type;
+}

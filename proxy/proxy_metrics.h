@@ -5,8 +5,14 @@
 
 #include <stddef.h>
 
+#include "common/key_id.h"
 #include "common/metrics.h"
 #include "common/process.h"
+#include "proxy/handshake_reason.h"
+
+/* The label of what is counted by key server, and what stands there for what no key server got. */
+#define PROXY_SERVER_LABEL "server"
+#define PROXY_SERVER_NONE  "none"
 
 enum proxy_metric {
     /* TLS handshakes, by how they ended. */
@@ -16,17 +22,24 @@ enum proxy_metric {
     PROXY_HANDSHAKES_KEY,         /* no signature: key server away, slow, or it refused */
     PROXY_HANDSHAKES_ABORTED,     /* by us: deadline, drain */
     PROXY_HANDSHAKES_INTERNAL,
+    PROXY_FAILURES, /* in the order of enum handshake_class, without its first */
+    PROXY_FAILURES_LAST = PROXY_FAILURES + HANDSHAKE_CLASSES - 2,
+    PROXY_SUCCEEDED_TLS12, /* by key type, in the order of enum key_type; the first: resumed, no key was used
+                            */
+    PROXY_SUCCEEDED_TLS13 = PROXY_SUCCEEDED_TLS12 + KEY_TYPE_ED448 + 1,
+    PROXY_SUCCEEDED_LAST = PROXY_SUCCEEDED_TLS13 + KEY_TYPE_ED448,
     PROXY_HANDSHAKE_SECONDS,
+    PROXY_HANDSHAKE_CLIENT_SECONDS,
     PROXY_FIBRES_EXHAUSTED,
 
-    /* Signatures asked of key servers, by how they ended. */
+    /* Signatures asked of key servers, in the order of enum key_outcome. */
     PROXY_KEY_REQUESTS_OK,
-    PROXY_KEY_REQUESTS_ERROR,     /* the key server answered an error */
-    PROXY_KEY_REQUESTS_TIMEOUT,   /* sent, not answered in time */
-    PROXY_KEY_REQUESTS_NO_SERVER, /* never sent: no key server within the time */
-    PROXY_KEY_REQUESTS_INVALID,   /* an answer that is no signature of this key */
-    PROXY_KEY_REQUESTS_CANCELLED, /* the client left first */
-    PROXY_KEY_REQUESTS_REFUSED,   /* not tried: too many pending, or nothing a TLS server signs */
+    PROXY_KEY_REQUESTS_ERROR,
+    PROXY_KEY_REQUESTS_TIMEOUT,
+    PROXY_KEY_REQUESTS_NO_SERVER,
+    PROXY_KEY_REQUESTS_INVALID,
+    PROXY_KEY_REQUESTS_CANCELLED,
+    PROXY_KEY_REQUESTS_REFUSED,
     PROXY_KEY_SECONDS,
     PROXY_KEY_WRONG,
     PROXY_KEY_RESENT,
@@ -40,6 +53,7 @@ enum proxy_metric {
     /* Clients, backends, bytes. */
     PROXY_CONNECTIONS_ACCEPTED,
     PROXY_CONNECTIONS_OPEN,
+    PROXY_CONNECTIONS_REFUSED,
     PROXY_CONNECTIONS_FINISHED, /* connections by how they ended */
     PROXY_CONNECTIONS_HANDSHAKE_FAILED,
     PROXY_CONNECTIONS_NO_BACKEND,
@@ -53,6 +67,7 @@ enum proxy_metric {
     PROXY_ACCEPT_PAUSED_LIMIT,
     PROXY_BACKEND_CONNECTED,
     PROXY_BACKEND_FAILED,
+    PROXY_BACKEND_SECONDS,
     PROXY_BYTES_FROM_CLIENTS,
     PROXY_BYTES_TO_CLIENTS,
 
@@ -65,5 +80,8 @@ enum proxy_metric {
 
 /* PROXY_METRIC_COUNT rows, for metrics_new. */
 extern const struct metric proxy_metrics[];
+
+/* The metric of a handshake that succeeded; key_type NONE: a session was resumed. */
+size_t proxy_metric_of_success(bool tls13, enum key_type key_type);
 
 #endif

@@ -129,6 +129,22 @@ class Process:
         os.kill(self.pid, number)
 
 
+class Metrics(dict):
+    """What a page of metrics has: {'name{labels}': value}."""
+
+    def matching(self, name, *labels):
+        """The series of this name whose labels include these, each like 'outcome="ok"'."""
+        found = {}
+        for series, value in self.items():
+            base, _, rest = series.partition("{")
+            if base == name and all(label in rest for label in labels):
+                found[series] = value
+        return found
+
+    def sum(self, name, *labels):
+        return sum(self.matching(name, *labels).values())
+
+
 class Program:
     """One of our programs with a configuration of its own in a directory of its own."""
 
@@ -291,12 +307,27 @@ class Program:
     def admin_port(self):
         return int(self.config["admin"]["listen"].rpartition(":")[2])
 
+    def page(self, path):
+        """The body of a page of the admin endpoint that is there."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=PATIENCE) as answer:
+            return answer.read().decode()
+
+    def readiness(self):
+        """The status of /readyz, and what it says; (None, reason) when nobody answers."""
+        try:
+            return 200, self.page("/readyz").strip()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode().strip()
+        except OSError as error:
+            return None, str(error)
+
+    def status(self):
+        return json.loads(self.page("/status"))
+
     def metrics(self):
         """{'name{labels}': value} of everything at /metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=PATIENCE) as answer:
-            body = answer.read().decode()
-        found = {}
-        for line in body.splitlines():
+        found = Metrics()
+        for line in self.page("/metrics").splitlines():
             if line and not line.startswith("#"):
                 series, _, value = line.rpartition(" ")
                 found[series] = float(value)
@@ -304,13 +335,7 @@ class Program:
 
     def metric(self, name, **labels):
         """The sum of the series of this name whose labels include these."""
-        wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        total = 0
-        for series, value in self.metrics().items():
-            base, _, rest = series.partition("{")
-            if base == name and all(label in rest for label in wanted):
-                total += value
-        return total
+        return self.metrics().sum(name, *(f'{key}="{value}"' for key, value in labels.items()))
 
 
 class KeyServer(Program):

@@ -2,6 +2,7 @@
 nothing is left of it in the end."""
 
 import concurrent.futures
+import re
 import ssl
 import time
 
@@ -72,9 +73,12 @@ class Watched:
             wait_until(lambda n=name: self.proxy.metric(n) == 0, f"{name} to be 0")
 
     def gained(self, series):
+        """How much the metric has risen; of one with further labels, the sum."""
+        name, _, labels = series.partition("{")
+        wanted = (name, *re.findall(r'\w+="[^"]*"', labels))
         now = self.proxy.metrics()
-        assert series in now, f"no such metric: {series}"
-        return now[series] - self.before.get(series, 0)
+        assert now.matching(*wanted), f"no such metric: {series}"
+        return now.sum(*wanted) - self.before.sum(*wanted)
 
     def assert_counted(self, series, count=None):
         """The counter has risen, by this much if it is told; a counter of the past may come a moment late."""

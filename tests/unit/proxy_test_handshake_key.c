@@ -91,9 +91,9 @@ static void leave_while_pending(struct test_world *world, unsigned from, unsigne
             WORLD_UNTIL(world, world->server.requests == 1 + i + 1);
         test_client_leave(&client);
         if (i % 2 == 0) {
-            handshake_abort(client.handshake, HANDSHAKE_CLIENT_CLOSED);
+            handshake_abort(client.handshake, HANDSHAKE_ABORT_CLOSED);
             client.state = handshake_run(client.handshake);
-            check_failure(&client, "key", HANDSHAKE_CLIENT_CLOSED);
+            check_failure(&client, "key", "client closed");
         }
         test_client_end(&client);
         assert_int_equal(key_client_pending(world->keys), 0);
@@ -133,10 +133,10 @@ static void test_abort_sends_alert(void **state)
     world->server.hold = true;
     test_client_start(&client, world, &OFFER);
     test_client_park(&client);
-    handshake_abort(client.handshake, "handshake timeout");
+    handshake_abort(client.handshake, HANDSHAKE_ABORT_TIMEOUT);
     client.state = handshake_run(client.handshake);
     test_client_run(&client);
-    check_failure(&client, "key", "handshake timeout");
+    check_failure(&client, "key", "timeout");
     assert_int_equal(client.alert, SSL_AD_INTERNAL_ERROR);
     test_client_end(&client);
     assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_ABORTED), 1);
@@ -147,11 +147,11 @@ static void test_abort_before_hello(void **state)
     struct test_client client;
     test_client_start(&client, *state, &OFFER);
     assert_int_equal(handshake_run(client.handshake), HANDSHAKE_WANT_READ);
-    handshake_abort(client.handshake, "handshake timeout");
+    handshake_abort(client.handshake, HANDSHAKE_ABORT_TIMEOUT);
     client.state = handshake_run(client.handshake);
-    check_failure(&client, "client hello", "handshake timeout");
-    handshake_abort(client.handshake, "again");
-    check_failure(&client, "client hello", "handshake timeout");
+    check_failure(&client, "client hello", "timeout");
+    handshake_abort(client.handshake, HANDSHAKE_ABORT_DROPPED);
+    check_failure(&client, "client hello", "timeout");
     test_client_end(&client);
 }
 

@@ -13,27 +13,38 @@
 static const struct {
     const char *name;
     unsigned long first, last;
+    enum handshake_class class;
     enum handshake_fault fault;
     const char *text; /* NULL: OpenSSL's own */
 } ROWS[] = {
-    {"nothing queued", 0, 0, HANDSHAKE_FAULT_INTERNAL, "no reason given by OpenSSL"},
+    {"nothing queued", 0, 0, HANDSHAKE_CLASS_INTERNAL, HANDSHAKE_FAULT_INTERNAL,
+     "no reason given by OpenSSL"},
     {"one of the table", OF_SSL(SSL_R_NO_SHARED_CIPHER), OF_SSL(SSL_R_NO_SHARED_CIPHER),
-     HANDSHAKE_FAULT_CLIENT, "no shared cipher"},
+     HANDSHAKE_CLASS_CIPHER, HANDSHAKE_FAULT_CLIENT, "no shared cipher"},
     {"one of libssl's that the table has not", OF_SSL(SSL_R_TOO_MANY_WARN_ALERTS),
-     OF_SSL(SSL_R_TOO_MANY_WARN_ALERTS), HANDSHAKE_FAULT_CLIENT, NULL},
-    {"the end of the stream", OF_SSL(SSL_R_UNEXPECTED_EOF_WHILE_READING), 0, HANDSHAKE_FAULT_CLIENT_GONE,
-     "client closed"},
-    {"an alert", ALERT(SSL_AD_UNKNOWN_CA), ALERT(SSL_AD_UNKNOWN_CA), HANDSHAKE_FAULT_CLIENT,
-     "client sent alert: unknown CA"},
-    {"an alert that nobody knows", ALERT(200), ALERT(200), HANDSHAKE_FAULT_CLIENT, "client sent an alert"},
+     OF_SSL(SSL_R_TOO_MANY_WARN_ALERTS), HANDSHAKE_CLASS_MALFORMED, HANDSHAKE_FAULT_CLIENT, NULL},
+    {"the end of the stream", OF_SSL(SSL_R_UNEXPECTED_EOF_WHILE_READING), 0, HANDSHAKE_CLASS_CLOSED,
+     HANDSHAKE_FAULT_CLIENT_GONE, "client closed"},
+    {"an alert", ALERT(SSL_AD_UNKNOWN_CA), ALERT(SSL_AD_UNKNOWN_CA), HANDSHAKE_CLASS_CERTIFICATE,
+     HANDSHAKE_FAULT_CLIENT, "client sent alert: unknown CA"},
+    {"an alert about something else", ALERT(SSL_AD_DECODE_ERROR), ALERT(SSL_AD_DECODE_ERROR),
+     HANDSHAKE_CLASS_ALERT, HANDSHAKE_FAULT_CLIENT, "client sent alert: decode error"},
+    {"an alert that is a farewell", ALERT(SSL_AD_CLOSE_NOTIFY), ALERT(SSL_AD_CLOSE_NOTIFY),
+     HANDSHAKE_CLASS_CLOSED, HANDSHAKE_FAULT_CLIENT_GONE, "client closed"},
+    {"not TLS", OF_SSL(SSL_R_HTTP_REQUEST), OF_SSL(SSL_R_HTTP_REQUEST), HANDSHAKE_CLASS_NOT_TLS,
+     HANDSHAKE_FAULT_CLIENT, "not TLS: HTTP request"},
+    {"an alert that nobody knows", ALERT(200), ALERT(200), HANDSHAKE_CLASS_ALERT, HANDSHAKE_FAULT_CLIENT,
+     "client sent an alert"},
     {"a client's key, judged by libssl after another library", OF_OTHER(1), OF_SSL(SSL_R_BAD_KEY_SHARE),
-     HANDSHAKE_FAULT_CLIENT, "bad key share"},
+     HANDSHAKE_CLASS_MALFORMED, HANDSHAKE_FAULT_CLIENT, "bad key share"},
     {"the first that is known", OF_SSL(SSL_R_BAD_EXTENSION), OF_SSL(SSL_R_NO_SHARED_CIPHER),
-     HANDSHAKE_FAULT_CLIENT, "bad extension"},
-    {"another library alone", OF_OTHER(1), OF_OTHER(2), HANDSHAKE_FAULT_INTERNAL, NULL},
-    {"no memory", OF_SSL(ERR_R_MALLOC_FAILURE), OF_SSL(ERR_R_MALLOC_FAILURE), HANDSHAKE_FAULT_INTERNAL, NULL},
-    {"another library, then libssl at a loss", OF_OTHER(1), OF_SSL(ERR_R_INTERNAL_ERROR),
+     HANDSHAKE_CLASS_MALFORMED, HANDSHAKE_FAULT_CLIENT, "bad extension"},
+    {"another library alone", OF_OTHER(1), OF_OTHER(2), HANDSHAKE_CLASS_INTERNAL, HANDSHAKE_FAULT_INTERNAL,
+     NULL},
+    {"no memory", OF_SSL(ERR_R_MALLOC_FAILURE), OF_SSL(ERR_R_MALLOC_FAILURE), HANDSHAKE_CLASS_INTERNAL,
      HANDSHAKE_FAULT_INTERNAL, NULL},
+    {"another library, then libssl at a loss", OF_OTHER(1), OF_SSL(ERR_R_INTERNAL_ERROR),
+     HANDSHAKE_CLASS_INTERNAL, HANDSHAKE_FAULT_INTERNAL, NULL},
 };
 
 static void test_reasons(void **state)
@@ -41,7 +52,8 @@ static void test_reasons(void **state)
     (void)state;
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
         struct handshake_reason reason = handshake_reason_of(ROWS[i].first, ROWS[i].last);
-        CHECK(ROWS[i].name, reason.fault == ROWS[i].fault);
+        CHECK(ROWS[i].name, reason.class == ROWS[i].class);
+        CHECK(ROWS[i].name, handshake_fault_of(reason.class) == ROWS[i].fault);
         CHECK(ROWS[i].name, reason.text != NULL && *reason.text != '\0');
         CHECK(ROWS[i].name, ROWS[i].text == NULL || strcmp(reason.text, ROWS[i].text) == 0);
     }
