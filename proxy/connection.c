@@ -175,12 +175,7 @@ static void connect_go_on(struct connection *connection)
 
 static void handshake_end_failed(struct connection *connection)
 {
-    const struct handshake_facts *facts = handshake_facts(connection->handshake);
-    const char *stage, *reason;
-    handshake_failure(connection->handshake, &stage, &reason);
-    log_info(connection->all->settings.log, "handshake failed", log_address("client", &connection->address),
-             log_bytes("sni", bytes_of(facts->sni, facts->sni_size)), log_text("stage", stage),
-             log_reason(reason));
+    connection_log_handshake(connection);
     connection_end(connection, REASON_HANDSHAKE_FAILED);
 }
 

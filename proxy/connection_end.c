@@ -21,7 +21,18 @@ static const struct {
     [REASON_BACKEND_LOST] = {"backend lost", PROXY_CONNECTIONS_BACKEND_LOST, true, false},
     [REASON_IDLE] = {"idle", PROXY_CONNECTIONS_IDLE, false, true},
     [REASON_INTERNAL] = {"internal", PROXY_CONNECTIONS_INTERNAL, false, true},
+    [REASON_DROPPED] = {"dropped", PROXY_CONNECTIONS_DROPPED, false, true},
 };
+
+void connection_log_handshake(const struct connection *connection)
+{
+    const struct handshake_facts *facts = handshake_facts(connection->handshake);
+    const char *stage, *reason;
+    handshake_failure(connection->handshake, &stage, &reason);
+    log_info(connection->all->settings.log, "handshake failed", log_address("client", &connection->address),
+             log_bytes("sni", bytes_of(facts->sni, facts->sni_size)), log_text("stage", stage),
+             log_reason(reason));
+}
 
 static void connection_log_end(const struct connection *connection, enum reason reason)
 {
@@ -116,6 +127,14 @@ void connection_end_closing(struct connection *connection)
 
 void connection_drop(struct connection *connection)
 {
-    connection_release(connection, true);
+    if (connection->state == HANDSHAKE) {
+        handshake_abort(connection->handshake, "the worker ends");
+        connection_log_handshake(connection);
+    }
+    if (connection->state != CLOSING) {
+        connection_log_end(connection, REASON_DROPPED);
+        connection_count_end(connection, REASON_DROPPED);
+    }
+    connection_release(connection, REASONS[REASON_DROPPED].reset_backend);
     connection_free(connection);
 }

@@ -77,6 +77,7 @@ enum reason {
     REASON_BACKEND_LOST,
     REASON_IDLE,
     REASON_INTERNAL,
+    REASON_DROPPED, /* by connection_drop alone */
 };
 
 /* The one way out, from any state. The connection is gone afterwards, or CLOSING. */
@@ -86,7 +87,9 @@ void connection_release_handshake(struct connection *connection);
 void connection_close_backend(struct connection *connection, bool reset);
 /* Out of CLOSING. */
 void connection_end_closing(struct connection *connection);
-/* At once and without a word, as all end when the worker does. */
+/* One line for a handshake that has failed. */
+void connection_log_handshake(const struct connection *connection);
+/* At once, from any state, as all end when the worker does. */
 void connection_drop(struct connection *connection);
 
 #endif

@@ -124,6 +124,7 @@ const struct metric proxy_metrics[] = {
     [PROXY_CONNECTIONS_BACKEND_LOST] = {CLOSED, "reason=\"backend_lost\"", METRIC_COUNTER, CLOSED_HELP},
     [PROXY_CONNECTIONS_IDLE] = {CLOSED, "reason=\"idle\"", METRIC_COUNTER, CLOSED_HELP},
     [PROXY_CONNECTIONS_INTERNAL] = {CLOSED, "reason=\"internal\"", METRIC_COUNTER, CLOSED_HELP},
+    [PROXY_CONNECTIONS_DROPPED] = {CLOSED, "reason=\"dropped\"", METRIC_COUNTER, CLOSED_HELP},
     [PROXY_CONNECTIONS_TRUNCATED] = {"keyless_connections_truncated_total", NULL, METRIC_COUNTER,
                                      "Connections that the client ended without close_notify."},
     [PROXY_ACCEPT_PAUSED_DESCRIPTORS] = {PAUSED, "reason=\"descriptors\"", METRIC_COUNTER, PAUSED_HELP},

@@ -62,6 +62,7 @@ enum proxy_metric {
     PROXY_CONNECTIONS_BACKEND_LOST,
     PROXY_CONNECTIONS_IDLE,
     PROXY_CONNECTIONS_INTERNAL,
+    PROXY_CONNECTIONS_DROPPED,   /* cut when drain_timeout had passed, or at once with SIGQUIT */
     PROXY_CONNECTIONS_TRUNCATED, /* by the client, without close_notify */
     PROXY_ACCEPT_PAUSED_DESCRIPTORS,
     PROXY_ACCEPT_PAUSED_LIMIT,

@@ -189,6 +189,25 @@ def test_drain_has_a_deadline(stack):
         assert proxy.stop() == 0
 
 
+def test_what_a_drain_cuts_off_is_told(stack):
+    """Past drain_timeout: each connection is counted, and a handshake that was under way leaves its line."""
+    server, proxy = stack.pair(drain_timeout="500ms", key_channel=watched.key_channel(timeout="9s"))
+    (signer,) = server.children("signer")
+    with clients.connect(proxy.port), socket.create_connection(("127.0.0.1", proxy.port)) as waiting:
+        signer.signal(signal.SIGSTOP)
+        try:
+            waiting.sendall(clients.client_hello("p256.example"))
+            wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 1, "the signature to be pending")
+            proxy.reload()
+            dropped = 'keyless_connections_closed_total{reason="dropped"}'
+            wait_until(lambda: proxy.metrics()[dropped] == 2, "both to be cut off")
+        finally:
+            signer.signal(signal.SIGCONT)
+    line = proxy.wait_for("handshake failed", reason="the worker ends")
+    assert line["stage"] == "key" and line["sni"] == "p256.example"
+    assert proxy.metric("keyless_handshakes_total", outcome="aborted") == 1
+
+
 def test_reload_loses_nothing(stack):
     """Eight reloads of each program under load: no client notices."""
     server, proxy = stack.pair(workers=2)
