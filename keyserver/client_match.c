@@ -1,6 +1,7 @@
 #include "keyserver/client_match.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -11,20 +12,30 @@
 
 struct match_form {
     const char *prefix;
-    bool (*parse)(const char *value, struct client_match *match);
+    const char *expected; /* behind "expected" */
+    /* Brings the value into its one form, and keeps what is compared. */
+    bool (*parse)(char *value, struct client_match *match);
     bool (*fits)(const struct client_match *match, X509 *certificate);
     int san_type; /* of a GENERAL_NAME; -1: not about SANs */
 };
 
 /* ---- Forms of values. */
 
-static bool parse_name(const char *value, struct client_match *match)
+static bool parse_text(char *value, struct client_match *match)
 {
     match->text = bytes_of(value, strlen(value));
     return match->text.size > 0;
 }
 
-static bool parse_ip(const char *value, struct client_match *match)
+static bool parse_host_name(char *value, struct client_match *match)
+{
+    static const char ALLOWED[] = "abcdefghijklmnopqrstuvwxyz0123456789-_.";
+    for (char *at = value; *at != '\0'; at++)
+        *at = (char)tolower((unsigned char)*at);
+    return value[0] != '.' && strspn(value, ALLOWED) == strlen(value) && parse_text(value, match);
+}
+
+static bool parse_ip(char *value, struct client_match *match)
 {
     if (inet_pton(AF_INET, value, match->octets) == 1)
         match->octet_count = 4;
@@ -33,20 +44,30 @@ static bool parse_ip(const char *value, struct client_match *match)
     return match->octet_count > 0;
 }
 
-static bool parse_fingerprint(const char *value, struct client_match *match)
+/* 32 pairs of digits, all of them with colons between as OpenSSL prints them, or none; kept as 64 in lower
+ * case. */
+static bool parse_fingerprint(char *value, struct client_match *match)
 {
+    static const char DIGITS[] = "0123456789abcdef";
+    const char *from = value;
+    const bool colons = strchr(value, ':') != NULL;
     for (size_t i = 0; i < sizeof match->octets; i++) {
-        if (i > 0 && *value == ':')
-            value++;
-        int high = OPENSSL_hexchar2int((unsigned char)value[0]);
-        int low = high >= 0 ? OPENSSL_hexchar2int((unsigned char)value[1]) : -1;
+        if (i > 0 && colons && *from++ != ':')
+            return false;
+        int high = OPENSSL_hexchar2int((unsigned char)from[0]);
+        int low = high >= 0 ? OPENSSL_hexchar2int((unsigned char)from[1]) : -1;
         if (low < 0)
             return false;
+        from += 2;
+        value[2 * i] = DIGITS[high];
+        value[2 * i + 1] = DIGITS[low];
         match->octets[i] = (uint8_t)(high << 4 | low);
-        value += 2;
     }
+    if (*from != '\0')
+        return false;
     match->octet_count = sizeof match->octets;
-    return *value == '\0';
+    value[2 * sizeof match->octets] = '\0';
+    return true;
 }
 
 /* ---- Against certificates. */
@@ -114,28 +135,28 @@ static bool fits_fingerprint(const struct client_match *match, X509 *certificate
 }
 
 static const struct match_form FORMS[] = {
-    {"DNS:", parse_name, fits_san, GEN_DNS},
-    {"IP:", parse_ip, fits_san, GEN_IPADD},
-    {"URI:", parse_name, fits_san, GEN_URI},
-    {"CN:", parse_name, fits_common_name, -1},
-    {"sha256:", parse_fingerprint, fits_fingerprint, -1},
+    {"DNS:", "a host name behind DNS:", parse_host_name, fits_san, GEN_DNS},
+    {"IP:", "an IP address behind IP:", parse_ip, fits_san, GEN_IPADD},
+    {"URI:", "a URI behind URI:", parse_text, fits_san, GEN_URI},
+    {"CN:", "a name behind CN:", parse_text, fits_common_name, -1},
+    {"sha256:", "64 hexadecimal digits behind sha256:", parse_fingerprint, fits_fingerprint, -1},
 };
 
-enum result client_match_parse(const struct keyserver_client *client, struct client_match *match,
-                               struct failure *why)
+enum result client_match_parse(char *text, struct client_match *match, struct failure *why)
 {
+    char given[200];
+    const char *expected = CLIENT_MATCH_FORMS;
+    (void)snprintf(given, sizeof given, "%s", text);
     for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++) {
         size_t prefix = strlen(FORMS[i].prefix);
-        if (strncmp(client->match, FORMS[i].prefix, prefix) != 0)
+        if (strncmp(text, FORMS[i].prefix, prefix) != 0)
             continue;
         *match = (struct client_match){.form = &FORMS[i]};
-        if (FORMS[i].parse(client->match + prefix, match))
+        if (FORMS[i].parse(text + prefix, match))
             return RESULT_OK;
+        expected = FORMS[i].expected;
     }
-    return config_failure(why, &client->where, "clients.match",
-                          "\"%s\"; expected \"DNS:name\", \"IP:address\", \"URI:uri\", \"CN:name\" or "
-                          "\"sha256:\" and 64 hex digits",
-                          client->match);
+    return failure_set(why, RESULT_CONFIG, "got \"%s\", expected %s", given, expected);
 }
 
 bool client_match_fits(const struct client_match *match, X509 *certificate)

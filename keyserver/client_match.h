@@ -10,25 +10,25 @@
 
 #include "common/bytes.h"
 #include "common/result.h"
-#include "keyserver/config.h"
 
 struct match_form;
 
 struct client_match {
     const struct match_form *form;
-    struct bytes text;  /* a name; borrowed from the configuration */
+    struct bytes text;  /* a name; borrowed from what was parsed */
     uint8_t octets[32]; /* an IP address or a fingerprint */
     size_t octet_count;
 };
 
+#define CLIENT_MATCH_FORMS "DNS:name, IP:address, URI:uri, CN:name or sha256:fingerprint"
+
 /*
  * "DNS:edge1.example", "IP:192.0.2.1" and "URI:spiffe://example/edge" want a subjectAltName that is exactly
- * that (DNS whatever its case; a wildcard is no more than its text); "CN:name" a common name of the subject;
- * "sha256:" and 64 hex digits, colons allowed between octets, the certificate itself. RESULT_CONFIG names the
- * line and what was expected.
+ * that (DNS whatever its case); "CN:name" a common name of the subject; "sha256:" and 64 hex digits, colons
+ * allowed between octets, the certificate itself. text is brought into lower case and loses its colons where
+ * they do not matter. RESULT_CONFIG says what was expected; text is then worthless.
  */
-MUST_CHECK enum result client_match_parse(const struct keyserver_client *client, struct client_match *match,
-                                          struct failure *why);
+MUST_CHECK enum result client_match_parse(char *text, struct client_match *match, struct failure *why);
 
 bool client_match_fits(const struct client_match *match, X509 *certificate);
 

@@ -1,13 +1,11 @@
 #include "keyserver/config.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <arpa/inet.h>
-
 #include "common/config_rows.h"
+#include "keyserver/client_match.h"
 
 /* ---- keys */
 
@@ -31,68 +29,11 @@ static const struct config_table KEYS = {
 
 /* ---- clients */
 
-#define FINGERPRINT_DIGITS 64
-#define MATCH_EXPECTED     "DNS:name, IP:address, URI:uri, CN:name or sha256:fingerprint"
-
-/* 64 digits, or 32 pairs with colons between as OpenSSL prints them; kept as 64 in lower case. */
-static bool settle_fingerprint(char *text)
-{
-    size_t digits = 0;
-    for (const char *next = text; *next != '\0'; next++) {
-        if (*next == ':' && digits > 0 && digits % 2 == 0 && next[1] != '\0' && next[-1] != ':')
-            continue;
-        if (!isxdigit((unsigned char)*next) || digits == FINGERPRINT_DIGITS)
-            return false;
-        text[digits++] = (char)tolower((unsigned char)*next);
-    }
-    text[digits] = '\0';
-    return digits == FINGERPRINT_DIGITS;
-}
-
-static bool is_ip(char *text)
-{
-    unsigned char octets[16];
-    return inet_pton(AF_INET, text, octets) == 1 || inet_pton(AF_INET6, text, octets) == 1;
-}
-
-static bool is_host_name(char *text)
-{
-    static const char ALLOWED[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
-    return text[0] != '\0' && text[0] != '.' && strspn(text, ALLOWED) == strlen(text);
-}
-
-static bool is_some_text(char *text)
-{
-    return text[0] != '\0';
-}
-
-/* What of a certificate an entry may match. */
-static const struct match_form {
-    const char *prefix;
-    bool (*settle)(char *rest);
-    const char *expected;
-} MATCH_FORMS[] = {
-    {"DNS:", is_host_name, "a host name behind DNS:"},
-    {"IP:", is_ip, "an IP address behind IP:"},
-    {"URI:", is_some_text, "a URI behind URI:"},
-    {"CN:", is_some_text, "a name behind CN:"},
-    {"sha256:", settle_fingerprint, "64 hexadecimal digits behind sha256:"},
-};
-
 static enum result check_match(const struct config_row *row, const void *value, struct failure *why)
 {
     (void)row;
-    char *match = *(char *const *)value;
-    for (size_t i = 0; i < sizeof MATCH_FORMS / sizeof *MATCH_FORMS; i++) {
-        const struct match_form *form = &MATCH_FORMS[i];
-        size_t size = strlen(form->prefix);
-        if (strncmp(match, form->prefix, size) != 0)
-            continue;
-        if (form->settle(match + size))
-            return RESULT_OK;
-        return failure_set(why, RESULT_CONFIG, "got \"%.200s\", expected %s", match, form->expected);
-    }
-    return failure_set(why, RESULT_CONFIG, "got \"%.200s\", expected " MATCH_EXPECTED, match);
+    struct client_match match;
+    return client_match_parse(*(char *const *)value, &match, why);
 }
 
 static const struct config_word ALLOW_WORDS[] = {
@@ -106,7 +47,7 @@ static const struct config_row CLIENT_ROWS[] = {
         CONFIG_AT(struct keyserver_client, match),
         .required = true,
         .check = check_match,
-        .expected = MATCH_EXPECTED,
+        .expected = CLIENT_MATCH_FORMS,
         .help =
             "What the client's certificate must have: a SAN (DNS:name, IP:address, URI:uri), the subject's "
             "CN:name, or the certificate's own sha256:fingerprint.",
@@ -116,6 +57,7 @@ static const struct config_row CLIENT_ROWS[] = {
         .type = &CONFIG_TEXT,
         CONFIG_LIST_AT(struct keyserver_client, keys, key_count),
         .required = true,
+        .min = 1,
         .expected = "labels, globs or SKIs of keys",
         .help = "The keys that it may use: labels, globs on labels (\"*\" is all), or SKIs in hex. Any other "
                 "key looks to it like one that does not exist.",

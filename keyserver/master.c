@@ -70,20 +70,12 @@ static enum result choose_listeners(struct keyserver_plan *plan, struct failure 
     return RESULT_OK;
 }
 
-/* What is wrong with settings that each by itself is right. */
-static enum result check_settings(const char *path, const struct keyserver_config *config,
-                                  struct failure *why)
-{
-    enum result result = config_check_user(path, config->user, why);
-    return result == RESULT_OK ? policy_check(config, why) : result;
-}
-
 static enum result read_plan(struct keyserver_master *master, struct keyserver_plan *plan,
                              struct failure *why)
 {
     enum result result = keyserver_config_read(master->config_path, &plan->config, why);
     if (result == RESULT_OK)
-        result = check_settings(master->config_path, plan->config, why);
+        result = config_check_user(master->config_path, plan->config->user, why);
     if (result == RESULT_OK)
         result = read_context(plan->config, &plan->context, why);
     if (result == RESULT_OK)
@@ -227,7 +219,7 @@ static enum result check(const char *config_path, struct keyserver_plan *plan, s
     if (result != RESULT_OK)
         return result;
     print_settings(plan->config);
-    result = check_settings(config_path, plan->config, why);
+    result = config_check_user(config_path, plan->config->user, why);
     if (result == RESULT_OK)
         result = read_context(plan->config, &plan->context, why);
     return result == RESULT_OK ? check_keys(plan->config, why) : result;

@@ -112,7 +112,7 @@ static enum result policy_fill(struct policy *policy, struct failure *why)
         return out_of_memory(why);
     for (size_t i = 0; i < count; i++) {
         const struct keyserver_client *client = &policy->config->clients[i];
-        enum result result = client_match_parse(client, &policy->matches[i], why);
+        enum result result = client_match_parse(client->match, &policy->matches[i], why);
         if (result == RESULT_OK)
             result = find_or_make_set(policy, client, &policy->sets[i], why);
         if (result != RESULT_OK)
@@ -154,22 +154,6 @@ void policy_free(struct policy *policy)
     free(policy->sets);
     free(policy->matches);
     free(policy);
-}
-
-enum result policy_check(const struct keyserver_config *config, struct failure *why)
-{
-    for (size_t i = 0; i < config->client_count; i++) {
-        const struct keyserver_client *client = &config->clients[i];
-        struct client_match match;
-        enum result result = client_match_parse(client, &match, why);
-        if (result != RESULT_OK)
-            return result;
-        for (size_t k = 0; k < client->key_count; k++)
-            if (client->keys[k][0] == '\0')
-                return config_failure(why, &client->where, "clients.keys",
-                                      "an empty text; expected a key's label, a pattern or an SKI in hex");
-    }
-    return RESULT_OK;
 }
 
 bool policy_match(const struct policy *policy, X509 *certificate, size_t *entry)

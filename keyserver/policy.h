@@ -23,9 +23,6 @@
 
 struct policy;
 
-/* Whether every `match` and `keys` of the configuration can be understood. RESULT_CONFIG names the line. */
-MUST_CHECK enum result policy_check(const struct keyserver_config *config, struct failure *why);
-
 /* config and keys are borrowed and must outlive the policy; keys must be sorted. */
 MUST_CHECK enum result policy_new(const struct keyserver_config *config, const struct key_table *keys,
                                   struct policy **policy, struct failure *why);

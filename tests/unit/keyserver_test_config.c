@@ -97,6 +97,7 @@ static const struct {
     const char *given, *kept;
 } MATCHES[] = {
     {"DNS:edge1.example", "DNS:edge1.example"},
+    {"DNS:Edge1.EXAMPLE", "DNS:edge1.example"},
     {"IP:192.0.2.1", "IP:192.0.2.1"},
     {"IP:2001:db8::1", "IP:2001:db8::1"},
     {"URI:spiffe://example/edge", "URI:spiffe://example/edge"},
@@ -147,6 +148,8 @@ static const struct {
     {ONE_CLIENT("{keys: a}"), "4:11: clients[0].match: missing, " MATCH_EXPECTED},
     {ONE_CLIENT("{match: \"CN:a\"}"),
      "4:11: clients[0].keys: missing, expected labels, globs or SKIs of keys"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: [a, \"\"]}"),
+     "4:37: clients[0].keys[1]: got \"\", expected labels, globs or SKIs of keys"},
     {ONE_CLIENT("{match: \"CN:a\", keys: []}"),
      "4:33: clients[0].keys: got nothing in it, expected at least one"},
     /* Listeners. */

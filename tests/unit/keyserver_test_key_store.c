@@ -485,7 +485,8 @@ static void files_of_the_front_ends_user_are_refused(void **state)
     assert_int_equal(chown(directory->files[0], nobody->pw_uid + 1, (gid_t)-1), 0);
     assert_loaded("another user's", directory, KEY_TYPE_P256);
     assert_int_equal(chown(directory->files[0], nobody->pw_uid, (gid_t)-1), 0);
-    assert_refused("nobody's", directory, "/site.example.key: ", "it belongs to the user that the front ends run as");
+    assert_refused("nobody's", directory,
+                   "/site.example.key: ", "it belongs to the user that the front ends run as");
 }
 
 /* ---- The whole. */

@@ -219,9 +219,8 @@ static const struct {
     {"DNS:EDGE1.Example", true},
     {"DNS:edge1.example.org", false},
     {"DNS:edge1.exampl", false},
-    {"DNS:*.wild.example", true}, /* the text of the SAN, not what it might cover */
-    {"DNS:a.wild.example", false},
-    {"DNS:common", false}, /* a CN is no SAN */
+    {"DNS:a.wild.example", false}, /* the text of the SAN, not what it might cover */
+    {"DNS:common", false},         /* a CN is no SAN */
     {"IP:192.0.2.7", true},
     {"IP:192.0.2.8", false},
     {"IP:2001:db8::7", true},
@@ -251,9 +250,8 @@ static void certificates_match_entries(void **state)
     for (size_t i = 0; i < COUNT_OF(MATCH_ROWS); i++) {
         char text[100];
         (void)snprintf(text, sizeof text, "%s", MATCH_ROWS[i].match);
-        const struct keyserver_client client = {.match = text};
         struct client_match match;
-        assert_int_equal(client_match_parse(&client, &match, NULL), RESULT_OK);
+        assert_int_equal(client_match_parse(text, &match, NULL), RESULT_OK);
         CHECK(MATCH_ROWS[i].match, client_match_fits(&match, certificate) == MATCH_ROWS[i].fits);
     }
     X509_free(certificate);
@@ -274,9 +272,8 @@ static void descriptions_match(void **state)
     assert_memory_equal(text, "sha256:", 7);
     assert_non_null(strstr(text, ", DNS:s.example, CN:stranger"));
     text[7 + 64] = '\0';
-    const struct keyserver_client client = {.match = text};
     struct client_match match;
-    assert_int_equal(client_match_parse(&client, &match, NULL), RESULT_OK);
+    assert_int_equal(client_match_parse(text, &match, NULL), RESULT_OK);
     assert_true(client_match_fits(&match, certificate));
     X509_free(certificate);
     test_ca_remove(&ca);
@@ -345,17 +342,21 @@ static void matches_that_mean_nothing_are_refused(void **state)
         "email:a@b.c",
         "IP:192.0.2.1/24",
         "CN:",
+        "DNS:*.wild.example",
+        "DNS:.example",
+        "sha256:00:00000000000000000000000000000000000000000000000000000000000000",
         "sha256:zz00000000000000000000000000000000000000000000000000000000000000",
         "sha256:000000000000000000000000000000000000000000000000000000000000000000",
     };
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
         char text[100];
         (void)snprintf(text, sizeof text, "%s", ROWS[i]);
-        const struct keyserver_client client = {.match = text, .where = {.file = "f.yaml", .line = 3}};
         struct client_match match;
         struct failure why = {RESULT_OK, ""};
-        CHECK(ROWS[i], client_match_parse(&client, &match, &why) == RESULT_CONFIG);
-        CHECK(ROWS[i], strstr(why.text, "f.yaml:3") != NULL);
+        char words[120];
+        (void)snprintf(words, sizeof words, "got \"%s\", expected ", ROWS[i]);
+        CHECK(ROWS[i], client_match_parse(text, &match, &why) == RESULT_CONFIG);
+        CHECK(ROWS[i], strncmp(why.text, words, strlen(words)) == 0);
     }
 }
 
