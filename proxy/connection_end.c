@@ -128,7 +128,7 @@ void connection_end_closing(struct connection *connection)
 void connection_drop(struct connection *connection)
 {
     if (connection->state == HANDSHAKE) {
-        handshake_abort(connection->handshake, "the worker ends");
+        handshake_abort(connection->handshake, HANDSHAKE_ABORT_DROPPED);
         connection_log_handshake(connection);
     }
     if (connection->state != CLOSING) {

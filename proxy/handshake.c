@@ -507,7 +507,7 @@ static void end_fibre(struct handshake *handshake)
 static const struct handshake_reason ABORTED[] = {
     [HANDSHAKE_ABORT_CLOSED] = {HANDSHAKE_CLASS_CLOSED, "client closed"},
     [HANDSHAKE_ABORT_TIMEOUT] = {HANDSHAKE_CLASS_TIMEOUT, "timeout"},
-    [HANDSHAKE_ABORT_DROPPED] = {HANDSHAKE_CLASS_DROPPED, "dropped"},
+    [HANDSHAKE_ABORT_DROPPED] = {HANDSHAKE_CLASS_DROPPED, "the worker ends"},
 };
 
 void handshake_abort(struct handshake *handshake, enum handshake_abort why)

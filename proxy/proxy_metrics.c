@@ -80,8 +80,9 @@ const struct metric proxy_metrics[] = {
                                         "The part of a successful handshake that was not spent waiting for "
                                         "the key: the client, its network and "
                                         "our own work."},
-    [PROXY_FIBRES_EXHAUSTED] = {"keyless_fibres_exhausted_total", NULL, METRIC_COUNTER,
-                                "Handshakes that had to wait because limits.handshakes were in progress."},
+    [PROXY_FIBRES_EXHAUSTED] =
+        {"keyless_fibres_exhausted_total", NULL, METRIC_COUNTER,
+         "Handshakes that had to wait because limits.handshakes waited for a signature."},
 
     KEY_ROW(OK, "ok"),
     KEY_ROW(ERROR, "error"),
