@@ -318,7 +318,7 @@ static const struct config_row ROWS[] = {
         .type = &CONFIG_COUNT,
         CONFIG_AT(struct proxy_config, key_channel.in_flight),
         .min = 1,
-        .max = 65536,
+        .max = PROXY_IN_FLIGHT_MAX,
         .fallback = "512",
         .unit = "requests of one worker",
         .help = "Unanswered on one key server's channel; others wait.",
@@ -346,10 +346,11 @@ static const struct config_row ROWS[] = {
         .type = &CONFIG_COUNT,
         CONFIG_AT(struct proxy_config, limits.handshakes),
         .min = 1,
-        .max = 1000000,
+        .max = PROXY_HANDSHAKES_MAX,
         .fallback = "2000",
         .unit = "handshakes of one worker",
-        .help = "In progress at once; further clients wait. At most limits.connections.",
+        .help = "That wait for a signature at once; further clients wait until one is done. At most "
+                "limits.connections.",
     },
     {
         .path = "limits.handshake_timeout",

@@ -12,6 +12,11 @@
 #include "common/log.h"
 #include "common/result.h"
 
+/* As many as a request's id can tell apart (key_client.c): those that are waited for, and those on the wire.
+ */
+#define PROXY_HANDSHAKES_MAX 32768
+#define PROXY_IN_FLIGHT_MAX  32767
+
 struct proxy_listen {
     struct config_position where;
     struct address address;
@@ -88,7 +93,7 @@ struct proxy_config {
 
     struct {
         unsigned connections; /* of the whole program; a worker takes its share */
-        unsigned handshakes;  /* in progress in one worker: fibres */
+        unsigned handshakes;  /* that wait for a signature in one worker: fibres */
         uint64_t handshake_timeout, idle_timeout;
     } limits;
 

@@ -17,6 +17,9 @@
 #define SLOTS_MAX       (KEY_LINK_OWN_IDS >> 16)
 #define GENERATION_BITS 16
 
+_Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX <= SLOTS_MAX,
+               "a slot for each request there may be");
+
 /* Operations that are given up in one turn of the loop. Each ends a handshake, and all of a house full of
  * them may have been asked at the same time: the worker's other connections want their turn in between. */
 #define EXPIRED_PER_TURN 32
@@ -462,8 +465,6 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     client->live_max = config->limits.handshakes;
     evutil_secure_rng_get_bytes(&client->id_prefix, sizeof client->id_prefix);
     client->slot_count = client->live_max + client->in_flight_max;
-    if (client->slot_count > SLOTS_MAX)
-        client->slot_count = SLOTS_MAX;
     client->slots = calloc(client->slot_count, sizeof *client->slots);
     client->timer = evtimer_new(client->base, on_timer, client);
     if (client->slots == NULL || client->timer == NULL)

@@ -260,6 +260,8 @@ static const struct {
     /* Limits. */
     {ALL "limits: {connections: 10, handshakes: 11}\n",
      "6:39: limits.handshakes: got \"11\", expected at most limits.connections, which is 10"},
+    {ALL "limits: {handshakes: 32769}\n",
+     "6:22: limits.handshakes: got \"32769\", expected a whole number from 1 to 32768"},
     {ALL "limits: {handshake_timeout: 1s}\nkey_channel: {}\n",
      "7:1: key_channel: got \"key_channel\" a second time, the first is in line 4"},
     {LISTEN CERTIFICATES KEY_SERVERS "key_channel: {certificate: a, key: b, ca: c, timeout: 11s}\n" BACKENDS,
