@@ -138,7 +138,8 @@ static void on_readable(evutil_socket_t fd, short events, void *owner)
         deliver(link);
         link_update(link);
     } else {
-        if (got < 0)
+        /* A reset: the other end went without having read everything. */
+        if (got < 0 && errno != ECONNRESET)
             (void)failure_set_errno(&why, "cannot read from the link");
         link_fail(link, &why);
     }
@@ -155,6 +156,9 @@ static void write_output(struct signer_link *link)
             continue;
         if (written < 0 && errno == EAGAIN) {
             (void)event_add(link->writable, NULL);
+        } else if (written < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+            /* The other end has gone. What it said before may still be there: reading comes to the end. */
+            (void)evbuffer_drain(link->output, evbuffer_get_length(link->output));
         } else {
             struct failure why;
             (void)failure_set_errno(&why, "cannot write to the link");
