@@ -180,7 +180,7 @@ size_t metrics_known_values(const struct star *star)
 
 struct bytes metrics_value_text(const struct star *star, size_t value)
 {
-    const char *text = value == 0 ? "other" : star->values->texts[value];
+    const char *text = value == 0 ? "none" : star->values->texts[value];
     return bytes_of(text, strnlen(text, METRIC_VALUE_SIZE - 1));
 }
 

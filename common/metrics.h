@@ -5,8 +5,8 @@
  *
  * One label of a metric may have values from the configuration: server="*" stands for all values that the
  * master has made known for the label "server". A value stays known for as long as the program runs, whatever
- * reloads bring, so what is counted for it never falls either. Past METRIC_VALUES_MAX values, what is counted
- * for further ones is shown under "other".
+ * reloads bring, so what is counted for it never falls either. What is counted for no value, or for one of
+ * more than METRIC_VALUES_MAX, is shown under "none".
  */
 #ifndef KEYLESS_COMMON_METRICS_H
 #define KEYLESS_COMMON_METRICS_H
@@ -29,7 +29,7 @@ struct metric {
 };
 
 #define METRICS_MAX_ROWS  512 /* processes at one time, draining ones included */
-#define METRIC_VALUES_MAX 256 /* values of one label, "other" included */
+#define METRIC_VALUES_MAX 256 /* values of one label, "none" included */
 #define METRIC_VALUE_SIZE                                                                                    \
     128                    /* octets by which values are told apart, and shown; with the zero at the end     \
                             */
@@ -52,7 +52,7 @@ void metrics_return_row(struct metrics *metrics, struct metrics_row *row);
 /* Makes a value known for the label "*" of that name. By the master, before it forks those who count for it.
  */
 void metrics_know(struct metrics *metrics, const char *label, const char *value);
-/* What to count a value under; 0, which is "other", if it is not known. For the start of a process. */
+/* What to count a value under; 0, which is "none", if it is not known. For the start of a process. */
 size_t metric_value(const struct metrics_row *row, const char *label, const char *value);
 
 /* id is the index in the table. A NULL row is allowed and counts nothing. */
@@ -61,7 +61,7 @@ void metric_set(struct metrics_row *row, size_t id, int64_t value); /* gauge */
 void metric_change(struct metrics_row *row, size_t id, int64_t by); /* gauge */
 void metric_observe(struct metrics_row *row, size_t id,
                     uint64_t microseconds); /* histogram; shown in seconds */
-/* The same for metrics with a "*"; the functions above count those under "other". */
+/* The same for metrics with a "*"; the functions above count those under "none". */
 void metric_add_for(struct metrics_row *row, size_t id, size_t value, uint64_t amount);
 void metric_observe_for(struct metrics_row *row, size_t id, size_t value, uint64_t microseconds);
 

@@ -145,7 +145,7 @@ static void write_series(const struct series *series, struct evbuffer *to)
         (void)evbuffer_add_printf(to, "%" PRIu64 "\n", value);
 }
 
-/* "other" is there only once something was counted for it. */
+/* "none" is there only once something was counted for it. */
 static void write_metric(const struct metrics *metrics, size_t id, struct evbuffer *to)
 {
     const struct star *star = metrics->layouts[id].star;

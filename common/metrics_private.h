@@ -39,7 +39,7 @@ struct metrics_row {
 
 /* The values of one label, in shared memory. Written by the master only: first a text, then the count. */
 struct values {
-    _Atomic uint64_t count; /* "other", the first one, not included */
+    _Atomic uint64_t count; /* "none", the first one, not included */
     char texts[METRIC_VALUES_MAX][METRIC_VALUE_SIZE];
 };
 
@@ -72,7 +72,7 @@ struct metrics {
 
 /* Readers look at the rows below this number only. */
 size_t metrics_used_rows(const struct metrics *metrics);
-/* Values of the label that are known, "other" included; and each of them. */
+/* Values of the label that are known, "none" included; and each of them. */
 size_t metrics_known_values(const struct star *star);
 struct bytes metrics_value_text(const struct star *star, size_t value);
 

@@ -1,25 +1,18 @@
 #include "proxy/helper.h"
 
-#include <event2/buffer.h>
-
 #include "common/admin_process.h"
 #include "proxy/master.h"
-#include "proxy/proxy_metrics.h"
+#include "proxy/status.h"
 
 struct helper {
     struct admin_source source; /* first: admin's callbacks get it */
-    struct child *child;
-    const struct proxy_setup *setup;
+    struct proxy_status status;
 };
 
-/* Full handshakes need a key server. */
 static bool helper_ready(struct admin_source *source, struct evbuffer *why_not)
 {
     const struct helper *helper = (const struct helper *)source;
-    if (metrics_sum(helper->setup->program.metrics, PROXY_KEY_CHANNELS_UP) > 0)
-        return true;
-    (void)evbuffer_add_printf(why_not, "no key server");
-    return false;
+    return proxy_status_ready(&helper->status, why_not);
 }
 
 static void helper_status(struct admin_source *source, struct evbuffer *to)
@@ -27,7 +20,8 @@ static void helper_status(struct admin_source *source, struct evbuffer *to)
     const struct helper *helper = (const struct helper *)source;
     struct json json = json_to(to);
     json_begin_object(&json, NULL);
-    program_status_write(&helper->setup->program, child_generation(helper->child), &json);
+    program_status_write(&helper->status.setup->program, helper->status.generation, &json);
+    proxy_status_write(&helper->status, &json);
     json_end_object(&json);
 }
 
@@ -35,7 +29,8 @@ static void helper_metrics(struct admin_source *source, struct evbuffer *to)
 {
     static const char *const KINDS[] = {"worker", "helper"};
     const struct helper *helper = (const struct helper *)source;
-    program_metrics_write(&helper->setup->program, KINDS, sizeof KINDS / sizeof *KINDS, to);
+    program_metrics_write(&helper->status.setup->program, KINDS, sizeof KINDS / sizeof *KINDS, to);
+    proxy_status_metrics(&helper->status, to);
 }
 
 int helper_run(struct child *child, const void *config)
@@ -43,7 +38,6 @@ int helper_run(struct child *child, const void *config)
     const struct proxy_setup *setup = config;
     struct helper helper = {
         .source = {.ready = helper_ready, .status = helper_status, .metrics = helper_metrics},
-        .child = child,
-        .setup = setup};
+        .status = {.setup = setup, .generation = child_generation(child)}};
     return admin_process_run(child, setup->config->user, setup->program.metrics, &helper.source);
 }

@@ -38,8 +38,8 @@ struct slot {
     enum slot_state state;
     uint16_t number, generation;
     bool sent_before;
-    size_t server_value; /* what it is counted under: the key server that it was sent to, or nobody */
-    uint64_t started;
+    size_t server_value; /* what it is counted under: the key server that it was sent to; 0: none */
+    uint64_t started, sent;
     struct key_operation *operation; /* NULL: free or orphan */
     TAILQ_ENTRY(slot) by_age;        /* all but free ones, oldest first: all have the same time to live */
     TAILQ_ENTRY(slot) waiting;       /* to be sent, oldest first; or free */
@@ -52,7 +52,6 @@ struct key_client {
     struct event_base *base;
     struct log *log;
     struct metrics_row *metrics;
-    size_t nobody; /* the value under which is counted what no key server got */
     uint64_t timeout;
     enum proxy_key_mode mode;
     unsigned in_flight_max; /* on the wire */
@@ -205,6 +204,7 @@ static bool slot_send(struct key_client *client, struct slot *slot)
         return false;
     TAILQ_REMOVE(&client->waiting, slot, waiting);
     slot->state = SLOT_SENT;
+    slot->sent = clock_now();
     slot->operation->server = key_link_name(client->link);
     slot->server_value = key_link_metric_value(client->link);
     metric_add_for(client->metrics, PROXY_KEY_RESENT, slot->server_value, slot->sent_before ? 1 : 0);
@@ -279,7 +279,7 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
         metric_add_for(client->metrics, PROXY_KEY_LATE, key_link_metric_value(link), 1);
         return;
     }
-    key_link_answered(link);
+    key_link_answered(link, clock_now() - slot->sent);
     if (slot->state == SLOT_ORPHAN) {
         metric_add_for(client->metrics, PROXY_KEY_LATE, key_link_metric_value(link), 1);
         slot_release(client, slot);
@@ -359,7 +359,7 @@ static enum result refuse(struct key_client *client, struct key_operation *opera
     operation->result = result;
     operation->outcome = KEY_OUTCOME_REFUSED;
     operation->reason = reason;
-    metric_add_for(client->metrics, PROXY_KEY_REQUESTS_REFUSED, client->nobody, 1);
+    metric_add(client->metrics, PROXY_KEY_REQUESTS_REFUSED, 1);
     return result;
 }
 
@@ -368,7 +368,7 @@ static void slot_start(struct key_client *client, struct slot *slot, struct key_
     slot->state = SLOT_WAITING;
     slot->operation = operation;
     slot->sent_before = false;
-    slot->server_value = client->nobody;
+    slot->server_value = 0;
     slot->started = clock_now();
     operation->slot = slot->number;
     operation->pending = true;
@@ -452,13 +452,17 @@ unsigned key_client_pending(const struct key_client *client)
     return client->live;
 }
 
+void key_client_status(const struct key_client *client, struct key_server_status *servers)
+{
+    key_link_status(client->link, &servers[0]);
+}
+
 static enum result client_set_up(struct key_client *client, const struct proxy_config *config,
                                  SSL_CTX *channel_context, struct failure *why)
 {
     TAILQ_INIT(&client->by_age);
     TAILQ_INIT(&client->waiting);
     TAILQ_INIT(&client->unused);
-    client->nobody = metric_value(client->metrics, PROXY_SERVER_LABEL, PROXY_SERVER_NONE);
     client->timeout = config->key_channel.timeout;
     client->mode = config->key_servers[0].mode;
     client->in_flight_max = config->key_channel.in_flight;

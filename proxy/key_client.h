@@ -23,6 +23,7 @@
 #include "common/metrics.h"
 #include "common/result.h"
 #include "proxy/config.h"
+#include "proxy/worker_status.h"
 
 #define KEY_SIGNATURE_MAX 2048 /* RSA-16384 */
 
@@ -91,5 +92,7 @@ void key_client_refute(struct key_client *client, struct key_operation *operatio
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner);
 bool key_client_ready(const struct key_client *client);
 unsigned key_client_pending(const struct key_client *client);
+/* One for each key server, in the configuration's order. */
+void key_client_status(const struct key_client *client, struct key_server_status *servers);
 
 #endif

@@ -1,5 +1,6 @@
 #include "proxy/key_link.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -31,6 +32,10 @@ struct key_link {
     struct event *timer; /* DOWN: the backoff; HELLO: its deadline; UP: silence */
     uint64_t timer_due;
     uint32_t last_id; /* of the link's own requests */
+
+    uint64_t latency;
+    char failure[KEY_SERVER_FAILURE_SIZE]; /* why it was last down */
+    time_t failed;                         /* when; 0: never */
 
     unsigned attempts; /* that failed since the link was last up for good */
     char last_reason[FAILURE_TEXT_SIZE];
@@ -110,6 +115,8 @@ static void leave_up(struct key_link *link, const char *reason)
 static void link_down(struct key_link *link, const char *reason)
 {
     enum state before = link->state;
+    (void)snprintf(link->failure, sizeof link->failure, "%s", reason);
+    link->failed = time(NULL);
     channel_close(link->channel);
     link->channel = NULL;
     link->state = STATE_DOWN;
@@ -409,10 +416,27 @@ void key_link_settle(struct key_link *link)
         link->asked--;
 }
 
-void key_link_answered(struct key_link *link)
+/* A share of an eighth for the newest, as TCP does it (RFC 6298 section 2). */
+void key_link_answered(struct key_link *link, uint64_t took)
 {
     key_link_settle(link);
     link->attempts = 0;
+    took = took > 0 ? took : 1;
+    link->latency = link->latency == 0 ? took : link->latency - link->latency / 8 + took / 8;
+}
+
+uint64_t key_link_latency(const struct key_link *link)
+{
+    return link->latency;
+}
+
+void key_link_status(const struct key_link *link, struct key_server_status *status)
+{
+    *status = (struct key_server_status){.up = link->state == STATE_UP,
+                                         .in_flight = link->asked,
+                                         .latency = link->latency,
+                                         .failed = link->failed};
+    (void)snprintf(status->failure, sizeof status->failure, "%s", link->failure);
 }
 
 unsigned key_link_asked(const struct key_link *link)

@@ -24,6 +24,7 @@
 #include "common/metrics.h"
 #include "common/result.h"
 #include "proxy/config.h"
+#include "proxy/worker_status.h"
 
 #define KEY_LINK_OWN_IDS 0xFFFF0000u
 
@@ -65,9 +66,13 @@ size_t key_link_metric_value(const struct key_link *link); /* what to count unde
 MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);
 /* One request will not be waited for any longer. */
 void key_link_settle(struct key_link *link);
-/* One request was answered. A key server that answers is of use, even if it ends the channel after each
- * answer: the next one is made at once. */
-void key_link_answered(struct key_link *link);
+/* One request was answered, so many microseconds after it was sent. A key server that answers is of use, even
+ * if it ends the channel after each answer: the next one is made at once. */
+void key_link_answered(struct key_link *link, uint64_t took);
 unsigned key_link_asked(const struct key_link *link);
+/* What answers take, in microseconds, smoothed over about the last eight; 0: there was none yet. */
+uint64_t key_link_latency(const struct key_link *link);
+
+void key_link_status(const struct key_link *link, struct key_server_status *status);
 
 #endif

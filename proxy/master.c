@@ -9,6 +9,7 @@
 #include "proxy/helper.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/worker.h"
+#include "proxy/worker_status.h"
 
 #define LISTEN_BACKLOG 4096
 /* A worker is ready within 5 s even without a key server; the rest is reading and forking on a busy machine.
@@ -90,6 +91,9 @@ static enum result setup_read(struct proxy_setup *setup, const char *path, struc
         result = setup_key_channel(setup, why);
     if (result == RESULT_OK)
         result = check_channel_key(setup, why);
+    if (result == RESULT_OK)
+        result = status_area_new(worker_status_size(setup->config->key_server_count), setup->config->workers,
+                                 &setup->workers, why);
     return result;
 }
 
@@ -114,6 +118,7 @@ void proxy_setup_free(struct proxy_setup *setup)
         return;
     SSL_CTX_free(setup->key_channel);
     certificates_free(setup->certificates);
+    status_area_free(setup->workers);
     free(setup->listen);
     free(setup->listen_kind);
     proxy_config_free(setup->config);
@@ -135,7 +140,6 @@ static void setup_kinds(struct proxy_setup *setup)
 static void know_servers(const struct proxy_setup *setup)
 {
     struct metrics *metrics = setup->program.metrics;
-    metrics_know(metrics, PROXY_SERVER_LABEL, PROXY_SERVER_NONE);
     for (size_t i = 0; i < setup->config->key_server_count; i++)
         metrics_know(metrics, PROXY_SERVER_LABEL, setup->config->key_servers[i].name);
 }

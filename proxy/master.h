@@ -18,10 +18,11 @@ enum { KIND_WORKER, KIND_HELPER, KIND_COUNT };
 struct proxy_setup {
     struct proxy_config *config;
     struct certificates *certificates;
-    SSL_CTX *key_channel;   /* the worker's credentials towards the key server */
-    struct program program; /* borrowed */
-    struct address *listen; /* the configuration's, and the admin address last if there is one */
-    size_t *listen_kind;    /* which kind accepts on each */
+    SSL_CTX *key_channel;        /* the worker's credentials towards the key server */
+    struct program program;      /* borrowed */
+    struct status_area *workers; /* what they tell of themselves: struct worker_status, by index */
+    struct address *listen;      /* the configuration's, and the admin address last if there is one */
+    size_t *listen_kind;         /* which kind accepts on each */
     size_t listen_count;
     struct process_kind kinds[KIND_COUNT];
     size_t kind_count;

@@ -74,8 +74,9 @@ const struct metric proxy_metrics[] = {
     FAILURE_ROW(INTERNAL, "internal"),
     SUCCEEDED_ROWS(PROXY_SUCCEEDED_TLS12, "TLSv1.2"),
     SUCCEEDED_ROWS(PROXY_SUCCEEDED_TLS13, "TLSv1.3"),
-    [PROXY_HANDSHAKE_SECONDS] = {"keyless_handshake_duration_seconds", NULL, METRIC_HISTOGRAM,
-                                 "Time from the first byte wanted to the end of a successful handshake."},
+    [PROXY_HANDSHAKE_SECONDS] =
+        {"keyless_handshake_duration_seconds", NULL, METRIC_HISTOGRAM,
+         "Time from accepting a client to the end of its handshake, if that succeeded."},
     [PROXY_HANDSHAKE_CLIENT_SECONDS] = {"keyless_handshake_client_duration_seconds", NULL, METRIC_HISTOGRAM,
                                         "The part of a successful handshake that was not spent waiting for "
                                         "the key: the client, its network and "

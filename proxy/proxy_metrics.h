@@ -10,9 +10,8 @@
 #include "common/process.h"
 #include "proxy/handshake_reason.h"
 
-/* The label of what is counted by key server, and what stands there for what no key server got. */
+/* The label of what is counted by key server. */
 #define PROXY_SERVER_LABEL "server"
-#define PROXY_SERVER_NONE  "none"
 
 enum proxy_metric {
     /* TLS handshakes, by how they ended. */

@@ -1,6 +1,8 @@
 #include "proxy/worker.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include <event2/event_struct.h>
 
@@ -12,6 +14,7 @@
 #include "proxy/key_client.h"
 #include "proxy/listener.h"
 #include "proxy/master.h"
+#include "proxy/worker_status.h"
 
 /* A start or a reload is never refused because a key server is away. */
 #define READY_WITHOUT_KEYS UINT64_C(5000000)
@@ -26,6 +29,7 @@ struct worker {
     struct connections *connections;
     struct listener_set *listeners;
     struct event ready_timer;
+    struct worker_status *status; /* as last told */
     bool ready, draining;
 };
 
@@ -62,7 +66,9 @@ static enum result worker_set_up_connections(struct worker *worker, struct failu
     worker->connections = connections_new(&settings);
     if (worker->connections != NULL)
         worker->listeners = listener_set_new(child, config, worker->connections);
-    if (worker->hello == NULL || worker->backends == NULL || worker->listeners == NULL)
+    worker->status = calloc(1, worker_status_size(config->key_server_count));
+    if (worker->hello == NULL || worker->backends == NULL || worker->listeners == NULL ||
+        worker->status == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for a worker");
     return RESULT_OK;
 }
@@ -75,6 +81,23 @@ static void worker_take_down(struct worker *worker)
     builtin_hello_free(worker->hello);
     handshake_context_free(worker->handshakes);
     key_client_free(worker->keys);
+    free(worker->status);
+}
+
+/* ---- Telling. */
+
+/* One that drains has a successor, which tells in the same place. */
+static void worker_tell(void *owner)
+{
+    struct worker *worker = owner;
+    struct worker_status *status = worker->status;
+    if (worker->draining)
+        return;
+    status->pid = getpid();
+    status->connections = connections_count(worker->connections);
+    status->pending = key_client_pending(worker->keys);
+    key_client_status(worker->keys, status->servers);
+    status_area_write(worker->setup->workers, child_index(worker->child), status);
 }
 
 /* ---- Readiness. */
@@ -85,6 +108,7 @@ static void worker_say_ready(struct worker *worker)
         return;
     worker->ready = true;
     (void)event_del(&worker->ready_timer);
+    worker_tell(worker);
     child_ready(worker->child);
 }
 
@@ -147,7 +171,8 @@ static void on_connection_ended(void *owner)
     worker_end_if_done(worker);
 }
 
-static const struct child_handler HANDLER = {.listen = on_listen, .retire = on_retire, .drain = on_drain};
+static const struct child_handler HANDLER = {
+    .listen = on_listen, .retire = on_retire, .drain = on_drain, .tick = worker_tell};
 
 int worker_run(struct child *child, const void *config)
 {

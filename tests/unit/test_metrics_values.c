@@ -104,7 +104,7 @@ static void test_counts_by_value(void **state)
 }
 
 /* What nobody has made known, or no place was left for, is counted all the same. */
-static void test_other(void **state)
+static void test_none(void **state)
 {
     struct metrics *metrics = *state;
     struct metrics_row *row = metrics_take_row(metrics);
@@ -113,8 +113,8 @@ static void test_other(void **state)
     assert_int_equal(metric_value(row, "no such label", "keys-a"), 0);
     assert_int_equal(metric_value(NULL, "server", "keys-a"), 0);
     assert_int_equal(count_lines(metrics, "keyless_requests_total{"), 0);
-    metrics_know(metrics, "server", "other");
-    assert_int_equal(metric_value(row, "server", "other"), 0);
+    metrics_know(metrics, "server", "none");
+    assert_int_equal(metric_value(row, "server", "none"), 0);
     for (unsigned i = 0; i < METRIC_VALUES_MAX + 10; i++) {
         (void)snprintf(name, sizeof name, "keys-%u", i);
         metrics_know(metrics, "server", name);
@@ -126,8 +126,8 @@ static void test_other(void **state)
     assert_int_equal(metrics_sum(metrics, OK), METRIC_VALUES_MAX + 10 + 5 + 7);
     assert_int_equal(metrics_sum(metrics, PLAIN), 1);
     assert_true(has_line(metrics, "keyless_requests_total{server=\"keys-254\",outcome=\"ok\"} 1"));
-    assert_true(has_line(metrics, "keyless_requests_total{server=\"other\",outcome=\"ok\"} 23"));
-    assert_int_equal(count_lines(metrics, "keyless_requests_total{server=\"other\",outcome=\"failed\"}"), 0);
+    assert_true(has_line(metrics, "keyless_requests_total{server=\"none\",outcome=\"ok\"} 23"));
+    assert_int_equal(count_lines(metrics, "keyless_requests_total{server=\"none\",outcome=\"failed\"}"), 0);
 }
 
 static void test_names_are_escaped_and_cut(void **state)
@@ -231,7 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_METRICS(test_counts_by_value),
-        WITH_METRICS(test_other),
+        WITH_METRICS(test_none),
         WITH_METRICS(test_names_are_escaped_and_cut),
         WITH_METRICS(test_values_outlive_processes),
         cmocka_unit_test(test_bad_stars),
