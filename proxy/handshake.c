@@ -1,259 +1,19 @@
-#include "proxy/handshake.h"
+#include "proxy/handshake_state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/async.h>
 #include <openssl/err.h>
-#include <openssl/provider.h>
 
 #include "common/clock.h"
 #include "common/tls_message.h"
 #include "proxy/client_bio.h"
-#include "proxy/client_hello.h"
-#include "proxy/handshake_reason.h"
 #include "proxy/proxy_metrics.h"
-#include "proxy/remote_key.h"
-#include "proxy/tls_policy.h"
-
-/* Fibres made in advance; more are made when they are needed, up to limits.handshakes. */
-#define FIBRES_AT_FIRST 16
 
 /* Octets of a ClientHello with its records' headers. libssl would take 128 kB from anybody. */
 #define HELLO_MAX 16640
-/* After it: a second one, or 16 kB of early data that is passed over. */
-#define AFTER_HELLO_MAX 32768
 
-struct handshake_context {
-    const struct proxy_config *config;
-    const struct certificates *certificates;
-    struct log *log;
-    struct metrics_row *metrics;
-    OSSL_PROVIDER *provider;
-    BIO_METHOD *bio_method;
-    SSL_CTX *ssl_context;
-    struct remote_signer signer;
-    EVP_PKEY **keys; /* by certificate index */
-    bool has_fibres;
-};
-
-struct handshake {
-    struct handshake_context *context;
-    SSL *ssl; /* NULL after handshake_take_ssl */
-    BIO *bio; /* the SSL's */
-    void (*wake)(void *owner);
-    void *owner;
-    bool only_http11;
-    uint64_t started;
-
-    enum handshake_state state;
-    const char *stage;
-    struct handshake_reason reason;
-    struct handshake_facts facts;
-
-    unsigned hellos; /* ClientHellos seen: two after a HelloRetryRequest */
-    struct client_hello hello;
-    const struct certificate *found[CERTIFICATES_PER_NAME];
-    size_t found_count;
-    bool name_matched, certificates_set;
-
-    struct remote_signature signature;
-};
-
-/* ---- libssl's callbacks. They run on the fibre: 32 kB of stack. */
-
-static void refuse(struct handshake *handshake, enum handshake_class class, const char *text)
-{
-    handshake->reason = (struct handshake_reason){class, text};
-}
-
-static void read_extension(SSL *ssl, unsigned type, struct client_hello *hello,
-                           void (*read)(struct client_hello *, struct bytes))
-{
-    const unsigned char *data;
-    size_t size;
-    if (SSL_client_hello_get0_ext(ssl, type, &data, &size) == 1)
-        read(hello, bytes_of(data, size));
-}
-
-/* The certificate was chosen by the name in the first ClientHello, which libssl does not compare. RFC 8446
- * section 4.1.2 lets the client change other things. */
-static bool has_same_name(const struct handshake *handshake)
-{
-    return bytes_equal(bytes_of(handshake->hello.sni, handshake->hello.sni_size),
-                       bytes_of(handshake->facts.sni, handshake->facts.sni_size));
-}
-
-/* Before libssl has looked at versions or extensions, so that the SNI of what fails is known too. */
-static int on_client_hello(SSL *ssl, int *alert, void *argument)
-{
-    struct handshake *handshake = SSL_get_app_data(ssl);
-    (void)argument;
-    if (SSL_client_hello_isv2(ssl)) {
-        refuse(handshake, HANDSHAKE_CLASS_VERSION, "hello in SSLv2 format");
-        *alert = SSL_AD_PROTOCOL_VERSION;
-        return SSL_CLIENT_HELLO_ERROR;
-    }
-    struct client_hello *hello = &handshake->hello;
-    *hello = (struct client_hello){0};
-    read_extension(ssl, TLSEXT_TYPE_server_name, hello, client_hello_read_sni);
-    read_extension(ssl, TLSEXT_TYPE_signature_algorithms, hello, client_hello_read_schemes);
-    read_extension(ssl, TLSEXT_TYPE_supported_groups, hello, client_hello_read_groups);
-    if (handshake->hellos++ > 0 && !has_same_name(handshake)) {
-        refuse(handshake, HANDSHAKE_CLASS_MALFORMED, "another name in the second ClientHello");
-        *alert = SSL_AD_ILLEGAL_PARAMETER;
-        return SSL_CLIENT_HELLO_ERROR;
-    }
-    client_bio_allow(handshake->bio, AFTER_HELLO_MAX);
-    handshake->facts.sni_size = hello->sni_size;
-    memcpy(handshake->facts.sni, hello->sni, hello->sni_size);
-    struct bytes sni = bytes_of(hello->sni_size > 0 ? hello->sni : NULL, hello->sni_size);
-    handshake->signature.operation.sni = sni;
-    handshake->found_count =
-        certificates_find(handshake->context->certificates, sni, handshake->found, &handshake->name_matched);
-    return SSL_CLIENT_HELLO_SUCCESS;
-}
-
-/* Makes libssl acknowledge the name if a chain is for it (RFC 6066 section 3). */
-static int on_server_name(SSL *ssl, int *alert, void *argument)
-{
-    const struct handshake *handshake = SSL_get_app_data(ssl);
-    (void)alert;
-    (void)argument;
-    return handshake->name_matched ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
-}
-
-static int on_certificate(SSL *ssl, void *argument)
-{
-    struct handshake *handshake = SSL_get_app_data(ssl);
-    const struct certificate *chosen[CERTIFICATES_PER_NAME];
-    (void)argument;
-    if (handshake->certificates_set)
-        return 1;
-    handshake->stage = "certificate";
-    bool tls13 = SSL_version(ssl) == TLS1_3_VERSION;
-    size_t count =
-        client_hello_choose(&handshake->hello, tls13, handshake->found, handshake->found_count, chosen);
-    for (size_t i = 0; i < count; i++) {
-        EVP_PKEY *key = handshake->context->keys[chosen[i]->index];
-        if (SSL_use_cert_and_key(ssl, chosen[i]->leaf, key, chosen[i]->chain, 1) != 1)
-            return 0;
-    }
-    handshake->certificates_set = true;
-    return 1;
-}
-
-static int on_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_size, const unsigned char *in,
-                       unsigned in_size, void *argument)
-{
-    struct handshake *handshake = SSL_get_app_data(ssl);
-    const struct proxy_config *config = handshake->context->config;
-    (void)argument;
-    if (config->tls.alpn_count == 0)
-        return SSL_TLSEXT_ERR_NOACK;
-    const char *chosen = client_hello_protocol(bytes_of(in, in_size), config->tls.alpn,
-                                               config->tls.alpn_count, handshake->only_http11 ? "h2" : NULL);
-    if (chosen == NULL) {
-        refuse(handshake, HANDSHAKE_CLASS_ALPN, "no shared application protocol");
-        return SSL_TLSEXT_ERR_ALERT_FATAL;
-    }
-    *out = (const unsigned char *)chosen;
-    *out_size = (unsigned char)strlen(chosen);
-    return SSL_TLSEXT_ERR_OK;
-}
-
-/* ---- What all handshakes of a worker share. */
-
-static void set_callbacks(SSL_CTX *context)
-{
-    SSL_CTX_set_client_hello_cb(context, on_client_hello, NULL);
-    (void)SSL_CTX_set_tlsext_servername_callback(context, on_server_name);
-    SSL_CTX_set_cert_cb(context, on_certificate, NULL);
-    SSL_CTX_set_alpn_select_cb(context, on_protocol, NULL);
-}
-
-static enum result make_keys(struct handshake_context *context, struct failure *why)
-{
-    size_t count = certificates_count(context->certificates);
-    context->keys = calloc(count, sizeof(EVP_PKEY *));
-    if (context->keys == NULL)
-        return failure_set_errno(why, "remote keys");
-    for (size_t i = 0; i < count; i++) {
-        const struct certificate *certificate = certificates_at(context->certificates, i);
-        enum result result = remote_key_new(NULL, X509_get0_pubkey(certificate->leaf), &certificate->key,
-                                            &context->signer, &context->keys[i], why);
-        if (result != RESULT_OK)
-            return result;
-    }
-    return RESULT_OK;
-}
-
-static enum result make_fibres(struct handshake_context *context, struct failure *why)
-{
-    size_t most = context->config->limits.handshakes;
-    if (!ASYNC_is_capable())
-        return failure_set(why, RESULT_SYSTEM, "this OpenSSL was built without fibres (ASYNC_JOB)");
-    if (ASYNC_init_thread(most, most < FIBRES_AT_FIRST ? most : FIBRES_AT_FIRST) != 1)
-        return failure_set_openssl(why, "cannot make fibres");
-    context->has_fibres = true;
-    return RESULT_OK;
-}
-
-static enum result context_fill(struct handshake_context *context, struct failure *why)
-{
-    enum result result = remote_key_provider_load(NULL, &context->provider, why);
-    if (result == RESULT_OK)
-        result = tls_policy_context(context->config, &context->ssl_context, why);
-    if (result == RESULT_OK)
-        result = make_keys(context, why);
-    if (result == RESULT_OK)
-        result = make_fibres(context, why);
-    if (result != RESULT_OK)
-        return result;
-    set_callbacks(context->ssl_context);
-    context->bio_method = client_bio_method();
-    return context->bio_method != NULL ? RESULT_OK : failure_set_openssl(why, "cannot make a BIO method");
-}
-
-enum result handshake_context_new(const struct proxy_config *config, const struct certificates *certificates,
-                                  struct key_client *client, struct log *log, struct metrics_row *metrics,
-                                  struct handshake_context **context, struct failure *why)
-{
-    *context = NULL;
-    struct handshake_context *made = calloc(1, sizeof *made);
-    if (made == NULL)
-        return failure_set_errno(why, "handshakes");
-    made->config = config;
-    made->certificates = certificates;
-    made->log = log;
-    made->metrics = metrics;
-    made->signer.client = client;
-    enum result result = context_fill(made, why);
-    if (result != RESULT_OK) {
-        handshake_context_free(made);
-        return result;
-    }
-    *context = made;
-    return RESULT_OK;
-}
-
-void handshake_context_free(struct handshake_context *context)
-{
-    if (context == NULL)
-        return;
-    if (context->has_fibres)
-        ASYNC_cleanup_thread();
-    SSL_CTX_free(context->ssl_context);
-    for (size_t i = 0; context->keys != NULL && i < certificates_count(context->certificates); i++)
-        EVP_PKEY_free(context->keys[i]);
-    free(context->keys);
-    BIO_meth_free(context->bio_method);
-    if (context->provider != NULL)
-        (void)OSSL_PROVIDER_unload(context->provider);
-    free(context);
-}
-
-/* ---- One handshake. */
+/* ---- The beginning. */
 
 /* The answer of a key server, from the event loop. */
 static void on_signature(struct key_operation *operation)
@@ -304,6 +64,8 @@ struct handshake *handshake_new(struct handshake_context *context, int fd, const
     }
     return handshake;
 }
+
+/* ---- What became of it. */
 
 static const char *group_name(SSL *ssl)
 {
@@ -376,7 +138,7 @@ static void count_failure(struct handshake *handshake)
 static enum handshake_state fail(struct handshake *handshake, enum handshake_class class, const char *text)
 {
     if (handshake->reason.class == HANDSHAKE_CLASS_NONE)
-        refuse(handshake, class, text);
+        handshake->reason = (struct handshake_reason){class, text};
     handshake->state = HANDSHAKE_FAILED;
     note_facts(handshake);
     count_failure(handshake);
@@ -442,6 +204,8 @@ static enum handshake_state fail_from_libssl(struct handshake *handshake)
     return fail(handshake, reason.class, reason.text);
 }
 
+/* ---- Running. */
+
 /* Runs libssl on a fibre until it is done or has to wait; SSL_get_error's answer. */
 static int run_libssl(struct handshake *handshake)
 {
@@ -492,6 +256,8 @@ enum handshake_state handshake_run(struct handshake *handshake)
         return fail_from_libssl(handshake);
     }
 }
+
+/* ---- The end. */
 
 /* A paused fibre must end before its SSL is freed, or it is lost for good: it is resumed once, and the
  * provider then gives up. libssl sends its alert on the way. */

@@ -4,12 +4,13 @@
  *
  * What handshake_run returns, and what its caller then does:
  *
- *   WANT_READ, WANT_WRITE   call again when the socket is ready
- *   WANT_KEY                wake() will be called: then call again. Until then watch the socket for the
- * client leaving (handshake_abort), and for nothing else WANT_FIBRE              all fibres are in use: call
- * again when another handshake of this worker has ended DONE                    handshake_take_ssl gives the
- * connection FAILED                  handshake_failure says at which stage and why; an alert went out where
- * TLS has one
+ *   WANT_READ   call again when the socket is ready
+ *   WANT_WRITE  the same
+ *   WANT_KEY    call again when wake() is called. Until then watch the socket only for the client's leaving
+ *               (handshake_abort)
+ *   WANT_FIBRE  all fibres are in use: call again when another handshake of this worker has ended
+ *   DONE        handshake_take_ssl gives the connection
+ *   FAILED      handshake_failure says at which stage and why; an alert went out where TLS has one
  *
  * handshake_free is legal in every state, also while a signature is pending: the operation is cancelled and
  * the fibre resumed once, so that it ends. How each handshake ended is counted here (proxy_metrics.h).

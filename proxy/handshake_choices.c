@@ -1,0 +1,118 @@
+#include "proxy/handshake_state.h"
+
+#include <string.h>
+
+#include "proxy/client_bio.h"
+
+/* Octets after the ClientHello: a second one, or 16 kB of early data that is passed over. */
+#define AFTER_HELLO_MAX 32768
+
+/* Everything here runs on the fibre: 32 kB of stack. */
+
+static void refuse(struct handshake *handshake, enum handshake_class class, const char *text)
+{
+    handshake->reason = (struct handshake_reason){class, text};
+}
+
+static void read_extension(SSL *ssl, unsigned type, struct client_hello *hello,
+                           void (*read)(struct client_hello *, struct bytes))
+{
+    const unsigned char *data;
+    size_t size;
+    if (SSL_client_hello_get0_ext(ssl, type, &data, &size) == 1)
+        read(hello, bytes_of(data, size));
+}
+
+/* The certificate was chosen by the name in the first ClientHello, which libssl does not compare. RFC 8446
+ * section 4.1.2 lets the client change other things. */
+static bool has_same_name(const struct handshake *handshake)
+{
+    return bytes_equal(bytes_of(handshake->hello.sni, handshake->hello.sni_size),
+                       bytes_of(handshake->facts.sni, handshake->facts.sni_size));
+}
+
+/* Before libssl has looked at versions or extensions, so that the SNI of what fails is known too. */
+static int on_client_hello(SSL *ssl, int *alert, void *argument)
+{
+    struct handshake *handshake = SSL_get_app_data(ssl);
+    (void)argument;
+    if (SSL_client_hello_isv2(ssl)) {
+        refuse(handshake, HANDSHAKE_CLASS_VERSION, "hello in SSLv2 format");
+        *alert = SSL_AD_PROTOCOL_VERSION;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
+    struct client_hello *hello = &handshake->hello;
+    *hello = (struct client_hello){0};
+    read_extension(ssl, TLSEXT_TYPE_server_name, hello, client_hello_read_sni);
+    read_extension(ssl, TLSEXT_TYPE_signature_algorithms, hello, client_hello_read_schemes);
+    read_extension(ssl, TLSEXT_TYPE_supported_groups, hello, client_hello_read_groups);
+    if (handshake->hellos++ > 0 && !has_same_name(handshake)) {
+        refuse(handshake, HANDSHAKE_CLASS_MALFORMED, "another name in the second ClientHello");
+        *alert = SSL_AD_ILLEGAL_PARAMETER;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
+    client_bio_allow(handshake->bio, AFTER_HELLO_MAX);
+    handshake->facts.sni_size = hello->sni_size;
+    memcpy(handshake->facts.sni, hello->sni, hello->sni_size);
+    struct bytes sni = bytes_of(hello->sni_size > 0 ? hello->sni : NULL, hello->sni_size);
+    handshake->signature.operation.sni = sni;
+    handshake->found_count =
+        certificates_find(handshake->context->certificates, sni, handshake->found, &handshake->name_matched);
+    return SSL_CLIENT_HELLO_SUCCESS;
+}
+
+/* Makes libssl acknowledge the name if a chain is for it (RFC 6066 section 3). */
+static int on_server_name(SSL *ssl, int *alert, void *argument)
+{
+    const struct handshake *handshake = SSL_get_app_data(ssl);
+    (void)alert;
+    (void)argument;
+    return handshake->name_matched ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
+static int on_certificate(SSL *ssl, void *argument)
+{
+    struct handshake *handshake = SSL_get_app_data(ssl);
+    const struct certificate *chosen[CERTIFICATES_PER_NAME];
+    (void)argument;
+    if (handshake->certificates_set)
+        return 1;
+    handshake->stage = "certificate";
+    bool tls13 = SSL_version(ssl) == TLS1_3_VERSION;
+    size_t count =
+        client_hello_choose(&handshake->hello, tls13, handshake->found, handshake->found_count, chosen);
+    for (size_t i = 0; i < count; i++) {
+        EVP_PKEY *key = handshake->context->keys[chosen[i]->index];
+        if (SSL_use_cert_and_key(ssl, chosen[i]->leaf, key, chosen[i]->chain, 1) != 1)
+            return 0;
+    }
+    handshake->certificates_set = true;
+    return 1;
+}
+
+static int on_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_size, const unsigned char *in,
+                       unsigned in_size, void *argument)
+{
+    struct handshake *handshake = SSL_get_app_data(ssl);
+    const struct proxy_config *config = handshake->context->config;
+    (void)argument;
+    if (config->tls.alpn_count == 0)
+        return SSL_TLSEXT_ERR_NOACK;
+    const char *chosen = client_hello_protocol(bytes_of(in, in_size), config->tls.alpn,
+                                               config->tls.alpn_count, handshake->only_http11 ? "h2" : NULL);
+    if (chosen == NULL) {
+        refuse(handshake, HANDSHAKE_CLASS_ALPN, "no shared application protocol");
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
+    *out = (const unsigned char *)chosen;
+    *out_size = (unsigned char)strlen(chosen);
+    return SSL_TLSEXT_ERR_OK;
+}
+
+void handshake_choices_set(SSL_CTX *context)
+{
+    SSL_CTX_set_client_hello_cb(context, on_client_hello, NULL);
+    (void)SSL_CTX_set_tlsext_servername_callback(context, on_server_name);
+    SSL_CTX_set_cert_cb(context, on_certificate, NULL);
+    SSL_CTX_set_alpn_select_cb(context, on_protocol, NULL);
+}

@@ -1,0 +1,92 @@
+#include "proxy/handshake_state.h"
+
+#include <stdlib.h>
+
+#include <openssl/async.h>
+
+#include "proxy/client_bio.h"
+#include "proxy/tls_policy.h"
+
+/* Fibres made in advance; more are made when they are needed, up to limits.handshakes. */
+#define FIBRES_AT_FIRST 16
+
+static enum result make_keys(struct handshake_context *context, struct failure *why)
+{
+    size_t count = certificates_count(context->certificates);
+    context->keys = calloc(count, sizeof(EVP_PKEY *));
+    if (context->keys == NULL)
+        return failure_set_errno(why, "remote keys");
+    for (size_t i = 0; i < count; i++) {
+        const struct certificate *certificate = certificates_at(context->certificates, i);
+        enum result result = remote_key_new(NULL, X509_get0_pubkey(certificate->leaf), &certificate->key,
+                                            &context->signer, &context->keys[i], why);
+        if (result != RESULT_OK)
+            return result;
+    }
+    return RESULT_OK;
+}
+
+static enum result make_fibres(struct handshake_context *context, struct failure *why)
+{
+    size_t most = context->config->limits.handshakes;
+    if (!ASYNC_is_capable())
+        return failure_set(why, RESULT_SYSTEM, "this OpenSSL was built without fibres (ASYNC_JOB)");
+    if (ASYNC_init_thread(most, most < FIBRES_AT_FIRST ? most : FIBRES_AT_FIRST) != 1)
+        return failure_set_openssl(why, "cannot make fibres");
+    context->has_fibres = true;
+    return RESULT_OK;
+}
+
+static enum result context_fill(struct handshake_context *context, struct failure *why)
+{
+    enum result result = remote_key_provider_load(NULL, &context->provider, why);
+    if (result == RESULT_OK)
+        result = tls_policy_context(context->config, &context->ssl_context, why);
+    if (result == RESULT_OK)
+        result = make_keys(context, why);
+    if (result == RESULT_OK)
+        result = make_fibres(context, why);
+    if (result != RESULT_OK)
+        return result;
+    handshake_choices_set(context->ssl_context);
+    context->bio_method = client_bio_method();
+    return context->bio_method != NULL ? RESULT_OK : failure_set_openssl(why, "cannot make a BIO method");
+}
+
+enum result handshake_context_new(const struct proxy_config *config, const struct certificates *certificates,
+                                  struct key_client *client, struct log *log, struct metrics_row *metrics,
+                                  struct handshake_context **context, struct failure *why)
+{
+    *context = NULL;
+    struct handshake_context *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return failure_set_errno(why, "handshakes");
+    made->config = config;
+    made->certificates = certificates;
+    made->log = log;
+    made->metrics = metrics;
+    made->signer.client = client;
+    enum result result = context_fill(made, why);
+    if (result != RESULT_OK) {
+        handshake_context_free(made);
+        return result;
+    }
+    *context = made;
+    return RESULT_OK;
+}
+
+void handshake_context_free(struct handshake_context *context)
+{
+    if (context == NULL)
+        return;
+    if (context->has_fibres)
+        ASYNC_cleanup_thread();
+    SSL_CTX_free(context->ssl_context);
+    for (size_t i = 0; context->keys != NULL && i < certificates_count(context->certificates); i++)
+        EVP_PKEY_free(context->keys[i]);
+    free(context->keys);
+    BIO_meth_free(context->bio_method);
+    if (context->provider != NULL)
+        (void)OSSL_PROVIDER_unload(context->provider);
+    free(context);
+}

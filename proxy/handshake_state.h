@@ -1,0 +1,59 @@
+/*
+ * What the files of the handshake share:
+ *
+ *   handshake.c          one handshake: running libssl, and what became of it
+ *   handshake_context.c  what all handshakes of a worker share: made once, after the fork
+ *   handshake_choices.c  libssl's callbacks: name, certificates, application protocol
+ */
+#ifndef KEYLESS_PROXY_HANDSHAKE_STATE_H
+#define KEYLESS_PROXY_HANDSHAKE_STATE_H
+
+#include <openssl/provider.h>
+
+#include "proxy/client_hello.h"
+#include "proxy/handshake.h"
+#include "proxy/handshake_reason.h"
+#include "proxy/remote_key.h"
+
+struct handshake_context {
+    const struct proxy_config *config;
+    const struct certificates *certificates;
+    struct log *log;
+    struct metrics_row *metrics;
+    OSSL_PROVIDER *provider;
+    BIO_METHOD *bio_method;
+    SSL_CTX *ssl_context;
+    struct remote_signer signer;
+    EVP_PKEY **keys; /* by certificate index */
+    bool has_fibres;
+};
+
+struct handshake {
+    struct handshake_context *context;
+    SSL *ssl; /* NULL after handshake_take_ssl */
+    BIO *bio; /* the SSL's */
+    void (*wake)(void *owner);
+    void *owner;
+    bool only_http11;
+    uint64_t started;
+
+    enum handshake_state state;
+    const char *stage;
+    struct handshake_reason reason;
+    struct handshake_facts facts;
+
+    unsigned hellos; /* ClientHellos seen: two after a HelloRetryRequest */
+    struct client_hello hello;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    size_t found_count;
+    bool name_matched, certificates_set;
+
+    struct remote_signature signature;
+};
+
+/* ---- handshake_choices.c */
+
+/* From now on the context's handshakes, each its SSL's app data, are asked. */
+void handshake_choices_set(SSL_CTX *context);
+
+#endif
