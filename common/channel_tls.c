@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <sys/stat.h>
+
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -115,6 +117,20 @@ static enum result check_readable(const char *what, const char *path, struct fai
     return failure_set(why, RESULT_CONFIG, "%s %s: %s", what, path, strerror(errno));
 }
 
+/* Its group may read it: that is how programs that never are root get at keys (Debian's ssl-cert). */
+static enum result check_private(const char *path, struct failure *why)
+{
+    struct stat status;
+    if (stat(path, &status) != 0)
+        return failure_set_errno(why, "channel key %s", path);
+    if ((status.st_mode & S_IRWXO) == 0)
+        return RESULT_OK;
+    return failure_set(why, RESULT_CONFIG,
+                       "channel key %s: its mode is %04o; everybody on this machine could use it "
+                       "(chmod 600)",
+                       path, (unsigned)status.st_mode & 07777);
+}
+
 static enum result check_files(const struct channel_credentials *files, struct failure *why)
 {
     enum result result = check_readable("channel certificate", files->certificate, why);
@@ -190,6 +206,8 @@ static enum result load_files(SSL_CTX *context, const struct role *role,
     if (SSL_CTX_use_certificate_chain_file(context, files->certificate) != 1)
         return refuse_file(why, "channel certificate", files->certificate);
     result = load_key(context, files, why);
+    if (result == RESULT_OK)
+        result = check_private(files->key, why);
     if (result == RESULT_OK)
         result = check_leaf(context, files->certificate, why);
     if (result == RESULT_OK)

@@ -52,8 +52,12 @@ enum result config_check_user(const char *file, const char *user, struct failure
 
 enum result config_check_listen(const struct config_scope *scope, const char *suffix,
                                 const struct address *(*at)(const void *object, size_t i), const void *object,
-                                size_t count, struct failure *why)
+                                size_t count, const struct address *admin, struct failure *why)
 {
+    for (size_t i = 0; i < count; i++)
+        if (admin->size > 0 && address_equal(at(object, i), admin))
+            return config_refuse(scope, why, "admin.listen",
+                                 "expected an address of its own; it is also listen[%zu]", i);
     for (size_t i = 1; i < count; i++) {
         for (size_t j = 0; j < i; j++) {
             if (!address_equal(at(object, i), at(object, j)))

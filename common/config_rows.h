@@ -74,9 +74,11 @@ MUST_CHECK bool config_settle_most(const struct config_scope *scope, const char 
 /* RESULT_CONFIG: the user to become is not there, or is root. file: the configuration's name. */
 MUST_CHECK enum result config_check_user(const char *file, const char *user, struct failure *why);
 
-/* RESULT_CONFIG: one of the addresses in rows "listen[i]" + suffix is there twice. */
+/* RESULT_CONFIG: one of the addresses in rows "listen[i]" + suffix is there twice, or is also the admin
+ * endpoint's (of size 0: there is none). */
 MUST_CHECK enum result config_check_listen(const struct config_scope *scope, const char *suffix,
                                            const struct address *(*at)(const void *object, size_t i),
-                                           const void *object, size_t count, struct failure *why);
+                                           const void *object, size_t count, const struct address *admin,
+                                           struct failure *why);
 
 #endif

@@ -164,9 +164,19 @@ static enum result load(const char *file, struct bytes text, yaml_document_t *do
     return RESULT_OK;
 }
 
+/* Editors of Windows put one there; libyaml takes it only where it likes what follows. */
+static struct bytes without_byte_order_mark(struct bytes text)
+{
+    static const uint8_t MARK[] = {0xef, 0xbb, 0xbf};
+    if (text.size < sizeof MARK || memcmp(text.data, MARK, sizeof MARK) != 0)
+        return text;
+    return bytes_of(text.data + sizeof MARK, text.size - sizeof MARK);
+}
+
 enum result config_yaml_load(const char *file, struct bytes text, yaml_document_t *document,
                              struct failure *why)
 {
+    text = without_byte_order_mark(text);
     if (text.size > CONFIG_FILE_MAX)
         return failure_set(why, RESULT_CONFIG, "%s: got %zu octets, expected at most 4 MB", file, text.size);
     enum result result = check_structure(file, text, why);

@@ -41,6 +41,10 @@ static enum result start_generation(struct master *master, struct failure *why)
     enum result result = program->load(program->context, &plan, why);
     if (result != RESULT_OK)
         return result;
+    /* Only now is known how to write it. */
+    log_set_settings(master->log, &plan.log);
+    if (master->active == NULL)
+        log_info(master->log, "starting", log_text("version", KEYLESS_VERSION), log_number("pid", getpid()));
     result = generation_new(master, master->last_number + 1, &plan, &generation, why);
     if (result != RESULT_OK) {
         program->release(program->context, &plan);
@@ -50,8 +54,6 @@ static enum result start_generation(struct master *master, struct failure *why)
     master->starting = generation;
     generation->next = master->generations;
     master->generations = generation;
-    if (master->active == NULL)
-        log_set_settings(master->log, &generation->plan.log);
     struct failure fork_failure;
     if (generation_start(generation, &fork_failure) != RESULT_OK)
         master_generation_failed(generation, &fork_failure);
@@ -61,6 +63,7 @@ static enum result start_generation(struct master *master, struct failure *why)
 static void reload_failed(struct master *master, const struct failure *why)
 {
     master_count(master, METRIC_RELOAD_FAILED, 1);
+    log_set_settings(master->log, &master->active->plan.log);
     log_error(master->log, "reload failed", log_number("generation", master->active->number),
               log_text("kind", result_name(why->kind)), log_reason(why->text));
     process_notify("READY=1");
@@ -336,7 +339,6 @@ int master_run(const struct process_program *program, struct log *log)
         log_error(log, "start failed", log_reason("no event loop"));
         return 1;
     }
-    log_info(log, "starting", log_text("version", KEYLESS_VERSION), log_number("pid", getpid()));
     struct failure why;
     if (start_generation(master, &why) != RESULT_OK)
         start_failed(master, &why);

@@ -1,6 +1,7 @@
 #include "common/process_private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <pwd.h>
@@ -130,6 +131,17 @@ enum result process_drop_privileges(const char *user, struct failure *why)
     if (result == RESULT_OK && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         result = failure_set_errno(why, "cannot set no_new_privs");
     return result == RESULT_OK ? process_forbid_dumps(why) : result;
+}
+
+void process_keep_standard_descriptors(void)
+{
+    int fd;
+    do {
+        fd = open("/dev/null",
+                  O_RDWR); /* the lowest free number; not closed by exec, as those of others are not */
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO)
+        (void)close(fd);
 }
 
 unsigned process_cores(void)

@@ -170,6 +170,10 @@ void process_tell_user(const char *user, bool *told, struct log *log);
 /* No core dumps, not traceable: at once, for who reads keys before dropping privileges. */
 MUST_CHECK enum result process_forbid_dumps(struct failure *why);
 
+/* Opens /dev/null in place of standard descriptors that are closed: otherwise something of ours would take
+ * their numbers, and lines of the log would go into it. First of all in main. */
+void process_keep_standard_descriptors(void);
+
 /* Cores that this process may use: what "auto" means. */
 unsigned process_cores(void);
 

@@ -256,7 +256,8 @@ static enum result settle(const struct config_scope *scope, void *object, struct
     struct keyserver_config *config = object;
     enum result result = config_settle_workers(scope, &config->workers, config->limits.connections, why);
     if (result == RESULT_OK)
-        result = config_check_listen(scope, "", listen_address, config, config->listen_count, why);
+        result = config_check_listen(scope, "", listen_address, config, config->listen_count,
+                                     &config->admin_listen, why);
     return result == RESULT_OK ? check_clients(scope, config, why) : result;
 }
 

@@ -1,5 +1,6 @@
 /* keyless-keyserver: holds sites' private keys and signs TLS handshakes with them, for the proxies that its
  * configuration names. */
+#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <event2/event.h>
 #include <openssl/crypto.h>
 
+#include "common/process.h"
 #include "keyserver/master.h"
 
 /* Exit codes. */
@@ -29,6 +31,10 @@ static const struct option_row {
     {show_versions, "      print versions and exit", 'V', false},
     {show_usage, "      print this and exit", 'h', false},
 };
+
+/* What people try first. */
+static const struct option LONG_OPTIONS[] = {
+    {"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 #define OPTION_COUNT (sizeof OPTIONS / sizeof *OPTIONS)
 
@@ -78,8 +84,9 @@ int main(int argc, char **argv)
     const struct option_row *chosen = NULL;
     const char *config_path = NULL;
     int letter;
+    process_keep_standard_descriptors();
     opterr = 0;
-    while ((letter = getopt(argc, argv, ":c:tVh")) != -1) {
+    while ((letter = getopt_long(argc, argv, ":c:tVh", LONG_OPTIONS, NULL)) != -1) {
         const struct option_row *option = find_option(letter);
         if (option == NULL)
             return bad_usage(letter == ':' ? "-c wants a file" : "there is no such option");

@@ -110,6 +110,7 @@ static enum result load(void *context, struct process_plan *process_plan, struct
         return result;
     }
     choose_kinds(plan);
+    log_set_settings(master->log, &plan->config->log);
     process_tell_user(plan->config->user, &master->told_user, master->log);
     *process_plan = (struct process_plan){.config = plan,
                                           .kinds = plan->kinds,
@@ -170,7 +171,7 @@ int keyserver_master(const char *config_path)
 
 static void print_keys(const struct key_table *keys)
 {
-    printf("\n# %zu key%s\n", keys->count, keys->count == 1 ? "" : "s");
+    printf("\n# %zu key%s, by SKI\n", keys->count, keys->count == 1 ? "" : "s");
     for (size_t i = 0; i < keys->count; i++) {
         char ski[KEY_SKI_TEXT_SIZE];
         const struct key_id *id = &keys->keys[i].id;

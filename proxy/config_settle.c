@@ -112,7 +112,8 @@ enum result proxy_config_settle(const struct config_scope *scope, void *object, 
     struct proxy_config *config = object;
     enum result result = config_settle_workers(scope, &config->workers, config->limits.connections, why);
     if (result == RESULT_OK)
-        result = config_check_listen(scope, ".address", listen_address, config, config->listen_count, why);
+        result = config_check_listen(scope, ".address", listen_address, config, config->listen_count,
+                                     &config->admin_listen, why);
     for (size_t i = 0; result == RESULT_OK && i < config->listen_count; i++)
         result = settle_backend(scope, config, i, why);
     if (result == RESULT_OK)

@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <event2/buffer.h>
@@ -9,6 +10,9 @@
 #include <openssl/crypto.h>
 #include <openssl/opensslv.h>
 
+#include "common/key_id.h"
+#include "common/process.h"
+#include "proxy/certificates.h"
 #include "proxy/master.h"
 
 enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
@@ -45,15 +49,16 @@ static void set_help(struct options *options, const char *value)
 
 static const struct flag {
     const char *name;
-    const char *value; /* what it takes; NULL: nothing */
+    const char *longer; /* what people try first; may be NULL */
+    const char *value;  /* what it takes; NULL: nothing */
     const char *text;
     void (*set)(struct options *options, const char *value);
 } FLAGS[] = {
-    {"-c", "FILE", "the configuration; required", set_path},
-    {"-t", NULL, "check the configuration and all files it names, print the settings in force, and exit",
-     set_check},
-    {"-V", NULL, "print versions and exit", set_version},
-    {"-h", NULL, "print this and exit", set_help},
+    {"-c", NULL, "FILE", "the configuration; required", set_path},
+    {"-t", NULL, NULL,
+     "check the configuration and all files it names, print the settings in force, and exit", set_check},
+    {"-V", "--version", NULL, "print versions and exit", set_version},
+    {"-h", "--help", NULL, "print this and exit", set_help},
 };
 
 #define FLAG_COUNT (sizeof FLAGS / sizeof *FLAGS)
@@ -71,7 +76,8 @@ static void usage(FILE *to)
 static const struct flag *flag_find(const char *name)
 {
     for (size_t i = 0; i < FLAG_COUNT; i++)
-        if (strcmp(FLAGS[i].name, name) == 0)
+        if (strcmp(FLAGS[i].name, name) == 0 ||
+            (FLAGS[i].longer != NULL && strcmp(FLAGS[i].longer, name) == 0))
             return &FLAGS[i];
     return NULL;
 }
@@ -107,12 +113,35 @@ static int print_versions(void)
     return STATUS_OK;
 }
 
-static int print_settings(const struct proxy_config *config)
+/* By SKI, as the key server's -t lists its keys: what is in one list and not in the other cannot be signed
+ * for. */
+static void describe_chain(struct evbuffer *text, const struct certificate *chain)
+{
+    char day[16] = "?";
+    struct tm end;
+    if (ASN1_TIME_to_tm(X509_get0_notAfter(chain->leaf), &end) == 1)
+        (void)strftime(day, sizeof day, "%Y-%m-%d", &end);
+    evbuffer_add_printf(text, "# ");
+    for (size_t i = 0; i < sizeof chain->key.ski; i++)
+        evbuffer_add_printf(text, "%02x", chain->key.ski[i]);
+    evbuffer_add_printf(text, " %-7s until %s %s\n", key_type_name(chain->key.type), day, chain->path);
+}
+
+static void describe_chains(struct evbuffer *text, const struct certificates *certificates)
+{
+    size_t count = certificates_count(certificates);
+    evbuffer_add_printf(text, "\n# %zu chain%s, by the key's SKI\n", count, count == 1 ? "" : "s");
+    for (size_t i = 0; i < count; i++)
+        describe_chain(text, certificates_at(certificates, i));
+}
+
+static int print_settings(const struct proxy_setup *setup)
 {
     struct evbuffer *text = evbuffer_new();
     if (text == NULL)
         return STATUS_FAILED;
-    proxy_config_print(config, text);
+    proxy_config_print(setup->config, text);
+    describe_chains(text, setup->certificates);
     bool printed = true;
     while (printed && evbuffer_get_length(text) > 0)
         printed = evbuffer_write(text, STDOUT_FILENO) > 0;
@@ -124,11 +153,11 @@ static int check(const char *path, struct log *log)
 {
     struct proxy_setup *setup;
     struct failure why;
-    if (proxy_setup_read(path, log, &setup, &why) != RESULT_OK) {
+    if (proxy_setup_read(path, log, false, &setup, &why) != RESULT_OK) {
         fprintf(stderr, "keyless-proxy: %s\n", why.text);
         return STATUS_USAGE;
     }
-    int status = print_settings(setup->config);
+    int status = print_settings(setup);
     proxy_setup_free(setup);
     return status;
 }
@@ -136,6 +165,7 @@ static int check(const char *path, struct log *log)
 int main(int count, char **arguments)
 {
     struct options options = {0};
+    process_keep_standard_descriptors();
     if (!options_parse(count, arguments, &options)) {
         usage(stderr);
         return STATUS_USAGE;

@@ -78,9 +78,11 @@ static enum result check_channel_key(const struct proxy_setup *setup, struct fai
 }
 
 static enum result setup_read(struct proxy_setup *setup, const char *path, struct log *log,
-                              struct failure *why)
+                              bool as_configured, struct failure *why)
 {
     enum result result = proxy_config_read(path, &setup->config, why);
+    if (result == RESULT_OK && as_configured)
+        log_set_settings(log, &setup->config->log);
     if (result == RESULT_OK)
         result = config_check_user(path, setup->config->user, why);
     if (result == RESULT_OK)
@@ -97,14 +99,14 @@ static enum result setup_read(struct proxy_setup *setup, const char *path, struc
     return result;
 }
 
-enum result proxy_setup_read(const char *path, struct log *log, struct proxy_setup **setup,
-                             struct failure *why)
+enum result proxy_setup_read(const char *path, struct log *log, bool as_configured,
+                             struct proxy_setup **setup, struct failure *why)
 {
     struct proxy_setup *made = calloc(1, sizeof *made);
     *setup = made;
     if (made == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for the configuration");
-    enum result result = setup_read(made, path, log, why);
+    enum result result = setup_read(made, path, log, as_configured, why);
     if (result != RESULT_OK) {
         proxy_setup_free(made);
         *setup = NULL;
@@ -148,7 +150,7 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
 {
     struct proxy_master *master = context;
     struct proxy_setup *setup;
-    enum result result = proxy_setup_read(master->path, master->log, &setup, why);
+    enum result result = proxy_setup_read(master->path, master->log, true, &setup, why);
     if (result != RESULT_OK)
         return result;
     process_tell_user(setup->config->user, &master->told_user, master->log);

@@ -28,9 +28,10 @@ struct proxy_setup {
     size_t kind_count;
 };
 
-/* Reads everything that path names, whole or not at all. Binds nothing. */
-MUST_CHECK enum result proxy_setup_read(const char *path, struct log *log, struct proxy_setup **setup,
-                                        struct failure *why);
+/* Reads everything that path names, whole or not at all. Binds nothing. as_configured: the log is told the
+ * configuration's settings for it as soon as they are known. */
+MUST_CHECK enum result proxy_setup_read(const char *path, struct log *log, bool as_configured,
+                                        struct proxy_setup **setup, struct failure *why);
 void proxy_setup_free(struct proxy_setup *setup);
 
 /* Runs the proxy until it is told to end: its exit status. */

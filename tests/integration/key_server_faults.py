@@ -4,7 +4,7 @@ overrides what an honest key server does otherwise."""
 import asyncio
 import random
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 import kssl_codec as kssl
 from fake_key_server import Behaviour, find_key, sign_parts
@@ -17,7 +17,8 @@ def another_key(key):
         return ec.generate_private_key(key.curve)
     if isinstance(key, rsa.RSAPrivateKey):
         return rsa.generate_private_key(65537, key.key_size)
-    return type(key).generate()
+    kind = ed25519.Ed25519PrivateKey if isinstance(key, ed25519.Ed25519PrivateKey) else ed448.Ed448PrivateKey
+    return kind.generate()
 
 
 # ---- Faults before any request.

@@ -1,7 +1,10 @@
 """Starting, checking, reloading and ending: exit statuses, messages, and what must go on meanwhile."""
 
 import contextlib
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 
@@ -24,10 +27,19 @@ PROGRAMS = pytest.mark.parametrize("which", ["keyserver", "proxy"])
 
 
 @PROGRAMS
-def test_version(both, which):
-    done = both[which].run("-V")
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(both, which, option):
+    done = both[which].run(option)
     assert done.returncode == 0
     assert f"keyless-{which} " in done.stdout and "OpenSSL 3." in done.stdout and "libevent 2." in done.stdout
+
+
+@PROGRAMS
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help(both, which, option):
+    done = both[which].run(option)
+    assert done.returncode == 0
+    assert "-c FILE" in done.stdout and "Exit status: 0" in done.stdout and not done.stderr
 
 
 @PROGRAMS
@@ -43,6 +55,48 @@ def test_check(both, which):
     done = both[which].check()
     assert done.returncode == 0, done.stderr
     assert "handshake_timeout" in done.stdout  # a default, shown with its value in force
+
+
+def test_check_lists_the_same_keys(both):
+    """What one side's -t lists and the other's does not could not be signed for."""
+    lists = [
+        {tuple(line.split()[1:3]) for line in both[which].check().stdout.splitlines() if re.match(r"# [0-9a-f]{40} ", line)}
+        for which in both
+    ]
+    assert len(lists[0]) > 5 and lists[0] == lists[1]
+
+
+@PROGRAMS
+def test_channel_key_for_everybody(both, which, tmp_path):
+    program = both[which]
+    section = program.config["tls" if which == "keyserver" else "key_channel"]
+    section["key"] = str(shutil.copy(section["key"], tmp_path))
+    os.chmod(section["key"], 0o604)
+    done = program.check()
+    assert done.returncode == 2
+    assert f"{section['key']}: its mode is 0604" in done.stderr
+    os.chmod(section["key"], 0o640)
+    assert program.check().returncode == 0
+
+
+@PROGRAMS
+def test_json_from_the_first_line(both, which):
+    program = both[which]
+    program.config["log"] = {"format": "json"}
+    program.launch()
+    lines = wait_until(lambda: '"event":"ready"' in program.text() and program.text().splitlines(), "ready")
+    assert json.loads(lines[0])["event"] in ("starting", "no user is set")
+    assert all(json.loads(line)["program"] == which for line in lines)
+
+
+def test_closed_standard_descriptors(stack):
+    """What is opened first must not get number 2, or the log would be written into it."""
+    server = stack.key_server(start=False, wrapper=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"])
+    server.launch()
+    wait_until(lambda: len(harness.Process(server.popen.pid).children()) >= 2, "children")
+    for process in [harness.Process(server.popen.pid)]:
+        for number in range(3):
+            assert os.readlink(f"/proc/{process.pid}/fd/{number}") == "/dev/null"
 
 
 BAD = {

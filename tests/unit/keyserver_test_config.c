@@ -155,6 +155,8 @@ static const struct {
     /* Listeners. */
     {"listen: [\"127.0.0.1:1\", \"unix:/a\", \"127.0.0.1:1\"]\n" TLS KEYS CLIENTS,
      "1:36: listen[2]: got \"127.0.0.1:1\", expected each address once; it is also listen[0]"},
+    {"listen: [\"unix:/a\", \"127.0.0.1:1\"]\n" TLS KEYS CLIENTS "admin: {listen: \"127.0.0.1:1\"}\n",
+     "5:17: admin.listen: got \"127.0.0.1:1\", expected an address of its own; it is also listen[1]"},
     {"listen: [\"127.0.0.1:1\", \"keys.example:2407\"]\n" TLS KEYS CLIENTS,
      "1:25: listen[1]: got \"keys.example:2407\", " ADDRESS_EXPECTED},
     /* Clients. */

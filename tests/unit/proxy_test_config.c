@@ -193,6 +193,8 @@ static const struct {
     {"listen: [{address: \"127.0.0.1:1\"}, {address: \"[::1]:1\"},\n  {address: "
      "\"127.0.0.1:1\"}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
      "2:13: listen[2].address: got \"127.0.0.1:1\", expected each address once; it is also listen[0]"},
+    {LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS "admin: {listen: \"127.0.0.1:8443\"}\n",
+     "6:17: admin.listen: got \"127.0.0.1:8443\", expected an address of its own; it is also listen[0]"},
     {"listen: [{address: \"web.example:1\"}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
      "1:20: listen[0].address: got \"web.example:1\", " ADDRESS_EXPECTED},
     /* Certificates. */

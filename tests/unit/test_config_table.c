@@ -181,6 +181,9 @@ static const struct {
     {"\xef\xbb\xbf"
      "count: 7",
      "count: 7\n"},
+    {"\xef\xbb\xbf"
+     "count: 7\nworkers: 2\n",
+     "count: 7\n"},
     {"\"count\": 7", "count: 7\n"},
 };
 

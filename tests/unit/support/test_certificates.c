@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sys/stat.h>
+
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <openssl/x509v3.h>
@@ -89,6 +91,7 @@ static void write_certificate(const char *path, X509 *certificate)
 static void write_key(const char *path, EVP_PKEY *key)
 {
     FILE *file = create(path);
+    assert_int_equal(fchmod(fileno(file), 0600), 0);
     assert_int_equal(PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL), 1);
     assert_int_equal(fclose(file), 0);
 }
