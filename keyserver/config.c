@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/certificate_names.h"
 #include "common/config_rows.h"
 #include "keyserver/client_match.h"
 
@@ -27,6 +28,26 @@ static const struct config_table KEYS = {
     CONFIG_POSITION(struct keyserver_key_source, where),
 };
 
+/* ---- certificates */
+
+static const struct config_row CERTIFICATE_ROWS[] = {
+    {
+        .path = "dir",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct keyserver_certificate_source, dir),
+        .required = true,
+        .help =
+            "A directory: the first certificate of every *.pem and *.crt in it is one that sites use. Keep "
+            "the old and the new one there while a certificate is renewed.",
+    },
+};
+
+static const struct config_table CERTIFICATES = {
+    CONFIG_ROWS(CERTIFICATE_ROWS),
+    .size = sizeof(struct keyserver_certificate_source),
+    CONFIG_POSITION(struct keyserver_certificate_source, where),
+};
+
 /* ---- clients */
 
 static enum result check_match(const struct config_row *row, const void *value, struct failure *why)
@@ -37,8 +58,29 @@ static enum result check_match(const struct config_row *row, const void *value, 
 }
 
 static const struct config_word ALLOW_WORDS[] = {
-    {"tls13", ALLOW_TLS13}, {"tls12", ALLOW_TLS12}, {"list", ALLOW_LIST}, {"digest", ALLOW_DIGEST}, {NULL, 0},
+    {"tls13", ALLOW_TLS13}, {"tls12", ALLOW_TLS12},   {"transcript", ALLOW_TRANSCRIPT},
+    {"list", ALLOW_LIST},   {"digest", ALLOW_DIGEST}, {NULL, 0},
 };
+
+static const struct config_word REQUIRE_WORDS[] = {
+    {"tbs", REQUIRE_TBS},
+    {"transcript", REQUIRE_TRANSCRIPT},
+    {NULL, 0},
+};
+
+#define NAME_EXPECTED "a host name in lower case, \"*.\" and one, \"*\" for any or no name, or \"\" for none"
+
+static enum result check_name(const struct config_row *row, const void *value, struct failure *why)
+{
+    const char *name = *(char *const *)value;
+    char normal[DNS_NAME_MAX + 1];
+    (void)row;
+    if (name[0] == '\0' || strcmp(name, "*") == 0)
+        return RESULT_OK;
+    if (dns_name_normalise(bytes_of(name, strlen(name)), true, normal) && strcmp(name, normal) == 0)
+        return RESULT_OK;
+    return failure_set(why, RESULT_CONFIG, "got \"%.200s\", expected " NAME_EXPECTED, name);
+}
 
 static const struct config_row CLIENT_ROWS[] = {
     {
@@ -70,8 +112,31 @@ static const struct config_row CLIENT_ROWS[] = {
         .fallback = "tls13,tls12",
         .help =
             "What it may ask for. tls13, tls12: signatures in handshakes, over contents that the key server "
-            "rebuilds. list: the keys it may use. digest: signatures over bare digests, for peers that know "
-            "nothing else; whoever has this client's certificate can then sign anything.",
+            "rebuilds. transcript, which tls13 includes: in TLS 1.3, from the whole handshake, in which the "
+            "key server sees the SNI itself. list: the keys it may use. digest: signatures over bare "
+            "digests, "
+            "for peers that know nothing else; whoever has this client's certificate can then sign anything.",
+    },
+    {
+        .path = "names",
+        .type = &CONFIG_TEXT,
+        CONFIG_LIST_AT(struct keyserver_client, names, name_count),
+        .fallback = "*",
+        .check = check_name,
+        .expected = NAME_EXPECTED,
+        .help =
+            "The SNIs that it may have signatures for. \"*.example.com\" is one label before example.com, "
+            "\"*\" any name and none, \"\" none. Where no transcript shows the SNI it is what the client "
+            "says; a key is then refused unless these names cover all of its certificates'.",
+    },
+    {
+        .path = "require",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct keyserver_client, require),
+        .words = REQUIRE_WORDS,
+        .fallback = "tbs",
+        .help = "transcript: TLS 1.3 signatures only from whole handshakes, and nothing bare, whatever allow "
+                "says.",
     },
 };
 
@@ -125,6 +190,15 @@ static const struct config_row ROWS[] = {
         .most = 1024,
         .expected = "a list such as [{dir: keys}]",
         .help = "Where the sites' private keys are.",
+    },
+    {
+        .path = "certificates",
+        .table = &CERTIFICATES,
+        CONFIG_LIST_AT(struct keyserver_config, certificates, certificate_count),
+        .most = 1024,
+        .expected = "a list such as [{dir: sites}]",
+        .help =
+            "Where the sites' certificates are, which are public: what a whole handshake is checked against.",
     },
     {
         .path = "clients",

@@ -18,11 +18,20 @@ enum keyserver_allow {
     ALLOW_TLS12 = 1u << 1,
     ALLOW_LIST = 1u << 2,
     ALLOW_DIGEST = 1u << 3,
+    ALLOW_TRANSCRIPT = 1u << 4,
 };
+
+/* What a client entry may `require`. */
+enum keyserver_require { REQUIRE_TBS, REQUIRE_TRANSCRIPT };
 
 struct keyserver_key_source {
     struct config_position where;
     char *dir; /* *.key and *.pem are read */
+};
+
+struct keyserver_certificate_source {
+    struct config_position where;
+    char *dir; /* *.pem and *.crt are read */
 };
 
 struct keyserver_client {
@@ -30,7 +39,10 @@ struct keyserver_client {
     char *match; /* "DNS:name", "IP:address", "URI:uri", "CN:name", "sha256:" + hex of the certificate */
     char **keys; /* labels, globs on labels, SKI in hex */
     size_t key_count;
-    unsigned allow; /* of enum keyserver_allow */
+    unsigned allow; /* of enum keyserver_allow; what `require` takes away is not in it */
+    char **names;   /* SNI: "www.example.com", "*.example.com", "*" (any, or none), "" (none) */
+    size_t name_count;
+    enum keyserver_require require;
 };
 
 struct keyserver_config {
@@ -48,6 +60,9 @@ struct keyserver_config {
 
     struct keyserver_key_source *keys;
     size_t key_count;
+
+    struct keyserver_certificate_source *certificates; /* public chains: what transcripts must name */
+    size_t certificate_count;
 
     struct keyserver_client *clients; /* first match wins */
     size_t client_count;

@@ -44,6 +44,7 @@ struct request_line {
     struct bytes name; /* the peer's own for it; size 0: none */
     struct bytes sni;  /* as the peer claims; size 0: none, or not kept */
     uint8_t error;
+    const char *reason; /* NULL: what the error is called */
     uint32_t queue, sign;
 };
 
@@ -71,7 +72,8 @@ static void tell(struct connection *connection, const struct request_line *line)
              log_address("peer", peer), log_text("operation", kssl_opcode_name(line->opcode)),
              log_number("opcode", line->opcode), if_there(log_hex("key", line->ski)),
              if_there(log_bytes("sni", line->sni)), if_there(log_bytes("request", line->name)),
-             log_number("error", line->error), log_reason(kssl_error_name(line->error)));
+             log_number("error", line->error),
+             log_reason(line->reason != NULL ? line->reason : kssl_error_name(line->error)));
 }
 
 static void send_frame(struct connection *connection, const struct writer *frame, bool written)
@@ -250,7 +252,8 @@ static void refuse(struct connection *connection, uint32_t id, const struct oper
                                       .ski = operation->message.ski,
                                       .name = name_of(connection, operation),
                                       .sni = operation->message.sni,
-                                      .error = (uint8_t)operation->error};
+                                      .error = (uint8_t)operation->error,
+                                      .reason = operation->reason};
     send_error(connection, id, &line);
 }
 

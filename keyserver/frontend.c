@@ -56,6 +56,7 @@ static bool on_keys(struct key_table *keys, void *owner)
         child_end(frontend->child, 1);
         return false;
     }
+    policy_use_certificates(policy, frontend->plan->certificates);
     frontend->policy = policy;
     frontend->connections.policy = policy;
     if (first)

@@ -53,6 +53,7 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     REQUEST_ROWS(HELLO, "hello"),
     REQUEST_ROWS(LIST, "list"),
     REQUEST_ROWS(TLS13, "sign-tls13"),
+    REQUEST_ROWS(TRANSCRIPT, "sign-transcript"),
     REQUEST_ROWS(TLS12, "sign-tls12"),
     REQUEST_ROWS(DIGEST, "digest"),
     REQUEST_ROWS(OTHER, "other"),
@@ -64,6 +65,7 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     REFUSAL_ROW(UNEXPECTED, "0x06"),
     REFUSAL_ROW(FORMAT, "0x07"),
     REFUSAL_ROW(INTERNAL, "0x08"),
+    REFUSAL_ROW(POLICY, "0x40"),
     REFUSAL_ROW(CONTENT, "0x41"),
     REFUSAL_ROW(OVERLOADED, "0x44"),
     REFUSAL_ROW(OTHER, "other"),
@@ -101,6 +103,8 @@ static enum keyserver_metric metric_of_operation(uint8_t opcode)
         return KEYSERVER_REQUESTS_LIST_OK;
     case KSSL_OP_SIGN_TLS13:
         return KEYSERVER_REQUESTS_TLS13_OK;
+    case KSSL_OP_SIGN_TRANSCRIPT:
+        return KEYSERVER_REQUESTS_TRANSCRIPT_OK;
     case KSSL_OP_SIGN_TLS12:
         return KEYSERVER_REQUESTS_TLS12_OK;
     default:
@@ -123,6 +127,7 @@ size_t keyserver_metric_of_refusal(uint8_t error)
         [KSSL_ERROR_UNEXPECTED_OPCODE] = KEYSERVER_REFUSED_UNEXPECTED,
         [KSSL_ERROR_FORMAT] = KEYSERVER_REFUSED_FORMAT,
         [KSSL_ERROR_INTERNAL] = KEYSERVER_REFUSED_INTERNAL,
+        [KSSL_ERROR_POLICY] = KEYSERVER_REFUSED_POLICY,
         [KSSL_ERROR_CONTENT] = KEYSERVER_REFUSED_CONTENT,
         [KSSL_ERROR_OVERLOADED] = KEYSERVER_REFUSED_OVERLOADED,
     };

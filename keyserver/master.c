@@ -47,6 +47,7 @@ static void free_plan(struct keyserver_plan *plan)
         return;
     keyserver_config_free(plan->config);
     SSL_CTX_free(plan->context);
+    site_certificates_free(plan->certificates);
     free(plan->listen);
     free(plan->listen_kind);
     free(plan);
@@ -78,6 +79,8 @@ static enum result read_plan(struct keyserver_master *master, struct keyserver_p
         result = config_check_user(master->config_path, plan->config->user, why);
     if (result == RESULT_OK)
         result = read_context(plan->config, &plan->context, why);
+    if (result == RESULT_OK)
+        result = site_certificates_load(plan->config, &plan->certificates, why);
     if (result == RESULT_OK)
         result = choose_listeners(plan, why);
     return result;
@@ -186,7 +189,17 @@ static void print_unused(const struct keyserver_client *client, const char *patt
                   client->where.file, client->where.line, client->where.column, pattern, client->match);
 }
 
-static enum result check_keys(const struct keyserver_config *config, struct failure *why)
+static void print_uncovered(const struct keyserver_client *client, const struct key_info *key, void *owner)
+{
+    (void)owner;
+    (void)fprintf(stderr,
+                  "%s:%u:%u: clients.names: warning: %s may use the key %s only with whole transcripts: its "
+                  "certificates have other names\n",
+                  client->where.file, client->where.line, client->where.column, client->match, key->label);
+}
+
+static enum result check_keys(const struct keyserver_config *config,
+                              const struct site_certificates *certificates, struct failure *why)
 {
     struct key_store *store = NULL;
     struct policy *policy = NULL;
@@ -198,6 +211,8 @@ static enum result check_keys(const struct keyserver_config *config, struct fail
     if (result == RESULT_OK) {
         print_keys(key_store_table(store));
         policy_each_unused(policy, print_unused, NULL);
+        policy_use_certificates(policy, certificates);
+        policy_each_uncovered(policy, print_uncovered, NULL);
     }
     policy_free(policy);
     key_store_free(store);
@@ -223,7 +238,9 @@ static enum result check(const char *config_path, struct keyserver_plan *plan, s
     result = config_check_user(config_path, plan->config->user, why);
     if (result == RESULT_OK)
         result = read_context(plan->config, &plan->context, why);
-    return result == RESULT_OK ? check_keys(plan->config, why) : result;
+    if (result == RESULT_OK)
+        result = site_certificates_load(plan->config, &plan->certificates, why);
+    return result == RESULT_OK ? check_keys(plan->config, plan->certificates, why) : result;
 }
 
 int keyserver_check(const char *config_path)

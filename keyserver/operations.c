@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "keyserver/config.h"
+#include "keyserver/transcript_check.h"
 
 /* What the steps below share. */
 struct decision {
@@ -16,7 +17,7 @@ struct decision {
 /* Each step returns the error to answer, or KSSL_ERROR_NONE when the operation's outcome is set. */
 typedef enum kssl_error step(struct decision *decision);
 
-static step ping, hello, list, sign_tls13, sign_tls12, sign_bare, unexpected;
+static step ping, hello, list, sign_tls13, sign_tls12, sign_transcript, sign_bare, unexpected;
 
 struct rule {
     unsigned allow; /* one of these must be allowed; 0: always */
@@ -44,6 +45,7 @@ static const struct rule RULES[256] = {
     [KSSL_OP_HELLO] = {0, hello},
     [KSSL_OP_SIGN_TLS13] = {ALLOW_TLS13, sign_tls13},
     [KSSL_OP_SIGN_TLS12] = {ALLOW_TLS12, sign_tls12},
+    [KSSL_OP_SIGN_TRANSCRIPT] = {ALLOW_TRANSCRIPT, sign_transcript},
     [KSSL_OP_LIST] = {ALLOW_LIST, list},
     [KSSL_OP_PING] = {0, ping},
     [KSSL_OP_SUCCESS] = {0, unexpected},
@@ -151,6 +153,28 @@ static bool take_ski(struct decision *decision)
     return true;
 }
 
+static enum kssl_error refuse(struct decision *decision, enum kssl_error error, const char *reason)
+{
+    decision->operation->outcome = OPERATION_REFUSE;
+    decision->operation->reason = reason;
+    return error;
+}
+
+/* Last, where the client only claims an SNI: it must be one of its names, and so must all others that the
+ * signature would serve for. */
+static enum kssl_error ask_claimed(struct decision *decision)
+{
+    enum kssl_error error = ask(decision);
+    if (error != KSSL_ERROR_NONE)
+        return error;
+    if (!policy_allows_name(decision->policy, decision->entry, decision->operation->message.sni))
+        return refuse(decision, KSSL_ERROR_POLICY, "the SNI is none of the client's names");
+    if (!policy_names_cover(decision->policy, decision->entry, decision->operation->request.ski))
+        return refuse(decision, KSSL_ERROR_POLICY,
+                      "the key's certificates have names that the client has not");
+    return KSSL_ERROR_NONE;
+}
+
 static enum kssl_error sign_tls13(struct decision *decision)
 {
     struct sign_request *request = &decision->operation->request;
@@ -161,7 +185,7 @@ static enum kssl_error sign_tls13(struct decision *decision)
     request->tls13.scheme = asked.scheme;
     request->tls13.hash_size = (uint8_t)asked.hash.size;
     memcpy(request->tls13.hash, asked.hash.data, asked.hash.size);
-    return ask(decision);
+    return ask_claimed(decision);
 }
 
 static enum kssl_error sign_tls12(struct decision *decision)
@@ -182,7 +206,69 @@ static enum kssl_error sign_tls12(struct decision *decision)
         request->tls12.point_size = (uint8_t)asked.parts.point.size;
         memcpy(request->tls12.point, asked.parts.point.data, asked.parts.point.size);
     }
-    return ask(decision);
+    return ask_claimed(decision);
+}
+
+/* What is left when the messages have their form and the client may use the key. */
+static enum kssl_error check_transcript(struct decision *decision, const struct transcript *transcript)
+{
+    struct sign_request *request = &decision->operation->request;
+    const char *reason;
+    size_t size;
+    const struct site_leaf *leaf =
+        policy_find_leaf(decision->policy, request->ski, transcript->certificate.leaf);
+    if (leaf == NULL)
+        return refuse(decision, KSSL_ERROR_KEY_NOT_FOUND, "the certificate is none of this key's");
+    if (!tls_scheme_fits_tls13(tls_scheme_find(request->tls13.scheme), decision->operation->key->id.type))
+        return KSSL_ERROR_CRYPTO;
+    if (!transcript_check(transcript, request->tls13.scheme, leaf, (int64_t)decision->now, &reason))
+        return refuse(decision, KSSL_ERROR_CONTENT, reason);
+    if (!transcript_hash(transcript, request->tls13.hash, &size))
+        return KSSL_ERROR_INTERNAL;
+    request->tls13.hash_size = (uint8_t)size;
+    return KSSL_ERROR_NONE;
+}
+
+static enum kssl_error check_transcript_policy(struct decision *decision, const struct transcript *transcript)
+{
+    if (!policy_allows_name(decision->policy, decision->entry, transcript->sni))
+        return refuse(decision, KSSL_ERROR_POLICY, "the SNI is none of the client's names");
+    if (transcript_is_for_acme(transcript))
+        return refuse(decision, KSSL_ERROR_POLICY, "the protocol is acme-tls/1");
+    return KSSL_ERROR_NONE;
+}
+
+/* The payload without the key: its scheme, the messages' form, and that a claimed SNI is the real one. */
+static enum kssl_error take_transcript(struct decision *decision, struct transcript *transcript)
+{
+    struct operation *operation = decision->operation;
+    struct reader from = reader_of(operation->message.payload);
+    const char *reason;
+    if (!read_u16(&from, &operation->request.tls13.scheme) || !take_ski(decision))
+        return KSSL_ERROR_FORMAT;
+    if (!transcript_parse(bytes_of(from.next, from.left), transcript, &reason))
+        return refuse(decision, KSSL_ERROR_FORMAT, reason);
+    if (operation->message.sni.data != NULL && !transcript_is_for(transcript, operation->message.sni))
+        return refuse(decision, KSSL_ERROR_FORMAT, "the SNI is not that of the ClientHello");
+    return KSSL_ERROR_NONE;
+}
+
+static enum kssl_error sign_transcript(struct decision *decision)
+{
+    struct sign_request *request = &decision->operation->request;
+    struct transcript transcript;
+    size_t key;
+    request->kind = SIGN_TLS13;
+    enum kssl_error error = take_transcript(decision, &transcript);
+    if (error != KSSL_ERROR_NONE)
+        return error;
+    if (!policy_find(decision->policy, decision->entry, request->ski, &key))
+        return KSSL_ERROR_KEY_NOT_FOUND;
+    decision->operation->key = policy_key(decision->policy, key);
+    error = check_transcript(decision, &transcript);
+    if (error == KSSL_ERROR_NONE)
+        error = check_transcript_policy(decision, &transcript);
+    return error == KSSL_ERROR_NONE ? ask(decision) : error;
 }
 
 /* Part A also knows keys by a digest, where there is no SKI. A digest that is no key's of this client's

@@ -24,6 +24,7 @@ struct operation {
     enum operation_outcome outcome;
     struct kssl_message message; /* the items, as far as they parsed; borrowed from the frame */
     enum kssl_error error;
+    const char *reason;          /* why, in fixed words, where the error alone does not tell; or NULL */
     uint8_t answer_opcode;       /* KSSL_OP_SUCCESS or KSSL_OP_PONG */
     struct bytes answer;         /* borrowed from the frame or from scratch */
     struct sign_request request; /* its handle is not set; a message is borrowed from the frame */

@@ -7,6 +7,7 @@
 #include "common/process.h"
 #include "common/program_status.h"
 #include "keyserver/config.h"
+#include "keyserver/site_certificates.h"
 
 /* Index of each kind of child in the plan. */
 enum { KIND_SIGNER, KIND_FRONTEND, KIND_HELPER, KIND_COUNT };
@@ -14,6 +15,7 @@ enum { KIND_SIGNER, KIND_FRONTEND, KIND_HELPER, KIND_COUNT };
 struct keyserver_plan {
     struct keyserver_config *config;
     SSL_CTX *context; /* the channel's; front ends serve with it */
+    struct site_certificates *certificates;
     struct process_kind kinds[KIND_COUNT];
     size_t kind_count;
     struct address *listen; /* the configuration's, and the admin endpoint's last if there is one */

@@ -6,6 +6,7 @@
 
 #include <openssl/crypto.h>
 
+#include "common/certificate_names.h"
 #include "keyserver/client_match.h"
 #include "keyserver/key_index.h"
 
@@ -22,8 +23,9 @@ struct key_set {
 struct policy {
     const struct keyserver_config *config;
     const struct key_table *keys;
-    struct client_match *matches; /* one an entry */
-    size_t *sets;                 /* index of each entry's set */
+    const struct site_certificates *certificates; /* NULL: none */
+    struct client_match *matches;                 /* one an entry */
+    size_t *sets;                                 /* index of each entry's set */
     struct key_set *key_sets;
     size_t set_count;
 };
@@ -174,7 +176,57 @@ size_t policy_entries(const struct policy *policy)
 
 unsigned policy_allow(const struct policy *policy, size_t entry)
 {
-    return policy->config->clients[entry].allow;
+    const struct keyserver_client *client = &policy->config->clients[entry];
+    unsigned allow = client->allow;
+    if ((allow & ALLOW_TLS13) != 0)
+        allow |= ALLOW_TRANSCRIPT;
+    if (client->require == REQUIRE_TRANSCRIPT)
+        allow &= ~((unsigned)ALLOW_TLS13 | ALLOW_DIGEST);
+    return allow;
+}
+
+/* ---- Names. */
+
+static bool names_hold(const struct keyserver_client *client, const char *name)
+{
+    for (size_t i = 0; i < client->name_count; i++)
+        if (strcmp(client->names[i], "*") == 0 || site_name_matches(client->names[i], name))
+            return true;
+    return false;
+}
+
+bool policy_allows_name(const struct policy *policy, size_t entry, struct bytes sni)
+{
+    const struct keyserver_client *client = &policy->config->clients[entry];
+    char name[DNS_NAME_MAX + 1];
+    if (sni.size == 0)
+        return names_hold(client, "");
+    /* What is no DNS name is none that anybody can have listed. */
+    return names_hold(client, dns_name_normalise(sni, false, name) ? name : ".");
+}
+
+bool policy_names_cover(const struct policy *policy, size_t entry, const uint8_t ski[static KEY_ID_SKI_SIZE])
+{
+    const struct keyserver_client *client = &policy->config->clients[entry];
+    size_t count = 0;
+    const struct site_leaf *leaves =
+        policy->certificates != NULL ? site_certificates_of(policy->certificates, ski, &count) : NULL;
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < leaves[i].name_count; k++)
+            if (!names_hold(client, leaves[i].names[k]))
+                return false;
+    return true;
+}
+
+void policy_use_certificates(struct policy *policy, const struct site_certificates *certificates)
+{
+    policy->certificates = certificates;
+}
+
+const struct site_leaf *policy_find_leaf(const struct policy *policy,
+                                         const uint8_t ski[static KEY_ID_SKI_SIZE], struct bytes der)
+{
+    return policy->certificates != NULL ? site_certificates_find(policy->certificates, ski, der) : NULL;
 }
 
 static const struct key_set *set_of(const struct policy *policy, size_t entry)
@@ -229,6 +281,21 @@ static bool pattern_is_used(const struct policy *policy, const char *pattern)
         if (pattern_matches(pattern, &policy->keys->keys[i]))
             return true;
     return false;
+}
+
+void policy_each_uncovered(const struct policy *policy,
+                           void (*uncovered)(const struct keyserver_client *client,
+                                             const struct key_info *key, void *owner),
+                           void *owner)
+{
+    for (size_t i = 0; i < policy->config->client_count; i++) {
+        const struct keyserver_client *client = &policy->config->clients[i];
+        const struct key_info *key;
+        size_t at = policy_list_start(policy, i, NULL);
+        while ((key = policy_list_next(policy, i, &at)) != NULL)
+            if (!policy_names_cover(policy, i, key->id.ski))
+                uncovered(client, key, owner);
+    }
 }
 
 void policy_each_unused(const struct policy *policy,

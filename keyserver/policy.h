@@ -20,6 +20,7 @@
 #include "common/result.h"
 #include "keyserver/config.h"
 #include "keyserver/key_table.h"
+#include "keyserver/site_certificates.h"
 
 struct policy;
 
@@ -33,7 +34,24 @@ MUST_CHECK bool policy_match(const struct policy *policy, X509 *certificate, siz
 
 /* Entries are numbered as in the configuration. */
 size_t policy_entries(const struct policy *policy);
-unsigned policy_allow(const struct policy *policy, size_t entry); /* of enum keyserver_allow */
+/* Of enum keyserver_allow, with what `require` takes away gone and transcript where tls13 implies it. */
+unsigned policy_allow(const struct policy *policy, size_t entry);
+
+/* The sites' certificates, borrowed, which transcripts are checked against. None until this was called. */
+void policy_use_certificates(struct policy *policy, const struct site_certificates *certificates);
+/* A leaf of this key. NULL: not one of ours. */
+const struct site_leaf *policy_find_leaf(const struct policy *policy,
+                                         const uint8_t ski[static KEY_ID_SKI_SIZE], struct bytes der);
+/* Whether the entry's `names` hold this SNI; size 0: none. */
+bool policy_allows_name(const struct policy *policy, size_t entry, struct bytes sni);
+/* Whether they hold every name of every certificate of this key: without a transcript the SNI is only
+ * claimed, and a signature would serve for any of them. True for a key without certificates. */
+bool policy_names_cover(const struct policy *policy, size_t entry, const uint8_t ski[static KEY_ID_SKI_SIZE]);
+/* Calls `uncovered` for each key of an entry's of which that is not so. */
+void policy_each_uncovered(const struct policy *policy,
+                           void (*uncovered)(const struct keyserver_client *client,
+                                             const struct key_info *key, void *owner),
+                           void *owner);
 
 /* A key that this entry may use; *key is its index in the table of keys. */
 MUST_CHECK bool policy_find(const struct policy *policy, size_t entry,

@@ -62,7 +62,7 @@ static bool server_random_acceptable(const uint8_t *random, unsigned allow)
 {
     if (tls_random_has_downgrade_11(random))
         return false;
-    return (allow & ALLOW_TLS13) == 0 || tls_random_has_downgrade_12(random);
+    return (allow & (ALLOW_TLS13 | ALLOW_TRANSCRIPT)) == 0 || tls_random_has_downgrade_12(random);
 }
 
 static bool tls12_acceptable(const struct sign_request *request, unsigned allow)
@@ -97,7 +97,7 @@ static const struct kind_rule RULES[] = {
 
 bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
 {
-    if (opcode == KSSL_OP_SIGN_TLS13)
+    if (opcode == KSSL_OP_SIGN_TLS13 || opcode == KSSL_OP_SIGN_TRANSCRIPT)
         *kind = SIGN_TLS13;
     else if (opcode == KSSL_OP_SIGN_TLS12)
         *kind = SIGN_TLS12;
@@ -117,7 +117,8 @@ enum kssl_error sign_request_check(const struct policy *policy, const struct sig
         return KSSL_ERROR_INTERNAL;
     const struct kind_rule *rule = &RULES[kind];
     unsigned allow = policy_allow(policy, request->entry);
-    if ((allow & rule->allow) == 0)
+    unsigned needed = request->opcode == KSSL_OP_SIGN_TRANSCRIPT ? ALLOW_TRANSCRIPT : rule->allow;
+    if ((allow & needed) == 0)
         return KSSL_ERROR_BAD_OPCODE;
     if (!policy_find(policy, request->entry, request->ski, key))
         return KSSL_ERROR_KEY_NOT_FOUND;

@@ -26,7 +26,8 @@ enum sign_kind { SIGN_TLS13, SIGN_TLS12, SIGN_DIGEST, SIGN_MESSAGE };
 struct sign_request {
     uint64_t handle; /* the asker's; comes back with the answer */
     uint16_t entry;  /* the client, by its place in the configuration */
-    uint8_t opcode;  /* KSSL_OP_SIGN_TLS13, KSSL_OP_SIGN_TLS12, or a bare operation's */
+    uint8_t opcode;  /* KSSL_OP_SIGN_TLS13, _TRANSCRIPT (SIGN_TLS13 too, its hash computed from the whole
+                        transcript), KSSL_OP_SIGN_TLS12, or a bare operation's */
     enum sign_kind kind;
     uint8_t ski[KEY_ID_SKI_SIZE];
     union {

@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "common/certificate_names.h"
 #include "proxy/certificate_file.h"
-#include "proxy/certificate_names.h"
 #include "proxy/name_index.h"
 
 struct certificates {

@@ -6,9 +6,9 @@
 
 #include <event2/buffer.h>
 
+#include "common/certificate_names.h"
 #include "common/process_status.h"
 #include "common/text.h"
-#include "proxy/certificate_names.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/worker_status.h"
 

@@ -35,10 +35,14 @@ static const struct policy *policy(void)
 
 static bool error_is_known(enum kssl_error error)
 {
-    static const enum kssl_error KNOWN[] = {
-        KSSL_ERROR_CRYPTO,     KSSL_ERROR_KEY_NOT_FOUND,     KSSL_ERROR_VERSION,
-        KSSL_ERROR_BAD_OPCODE, KSSL_ERROR_UNEXPECTED_OPCODE, KSSL_ERROR_FORMAT,
-        KSSL_ERROR_CONTENT};
+    static const enum kssl_error KNOWN[] = {KSSL_ERROR_CRYPTO,
+                                            KSSL_ERROR_KEY_NOT_FOUND,
+                                            KSSL_ERROR_VERSION,
+                                            KSSL_ERROR_BAD_OPCODE,
+                                            KSSL_ERROR_UNEXPECTED_OPCODE,
+                                            KSSL_ERROR_FORMAT,
+                                            KSSL_ERROR_CONTENT,
+                                            KSSL_ERROR_POLICY};
     for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++)
         if (KNOWN[i] == error)
             return true;

@@ -220,7 +220,7 @@ def test_bare_ed25519_wrong_key(edge2):
 # ---- Which opcodes, for whom.
 
 ALWAYS = {Op.PING, Op.HELLO}
-TLS = {Op.SIGN_TLS13, Op.SIGN_TLS12, Op.LIST}
+TLS = {Op.SIGN_TLS13, Op.SIGN_TRANSCRIPT, Op.SIGN_TLS12, Op.LIST}
 DIGEST = {*range(0x02, 0x08), *range(0x12, 0x19), 0x35, 0x36, 0x37}
 RESPONSES = {Op.SUCCESS, Op.PONG, Op.ERROR}
 

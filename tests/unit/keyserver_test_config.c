@@ -175,7 +175,7 @@ static const struct {
     {ONE_CLIENT("{match: \"sha256:" FINGERPRINT "0\", keys: a}"),
      "4:19: clients[0].match: got \"sha256:0123"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: [tls13, tls]}"),
-     "4:51: clients[0].allow[1]: got \"tls\", expected tls13, tls12, list or digest"},
+     "4:51: clients[0].allow[1]: got \"tls\", expected tls13, tls12, transcript, list or digest"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a},\n  {match: \"CN:b\", keys: a}, {match: \"CN:a\", keys: b}"),
      "5:37: clients[2].match: got \"CN:a\", expected one entry for it: the one in line 4 comes first, this "
      "is "
@@ -187,17 +187,21 @@ static const struct {
     {ALL "limits: {in_flight: 65537}\n",
      "5:21: limits.in_flight: got \"65537\", expected a whole number from 1 to 65536"},
     /* What is for later versions. */
-    {ALL "certificates: {dir: sites}\n",
-     "5:1: unknown setting \"certificates\", expected one of workers, user,"},
     {ALL "audit: {file: a}\n", "5:1: unknown setting \"audit\", expected one of"},
     {ALL "ticket_keys: {secret: a}\n", "5:1: unknown setting \"ticket_keys\", expected one of"},
     {LISTEN "tls: {certificate: a, key: b, client_ca: c, crl: d}\n" KEYS CLIENTS,
      "2:45: tls: unknown setting \"crl\", expected one of certificate, key, client_ca"},
     {LISTEN TLS "keys: [{uri: \"pkcs11:a\"}]\n" CLIENTS, "3:9: keys[0]: unknown setting \"uri\""},
-    {ONE_CLIENT("{match: \"CN:a\", keys: a, names: [b]}"),
-     "4:36: clients[0]: unknown setting \"names\", expected one of match, keys, allow"},
-    {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: [transcript]}"),
-     "4:44: clients[0].allow[0]: got \"transcript\", expected tls13, tls12, list or digest"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, rate: 5}"),
+     "4:36: clients[0]: unknown setting \"rate\", expected one of match, keys, allow, names, require"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, names: [a.example, B.example]}"),
+     "4:55: clients[0].names[1]: got \"B.example\", expected a host name in lower case"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, names: [\"a.*.example\"]}"),
+     "4:44: clients[0].names[0]: got \"a.*.example\", expected a host name in lower case"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, require: digest}"),
+     "4:45: clients[0].require: got \"digest\", expected tbs or transcript"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: [credential]}"),
+     "4:44: clients[0].allow[0]: got \"credential\", expected tls13, tls12, transcript, list or digest"},
 };
 
 static void errors_say_what_and_where(void **state)

@@ -15,7 +15,17 @@ static const struct fixture_key KEYS[] = {
 };
 
 /* Entries of the configuration below. */
-enum { EVERYTHING, TLS13_ONLY, TLS12_ONLY, LIST_ONLY, DIGEST_ONLY, ENTRIES };
+enum {
+    EVERYTHING,
+    TLS13_ONLY,
+    TLS12_ONLY,
+    LIST_ONLY,
+    DIGEST_ONLY,
+    TRANSCRIPT_ONLY,
+    REQUIRED, /* transcripts, by `require` */
+    NAMED,    /* has only some names */
+    ENTRIES
+};
 
 #define OWN_KEYS "keys: [p256, rsa, ed25519, p384, p521, ed448]"
 
@@ -25,7 +35,12 @@ static const char CONFIG[] =
                         "  - {match: \"CN:1\", " OWN_KEYS ", allow: [tls13]}\n"
                         "  - {match: \"CN:2\", " OWN_KEYS ", allow: [tls12]}\n"
                         "  - {match: \"CN:3\", " OWN_KEYS ", allow: [list]}\n"
-                        "  - {match: \"CN:4\", " OWN_KEYS ", allow: [digest]}\n";
+                        "  - {match: \"CN:4\", " OWN_KEYS ", allow: [digest]}\n"
+                        "  - {match: \"CN:5\", " OWN_KEYS ", allow: [transcript]}\n"
+                        "  - {match: \"CN:6\", " OWN_KEYS ", allow: [tls13, tls12, digest], "
+                        "require: transcript}\n"
+                        "  - {match: \"CN:7\", " OWN_KEYS ", allow: [tls13, tls12], "
+                        "names: [www.example.com, \"*.example.org\"]}\n";
 
 struct world {
     struct keyserver_config *config;
@@ -119,10 +134,11 @@ static const struct {
     bool allowed[ENTRIES];
     uint8_t refused; /* with what, where not allowed */
 } OPCODE_ROWS[] = {
-    {0xF1, {true, true, true, true, true}, 0},
-    {0x60, {true, true, true, true, true}, 0},
-    {0x61, {true, true, false, false, false}, 0x05},
-    {0x62, {true, false, true, false, false}, 0x05},
+    {0xF1, {true, true, true, true, true, true, true, true}, 0},
+    {0x60, {true, true, true, true, true, true, true, true}, 0},
+    {0x61, {true, true, false, false, false, false, false, true}, 0x05},
+    {0x62, {true, false, true, false, false, false, true, true}, 0x05},
+    {0x63, {true, true, false, false, false, true, true, true}, 0x05},
     {0x67, {true, false, false, true, false}, 0x05},
     {0x02, {true, false, false, false, true}, 0x05},
     {0x03, {true, false, false, false, true}, 0x05},
@@ -301,6 +317,15 @@ static const struct {
     {"tls13: pkcs1", TLS13_ONLY, 0x22, 0, 0x61, WIRE("\x04\x01" HASH_32), 0x01},
     {"tls13: rsa_pss_pss", TLS13_ONLY, 0x22, 0, 0x61, WIRE("\x08\x09" HASH_32), 0x01},
     {"tls13: ecdsa with sha1", TLS13_ONLY, 0x11, 0, 0x61, WIRE("\x02\x03" HASH_32), 0x01},
+    {"tls13: where transcripts are required", REQUIRED, 0x11, 0, 0x61, WIRE("\x04\x03" HASH_32), 0x05},
+    {"bare: where transcripts are required", REQUIRED, 0x22, 0, 0x05, WIRE(HASH_32), 0x05},
+    {"tls13: no name, where names are listed", NAMED, 0x11, 0, 0x61, WIRE("\x04\x03" HASH_32), 0x40},
+    {"tls13: no name, and a bad scheme", NAMED, 0x11, 0, 0x61, WIRE("\x05\x03" HASH_32), 0x01},
+    /* 0x63: what the messages say is keyserver_test_transcript.c's. */
+    {"transcript: not allowed, and a bad payload", TLS12_ONLY, 0xAA, 0, 0x63, WIRE("x"), 0x05},
+    {"transcript: a bad payload, and no such key", TLS13_ONLY, 0xAA, 0, 0x63, WIRE("\x04\x03\x01"), 0x07},
+    {"transcript: no messages", TLS13_ONLY, 0x11, 0, 0x63, WIRE("\x04\x03"), 0x07},
+    {"transcript: no payload", TLS13_ONLY, 0x11, 0, 0x63, {NULL, 0}, 0x07},
     /* 0x62 */
     {"tls12: fine", EVERYTHING, 0x11, 0, 0x62, WIRE("\x04\x03" CLIENT MARKED X25519), 0x00},
     {"tls12: any hash with any curve", EVERYTHING, 0x11, 0, 0x62, WIRE("\x06\x03" CLIENT MARKED X25519),
@@ -312,6 +337,10 @@ static const struct {
      WIRE("\x04\x03" CLIENT UNMARKED X25519), 0x41},
     {"tls12: no mark, where it is not", TLS12_ONLY, 0x11, 0, 0x62, WIRE("\x04\x03" CLIENT UNMARKED X25519),
      0x00},
+    {"tls12: no mark, where transcripts are required", REQUIRED, 0x11, 0, 0x62,
+     WIRE("\x04\x03" CLIENT UNMARKED X25519), 0x41},
+    {"tls12: the mark, where transcripts are required", REQUIRED, 0x11, 0, 0x62,
+     WIRE("\x04\x03" CLIENT MARKED X25519), 0x00},
     {"tls12: the mark, where it need not be", TLS12_ONLY, 0x11, 0, 0x62,
      WIRE("\x04\x03" CLIENT MARKED X25519), 0x00},
     {"tls12: the mark of 1.1", EVERYTHING, 0x11, 0, 0x62, WIRE("\x04\x03" CLIENT MARKED_0 X25519), 0x41},

@@ -123,8 +123,8 @@ static void entries_have_tables_of_their_own(void **state)
     assert_true(policy_find(policy, 0, OTHER, &key));
     assert_false(policy_find(policy, 1, OTHER, &key));
     assert_true(policy_find(policy, 2, OTHER, &key));
-    assert_int_equal(policy_allow(policy, 0), ALLOW_TLS13 | ALLOW_TLS12);
-    assert_int_equal(policy_allow(policy, 1), ALLOW_TLS13 | ALLOW_DIGEST);
+    assert_int_equal(policy_allow(policy, 0), ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_TRANSCRIPT);
+    assert_int_equal(policy_allow(policy, 1), ALLOW_TLS13 | ALLOW_DIGEST | ALLOW_TRANSCRIPT);
     assert_int_equal(policy_allow(policy, 2), ALLOW_LIST);
     policy_free(policy);
     keyserver_config_free(config);

@@ -1,4 +1,4 @@
-#include "proxy/certificate_names.h"
+#include "common/certificate_names.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* The names that a leaf certificate is for: its dNSNames, and nothing else (RFC 9525: no CN). */
-#ifndef KEYLESS_PROXY_CERTIFICATE_NAMES_H
-#define KEYLESS_PROXY_CERTIFICATE_NAMES_H
+#ifndef KEYLESS_COMMON_CERTIFICATE_NAMES_H
+#define KEYLESS_COMMON_CERTIFICATE_NAMES_H
 
 #include <stdbool.h>
 #include <stddef.h>
