@@ -31,7 +31,7 @@ void connection_log_handshake(const struct connection *connection)
     handshake_failure(connection->handshake, &stage, &reason);
     log_info(connection->all->settings.log, "handshake failed", log_address("client", &connection->address),
              log_bytes("sni", bytes_of(facts->sni, facts->sni_size)), log_text("stage", stage),
-             log_reason(reason));
+             log_reason(reason), log_text("request", handshake_request(connection->handshake)));
 }
 
 static void connection_log_end(const struct connection *connection, enum reason reason)

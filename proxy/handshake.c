@@ -305,6 +305,12 @@ void handshake_failure(const struct handshake *handshake, const char **stage, co
     *reason = handshake->reason.text;
 }
 
+const char *handshake_request(const struct handshake *handshake)
+{
+    const struct key_operation *operation = &handshake->signature.operation;
+    return operation->request_id[0] != '\0' ? operation->request_id : NULL;
+}
+
 SSL *handshake_take_ssl(struct handshake *handshake)
 {
     SSL *ssl = handshake->ssl;

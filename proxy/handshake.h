@@ -85,6 +85,8 @@ enum handshake_state handshake_run(struct handshake *handshake);
 const struct handshake_facts *handshake_facts(const struct handshake *handshake);
 /* stage: "client hello", "certificate", "key", "finished"; reason: a short text; both borrowed. */
 void handshake_failure(const struct handshake *handshake, const char **stage, const char **reason);
+/* The signature that was asked for, by the name under which the key server logs it; NULL: none was. */
+const char *handshake_request(const struct handshake *handshake);
 /* Fails the handshake from outside: sends the alert if there is one to send. */
 enum handshake_abort { HANDSHAKE_ABORT_CLOSED, HANDSHAKE_ABORT_TIMEOUT, HANDSHAKE_ABORT_DROPPED };
 void handshake_abort(struct handshake *handshake, enum handshake_abort why);

@@ -401,3 +401,12 @@ def test_what_a_request_carries(world):
         assert scheme == 0x0403
     assert len(requests[Op.SIGN_TLS13].payload) in (34, 50)
     assert requests[Op.SIGN_TLS12].payload[58:66] == kssl.DOWNGRADE_12
+
+
+def test_one_name_for_a_request_in_both_logs(stack):
+    """The line of a handshake whose signature was refused leads to the key server's."""
+    nobody = [{"match": "DNS:edge1.example", "keys": ["nothing"], "allow": ["tls13", "tls12"]}]
+    server, proxy = stack.pair({"clients": nobody})
+    refused(proxy)
+    line = proxy.wait_for("handshake failed", stage="key", reason="key not found")
+    server.wait_for("request refused", request=line["request"])
