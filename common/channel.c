@@ -27,6 +27,7 @@ static void step_connecting(struct channel *channel, short ready)
         return;
     }
     (void)failure_set(&channel->end, RESULT_PEER, "cannot connect: %s", strerror(error));
+    channel->cause = CHANNEL_CAUSE_CLOSED;
     channel_over(channel);
 }
 
@@ -355,6 +356,11 @@ void channel_close(struct channel *channel)
         channel_stop(channel);
     if (!channel->held)
         channel_free(channel);
+}
+
+enum channel_cause channel_cause(const struct channel *channel)
+{
+    return channel->cause;
 }
 
 const struct address *channel_peer_address(const struct channel *channel)

@@ -106,6 +106,20 @@ void channel_finish(struct channel *channel);
 /* At once, what is queued is lost; no callback follows. NULL is allowed. */
 void channel_close(struct channel *channel);
 
+/* What kind of thing ended it: what ends are counted by. Within `closed`. */
+enum channel_cause {
+    CHANNEL_CAUSE_OTHER,          /* a limit of ours, or the kernel's */
+    CHANNEL_CAUSE_CLOSED,         /* by the peer, or the connection broke */
+    CHANNEL_CAUSE_TIMEOUT,        /* it was too slow, or silent */
+    CHANNEL_CAUSE_CERTIFICATE,    /* we refuse the peer's, or it has expired */
+    CHANNEL_CAUSE_NO_CERTIFICATE, /* the peer has none */
+    CHANNEL_CAUSE_ALERT,          /* the peer sent one: it does not like what it got */
+    CHANNEL_CAUSE_PROTOCOL,       /* what it sent is not TLS as it must be */
+    CHANNEL_CAUSES
+};
+
+enum channel_cause channel_cause(const struct channel *channel);
+
 const struct address *channel_peer_address(const struct channel *channel);
 /* The verified certificate, borrowed; NULL before `open`. */
 X509 *channel_peer_certificate(const struct channel *channel);

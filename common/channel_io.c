@@ -65,9 +65,12 @@ void channel_over(struct channel *channel)
 void channel_fail(struct channel *channel, int error, int system_error, const char *doing)
 {
     channel->broken = error != SSL_ERROR_ZERO_RETURN;
+    channel->cause = channel_tls_cause(error);
     (void)channel_tls_failure(error, system_error, doing, &channel->end);
-    if (channel->verification.kind != RESULT_OK)
+    if (channel->verification.kind != RESULT_OK) {
         channel->end = channel->verification;
+        channel->cause = CHANNEL_CAUSE_CERTIFICATE;
+    }
     if (channel->state != HANDSHAKE || error != SSL_ERROR_SSL) {
         channel_over(channel);
         return;
@@ -104,12 +107,14 @@ static void read_stopped(struct channel *channel, int error, int system_error)
         channel->read_waits = error == SSL_ERROR_WANT_READ ? EV_READ : EV_WRITE;
     } else if (error == SSL_ERROR_ZERO_RETURN && channel->chatter > CHANNEL_TLS_CHATTER_MAX) {
         (void)failure_set(&channel->end, RESULT_PROTOCOL, "the peer sends handshake messages and no data");
+        channel->cause = CHANNEL_CAUSE_PROTOCOL;
         channel_over(channel);
     } else if (error == SSL_ERROR_ZERO_RETURN && channel->state == FLUSHING) {
         channel->read_waits = 0;
     } else if (error == SSL_ERROR_ZERO_RETURN && frame_input_amid(&channel->input)) {
         (void)failure_set(&channel->end, RESULT_PROTOCOL,
                           "the peer closed the connection in the middle of a frame");
+        channel->cause = CHANNEL_CAUSE_CLOSED;
         channel_over(channel);
     } else {
         channel_fail(channel, error, system_error, "reading");

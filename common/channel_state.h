@@ -53,6 +53,7 @@ struct channel {
     struct frame_output output;
     struct failure verification; /* filled by the TLS side when the peer's certificate is refused */
     struct failure end;          /* why it is over, or will be */
+    enum channel_cause cause;    /* the kind of it */
 };
 
 /* ---- channel_io.c */

@@ -44,6 +44,9 @@ static void timed_out(struct channel *channel)
     struct failure *end = &channel->end;
     double handshake = (double)channel->limits.handshake_timeout / (double)SECOND;
     double idle = (double)channel->limits.idle_timeout / (double)SECOND;
+    if (channel->state > FLUSHING && end->kind != RESULT_OK)
+        return; /* the reason for which it is closing */
+    channel->cause = CHANNEL_CAUSE_TIMEOUT;
     if (channel->state == CONNECTING)
         (void)failure_set(end, RESULT_PEER, "no connection within %g s", handshake);
     else if (channel->state == HANDSHAKE)
@@ -58,7 +61,7 @@ static void timed_out(struct channel *channel)
     else if (channel->state == FLUSHING)
         (void)failure_set(end, RESULT_PEER, "closing: the peer did not take the last %zu octets within %g s",
                           channel->output.size, handshake);
-    else if (end->kind == RESULT_OK)
+    else
         (void)failure_set(end, RESULT_PEER, "closing: the peer did not close its side within %g s",
                           handshake);
 }
@@ -77,12 +80,14 @@ bool channel_time_set(struct channel *channel)
 bool channel_time_is_up(struct channel *channel)
 {
     bool expired = validity_left(channel) == 0;
-    if (time_left(channel, clock_now()) == 0)
+    if (time_left(channel, clock_now()) == 0) {
         timed_out(channel);
-    else if (expired)
+    } else if (expired) {
         (void)failure_set(&channel->end, RESULT_PEER,
                           "the peer's certificate, or one of its chain, has expired");
-    else
+        channel->cause = CHANNEL_CAUSE_CERTIFICATE;
+    } else {
         return false;
+    }
     return true;
 }

@@ -402,6 +402,22 @@ static enum result library_failure(const char *doing, struct failure *why)
     return RESULT_PROTOCOL;
 }
 
+enum channel_cause channel_tls_cause(int error)
+{
+    unsigned long code = ERR_peek_last_error();
+    int reason = ERR_GET_REASON(code);
+    if (error != SSL_ERROR_SSL)
+        return CHANNEL_CAUSE_CLOSED;
+    if (ERR_GET_LIB(code) != ERR_LIB_SSL || reason == ERR_R_MALLOC_FAILURE)
+        return CHANNEL_CAUSE_OTHER;
+    if (reason >= SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + UINT8_MAX)
+        return CHANNEL_CAUSE_ALERT;
+    if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+        return CHANNEL_CAUSE_CLOSED;
+    return reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ? CHANNEL_CAUSE_NO_CERTIFICATE
+                                                             : CHANNEL_CAUSE_PROTOCOL;
+}
+
 enum result channel_tls_failure(int error, int system_error, const char *doing, struct failure *why)
 {
     enum result result = RESULT_PEER;

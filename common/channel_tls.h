@@ -11,6 +11,7 @@
 
 #include <openssl/ssl.h>
 
+#include "common/channel.h"
 #include "common/result.h"
 
 /*
@@ -35,6 +36,9 @@ MUST_CHECK enum result channel_tls_peer(SSL *ssl, X509 **certificate, time_t *va
  * bound the SSL reads as if the peer had closed: without that, SSL_read would go on for as long as they come.
  */
 void channel_tls_watch_chatter(SSL *ssl, unsigned *chatter);
+
+/* The kind of a failure that SSL_get_error explains as `error`, by OpenSSL's error queue. */
+enum channel_cause channel_tls_cause(int error);
 
 /*
  * Why a call failed that SSL_get_error explains as `error`, with that errno; doing says in what ("the TLS

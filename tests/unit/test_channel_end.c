@@ -202,6 +202,7 @@ static void test_handshake_timeout(void **state)
     RUN_UNTIL(&all->net, all->far.closed);
     assert_in_range(clock_now() - start, 50 * MILLISECOND, 2000 * MILLISECOND);
     check_end(&all->far, RESULT_PEER, "the TLS handshake was not complete within 0.05 s, in the state \"");
+    assert_int_equal(all->far.cause, CHANNEL_CAUSE_TIMEOUT);
 
     test_raw_close(&all->raw);
     test_end_connect(&all->near, &all->net, all->client, TEST_SERVER_NAME);
@@ -308,6 +309,7 @@ static void test_connect_refused(void **state)
     test_end_connect(&all->near, &all->net, all->client, TEST_SERVER_NAME);
     RUN_UNTIL(&all->net, all->near.closed);
     check_end(&all->near, RESULT_PEER, "cannot connect: Connection refused");
+    assert_int_equal(all->near.cause, CHANNEL_CAUSE_CLOSED);
 }
 
 static void test_eof_without_close_notify(void **state)

@@ -73,6 +73,9 @@ static void check_client(struct test_fixture *all, const struct client_row *row,
         test_raw_close(&all->raw);
         RUN_UNTIL(&all->net, all->far.closed == 1);
         check_text(name, &all->far.why, RESULT_PEER, row->refused);
+        CHECK(name, all->far.cause == (strcmp(row->refused, "the peer sent no certificate") == 0
+                                           ? CHANNEL_CAUSE_NO_CERTIFICATE
+                                           : CHANNEL_CAUSE_CERTIFICATE));
         CHECK(name, all->far.opened == 0);
     }
     test_raw_close(&all->raw);
@@ -159,6 +162,7 @@ static void check_server(struct test_fixture *all, const struct server_row *row,
         test_raw_close(&all->raw);
         RUN_UNTIL(&all->net, all->near.closed == 1);
         check_text(name, &all->near.why, RESULT_PEER, row->refused);
+        CHECK(name, all->near.cause == CHANNEL_CAUSE_CERTIFICATE);
         CHECK(name, all->near.opened == 0);
     }
     test_raw_close(&all->raw);
@@ -196,6 +200,8 @@ static void test_refusal_is_the_reason(void **state)
                    "the peer refuses our certificate: it sent the alert \"unknown CA\" (48)");
         check_text("server", &all->far.why, RESULT_PEER,
                    "unable to get local issuer certificate; subject CN=stranger");
+        assert_int_equal(all->near.cause, CHANNEL_CAUSE_ALERT);
+        assert_int_equal(all->far.cause, CHANNEL_CAUSE_CERTIFICATE);
         assert_int_equal(all->near.opened, 1); /* TLS 1.3: open before it is refused */
         assert_int_equal(all->far.opened + all->far.frames, 0);
     }
@@ -304,6 +310,7 @@ static void test_protocols(void **state)
             test_raw_close(&all->raw);
             RUN_UNTIL(&all->net, all->far.closed == 1);
             check_text(row->name, &all->far.why, RESULT_PROTOCOL, row->refused);
+            CHECK(row->name, all->far.cause == CHANNEL_CAUSE_PROTOCOL);
         }
         test_raw_close(&all->raw);
     }

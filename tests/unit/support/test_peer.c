@@ -111,6 +111,7 @@ static void on_closed(struct channel *channel, const struct failure *why, void *
     assert_ptr_equal(channel, end->channel);
     end->closed++;
     end->why = *why;
+    end->cause = channel_cause(channel);
     if (end->on_closed != NULL)
         end->on_closed(end);
     end->channel = NULL;

@@ -49,6 +49,7 @@ struct test_end {
     size_t octets; /* of all bodies */
     struct kssl_header last;
     struct failure why;
+    enum channel_cause cause;
     void (*on_open)(struct test_end *end);
     void (*on_frame)(struct test_end *end, const struct kssl_header *header, struct bytes body);
     void (*on_drained)(struct test_end *end);
