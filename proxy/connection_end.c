@@ -34,9 +34,12 @@ void connection_log_handshake(const struct connection *connection)
              log_reason(reason), log_text("request", handshake_request(connection->handshake)));
 }
 
+/* Of a handshake that failed its own line has told. */
 static void connection_log_end(const struct connection *connection, enum reason reason)
 {
     const struct relay *relay = connection->relay;
+    if (connection->state == HANDSHAKE)
+        return;
     log_debug(connection->all->settings.log, "connection", log_address("client", &connection->address),
               log_bytes("sni", bytes_of(connection->sni, connection->sni_size)),
               log_text("version", connection->version), log_text("suite", connection->suite),

@@ -259,6 +259,7 @@ def test_what_a_drain_cuts_off_is_told(stack):
             signer.signal(signal.SIGCONT)
     line = proxy.wait_for("handshake failed", reason="the worker ends")
     assert line["stage"] == "key" and line["sni"] == "p256.example"
+    assert [line["sni"] for line in proxy.find("connection", end="dropped")] == ["p256.example"]
     assert proxy.metric("keyless_handshakes_total", outcome="aborted") == 1
 
 
