@@ -130,7 +130,8 @@ group_release() {
     say "integration tests (release)"
     integration integration-release release 0 -m release
     record install sh -c "DESTDIR='$results/installed' cmake --install build/release &&
-        '$results/installed/usr/local/sbin/keyless-proxy' -V && '$results/installed/usr/local/sbin/keyless-keyserver' -V"
+        '$results/installed/usr/local/sbin/keyless-proxy' -V && '$results/installed/usr/local/sbin/keyless-keyserver' -V &&
+        test -s '$results/installed/usr/local/share/doc/keyless/conf/proxy.yaml'"
 }
 
 # fuzz SECONDS
