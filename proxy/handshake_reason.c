@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include <openssl/err.h>
+#include <openssl/proverr.h>
 #include <openssl/ssl.h>
 #include <openssl/sslerr.h>
 
@@ -112,9 +113,20 @@ static struct handshake_reason other_reason(unsigned long error)
                                      text != NULL ? text : "unnamed OpenSSL error"};
 }
 
+/* From OpenSSL 3.2 on a TLS 1.2 record whose tag is wrong leaves this first, and last only that the record
+ * layer failed. Encrypting does not fail in this way. */
+static bool is_cipher_failure(unsigned long error)
+{
+    return ERR_GET_LIB(error) == ERR_LIB_PROV && ERR_GET_REASON(error) == PROV_R_CIPHER_OPERATION_FAILED;
+}
+
 static bool known_reason(unsigned long error, struct handshake_reason *known)
 {
     int reason = ERR_GET_REASON(error);
+    if (is_cipher_failure(error)) {
+        *known = (struct handshake_reason){HANDSHAKE_CLASS_MALFORMED, "record does not decrypt"};
+        return true;
+    }
     if (ERR_GET_LIB(error) != ERR_LIB_SSL)
         return false;
     if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {

@@ -219,7 +219,7 @@ REFUSED = [
     Refused("compression in TLS 1.3", hello13(compression=b"\1\0"), wire.ILLEGAL_PARAMETER,
             "invalid compression algorithm"),
     Refused("compression alone", hello12(compression=b"\1"), *(
-        (wire.ILLEGAL_PARAMETER, "invalid compression algorithm") if NEW else
+        (wire.ILLEGAL_PARAMETER, "required compression algorithm missing") if NEW else
         (wire.DECODE_ERROR, "no compression specified"))),
     Refused("no compression, not even none", hello12(compression=b""), wire.DECODE_ERROR, "no compression specified"),
 

@@ -1,6 +1,7 @@
 #include "proxy/handshake_reason.h"
 
 #include <openssl/err.h>
+#include <openssl/proverr.h>
 #include <openssl/ssl.h>
 #include <openssl/sslerr.h>
 
@@ -37,6 +38,8 @@ static const struct {
      "client sent an alert"},
     {"a client's key, judged by libssl after another library", OF_OTHER(1), OF_SSL(SSL_R_BAD_KEY_SHARE),
      HANDSHAKE_CLASS_MALFORMED, HANDSHAKE_FAULT_CLIENT, "bad key share"},
+    {"a record that does not decrypt, as OpenSSL 3.5 tells it", OF_OTHER(PROV_R_CIPHER_OPERATION_FAILED),
+     OF_SSL(313), HANDSHAKE_CLASS_MALFORMED, HANDSHAKE_FAULT_CLIENT, "record does not decrypt"},
     {"the first that is known", OF_SSL(SSL_R_BAD_EXTENSION), OF_SSL(SSL_R_NO_SHARED_CIPHER),
      HANDSHAKE_CLASS_MALFORMED, HANDSHAKE_FAULT_CLIENT, "bad extension"},
     {"another library alone", OF_OTHER(1), OF_OTHER(2), HANDSHAKE_CLASS_INTERNAL, HANDSHAKE_FAULT_INTERNAL,
