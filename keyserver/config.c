@@ -62,6 +62,14 @@ static const struct config_word ALLOW_WORDS[] = {
     {"list", ALLOW_LIST},   {"digest", ALLOW_DIGEST}, {NULL, 0},
 };
 
+const char *keyserver_allow_name(unsigned allow)
+{
+    const struct config_word *word = ALLOW_WORDS;
+    while (word->name != NULL && (unsigned)word->value != allow)
+        word++;
+    return word->name;
+}
+
 static const struct config_word REQUIRE_WORDS[] = {
     {"tbs", REQUIRE_TBS},
     {"transcript", REQUIRE_TRANSCRIPT},

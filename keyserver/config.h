@@ -83,6 +83,9 @@ struct keyserver_config {
     struct address admin_listen; /* size 0: off */
 };
 
+/* The word for what an entry may `allow`: "tls13"; NULL: it is none. */
+const char *keyserver_allow_name(unsigned allow);
+
 /* Relative paths come back relative to the file's directory. why names file, line, key and what was expected.
  */
 MUST_CHECK enum result keyserver_config_read(const char *path, struct keyserver_config **config,

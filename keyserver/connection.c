@@ -92,17 +92,20 @@ static void connection_free(struct connection *connection)
     TAILQ_REMOVE(&all->list, connection, entry);
     all->count--;
     all->octets -= connection->counted;
+    if (connection->state != CONNECTION_HANDSHAKE)
+        all->serving[connection->client]--;
     metric_change(all->metrics, KEYSERVER_CONNECTIONS_OPEN, -1);
     free(connection);
 }
 
-static void tell_end(const struct connection *connection, const char *reason)
+static void tell_end(const struct connection *connection, enum channel_cause cause, const char *reason)
 {
     const struct connections *all = connection->all;
     const struct address *peer = channel_peer_address(connection->channel);
     if (connection->state == CONNECTION_HANDSHAKE) {
         log_warn(all->log, "handshake failed", log_address("peer", peer), log_reason(reason));
         metric_add(all->metrics, KEYSERVER_CONNECTIONS_FAILED, 1);
+        metric_add(all->metrics, KEYSERVER_HANDSHAKE_FAILURES + (size_t)cause, 1);
     } else {
         log_info(all->log, "connection closed", log_text("client", connection_client_name(connection)),
                  log_address("peer", peer), log_number("requests", (int64_t)connection->answered),
@@ -112,10 +115,9 @@ static void tell_end(const struct connection *connection, const char *reason)
 
 static void on_closed(struct channel *channel, const struct failure *why, void *owner)
 {
-    (void)channel;
     struct connection *connection = owner;
     struct connections *all = connection->all;
-    tell_end(connection, why->text);
+    tell_end(connection, channel_cause(channel), why->text);
     connection_free(connection);
     all->ended(all->owner);
 }
@@ -154,6 +156,9 @@ static void on_open(struct channel *channel, void *owner)
         return;
     }
     connection->state = all->draining ? CONNECTION_ENDING : CONNECTION_SERVING;
+    connection->client_value =
+        metric_value(all->metrics, KEYSERVER_CLIENT_LABEL, connection_client_name(connection));
+    all->serving[connection->client]++;
     log_info(all->log, "connection opened", log_text("client", connection_client_name(connection)),
              log_address("peer", peer), log_text("tls", channel_tls_version(channel)));
     connection_settle(connection);
@@ -195,8 +200,10 @@ bool connections_init(struct connections *connections)
     pace_init(&connections->pace, connections->config, process_cores());
     connections->frame = malloc(KSSL_FRAME_MAX);
     connections->scratch = malloc(KSSL_PAYLOAD_MAX);
+    connections->serving = calloc(connections->config->client_count + 1, sizeof *connections->serving);
     connections->review = evtimer_new(connections->base, on_review, connections);
-    return connections->frame != NULL && connections->scratch != NULL && connections->review != NULL;
+    return connections->frame != NULL && connections->scratch != NULL && connections->serving != NULL &&
+           connections->review != NULL;
 }
 
 void connections_clear(struct connections *connections)
@@ -204,7 +211,7 @@ void connections_clear(struct connections *connections)
     struct connection *connection = TAILQ_FIRST(&connections->list);
     while (connection != NULL) {
         struct connection *next = TAILQ_NEXT(connection, entry);
-        tell_end(connection, "this process ends");
+        tell_end(connection, CHANNEL_CAUSE_OTHER, "this process ends");
         channel_close(connection->channel);
         connection_free(connection);
         connection = next;
@@ -213,6 +220,7 @@ void connections_clear(struct connections *connections)
         event_free(connections->review);
     free(connections->frame);
     free(connections->scratch);
+    free(connections->serving);
 }
 
 void connections_drain(struct connections *connections)

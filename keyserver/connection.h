@@ -50,6 +50,7 @@ struct connections {
     /* ---- */
     struct connections_list list;
     size_t count;
+    uint32_t *serving;    /* connections that are through their handshake, by client entry */
     size_t octets;        /* held by all: queued for sending, in flight */
     struct event *review; /* while too much is held */
     bool draining;

@@ -59,7 +59,8 @@ static void tell(struct connection *connection, const struct request_line *line)
     const struct address *peer = channel_peer_address(connection->channel);
     struct metrics_row *metrics = connection->all->metrics;
     connection->answered++;
-    metric_add(metrics, keyserver_metric_of_request(line->opcode, line->error), 1);
+    metric_add_for(metrics, keyserver_metric_of_request(line->opcode, line->error), connection->client_value,
+                   1);
     if (line->error == KSSL_ERROR_NONE) {
         log_debug(log, "request answered", log_text("client", connection_client_name(connection)),
                   log_address("peer", peer), log_text("operation", kssl_opcode_name(line->opcode)),
@@ -151,6 +152,7 @@ static void answer(struct request *request, const struct signer_reply *reply)
                                       .error = reply->error,
                                       .queue = reply->queue,
                                       .sign = reply->sign};
+    metric_add(connection->all->metrics, keyserver_metric_of_signature(request->key_type, reply->error), 1);
     if (reply->error == KSSL_ERROR_NONE) {
         tell(connection, &line);
         send_signature(connection, request, reply);
@@ -232,6 +234,7 @@ static struct request *request_new(struct connection *connection, uint32_t id,
     request->connection = connection;
     request->id = id;
     request->opcode = operation->message.opcode;
+    request->key_type = operation->key->id.type;
     request->class = key_class_of(&operation->key->id);
     request->octets = sizeof *request + signer_client_cost(&operation->request) + answer_size(operation->key);
     memcpy(request->ski, operation->key->id.ski, KEY_ID_SKI_SIZE);

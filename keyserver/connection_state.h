@@ -17,6 +17,7 @@ struct request {
     uint64_t came, asked;      /* clock_now */
     uint32_t id;
     uint8_t opcode;
+    enum key_type key_type;
     enum key_class class;
     size_t octets;
     uint8_t ski[KEY_ID_SKI_SIZE];
@@ -31,7 +32,8 @@ struct connection {
     TAILQ_ENTRY(connection) entry;
     struct channel *channel;
     enum connection_state state;
-    size_t client; /* its entry in the configuration */
+    size_t client;       /* its entry in the configuration */
+    size_t client_value; /* what its requests are counted under */
     bool said_hello;
     bool paused;
     struct request_list requests; /* in flight: asked of the signer or waiting */

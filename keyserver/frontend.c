@@ -1,6 +1,8 @@
 #include "keyserver/frontend.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "keyserver/acceptor.h"
 #include "keyserver/connection.h"
@@ -8,6 +10,7 @@
 #include "keyserver/plan.h"
 #include "keyserver/policy.h"
 #include "keyserver/signer_client.h"
+#include "keyserver/status_records.h"
 
 /* What all front ends' connections may hold together. */
 #define OCTETS_MAX ((size_t)256 * 1024 * 1024)
@@ -23,6 +26,7 @@ struct frontend {
     struct acceptor *acceptor;
     struct connections connections;
     size_t connections_max;
+    struct frontend_status *status; /* as last told */
     struct key_table keys;
     struct policy *policy; /* over keys */
     bool draining;
@@ -111,6 +115,23 @@ static size_t share_of(size_t all, unsigned index, unsigned count)
     return share > 0 ? share : 1;
 }
 
+/* ---- Telling. */
+
+/* One that drains has a successor, which tells in the same place. */
+static void tell_status(void *owner)
+{
+    struct frontend *frontend = owner;
+    struct frontend_status *status = frontend->status;
+    const struct connections *connections = &frontend->connections;
+    if (frontend->draining)
+        return;
+    status->pid = getpid();
+    status->connections = (uint32_t)connections->count;
+    memcpy(status->serving, connections->serving,
+           connections->config->client_count * sizeof *connections->serving);
+    status_area_write(frontend->plan->frontend_status, child_index(frontend->child), status);
+}
+
 /* ---- What the master says. */
 
 static void on_listen(const size_t *sockets, size_t count, void *owner)
@@ -143,7 +164,7 @@ static void on_drain(bool orphaned, void *owner)
 }
 
 static const struct child_handler CHILD_HANDLER = {
-    .listen = on_listen, .retire = on_retire, .link = on_link, .drain = on_drain};
+    .listen = on_listen, .retire = on_retire, .link = on_link, .drain = on_drain, .tick = tell_status};
 
 /* ---- The process. */
 
@@ -171,7 +192,9 @@ static enum result start(struct frontend *frontend, struct failure *why)
                                                  .octets_max = OCTETS_MAX / config->workers,
                                                  .ended = on_ended,
                                                  .owner = frontend};
-    if (!connections_init(&frontend->connections) || frontend->signer == NULL || frontend->acceptor == NULL)
+    frontend->status = calloc(1, frontend_status_size(config->client_count));
+    if (!connections_init(&frontend->connections) || frontend->signer == NULL || frontend->acceptor == NULL ||
+        frontend->status == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for a front end");
     return RESULT_OK;
 }
@@ -182,6 +205,7 @@ static void stop(struct frontend *frontend)
     acceptor_free(frontend->acceptor);
     signer_client_free(frontend->signer);
     replace_keys(frontend, &(const struct key_table){0});
+    free(frontend->status);
 }
 
 int frontend_run(struct child *child, const void *config)

@@ -7,6 +7,9 @@
 #define PAUSES      "keyless_keyserver_accept_pauses_total"
 #define REQUESTS    "keyless_keyserver_requests_total"
 #define REFUSALS    "keyless_keyserver_refusals_total"
+#define FAILURES    "keyless_keyserver_handshake_failures_total"
+#define SIGNATURES  "keyless_keyserver_signatures_total"
+#define QUEUED      "keyless_keyserver_queue_requests"
 #define QUEUE       "keyless_keyserver_queue_duration_seconds"
 #define SIGN        "keyless_keyserver_sign_duration_seconds"
 #define FULL        "keyless_keyserver_queue_full_total"
@@ -14,21 +17,39 @@
 
 #define CONNECTIONS_HELP "Connections accepted, by what became of them; \"accepted\" counts all."
 #define PAUSES_HELP      "Times that accepting connections paused, by reason."
-#define REQUESTS_HELP    "Requests answered, by operation and outcome."
+#define REQUESTS_HELP    "Requests answered, by client entry, operation and outcome."
 #define REFUSALS_HELP    "Requests answered with an error, by error."
-#define QUEUE_HELP       "Time that requests waited for a signer's thread, by cost class."
-#define SIGN_HELP        "Time that signatures took, by cost class."
-#define FULL_HELP        "Requests refused because the queue of their cost class was full."
-#define LATE_HELP        "Requests refused because they had waited longer than queues.deadline."
+#define FAILURES_HELP    "TLS handshakes of connections that failed, by reason."
+#define SIGNATURES_HELP                                                                                      \
+    "Requests for a signature with a key that the client may use, by the key's type and outcome."
+#define QUEUED_HELP "Requests that the signer has not answered yet, by cost class."
+#define QUEUE_HELP  "Time that requests waited for a signer's thread, by cost class."
+#define SIGN_HELP   "Time that signatures took, by cost class."
+#define FULL_HELP   "Requests refused because the queue of their cost class was full."
+#define LATE_HELP   "Requests refused because they had waited longer than queues.deadline."
 
-#define REQUEST_ROWS(id, name)                                                                               \
-    [KEYSERVER_REQUESTS_##id##                                                                               \
-        _OK] = {REQUESTS, "operation=\"" name "\",outcome=\"ok\"", METRIC_COUNTER, REQUESTS_HELP},           \
-  [KEYSERVER_REQUESTS_##id##                                                                                 \
-      _ERROR] = {REQUESTS, "operation=\"" name "\",outcome=\"error\"", METRIC_COUNTER, REQUESTS_HELP}
+#define CLIENT "client=\"*\","
 
-#define REFUSAL_ROW(id, name)                                                                                \
-    [KEYSERVER_REFUSED_##id] = {REFUSALS, "error=\"" name "\"", METRIC_COUNTER, REFUSALS_HELP}
+#define REQUEST_ROW(id, name, outcome)                                                                       \
+    [KEYSERVER_REQUESTS_##id] = {REQUESTS, CLIENT "operation=\"" name "\",outcome=\"" outcome "\"",          \
+                                 METRIC_COUNTER, REQUESTS_HELP}
+
+#define REQUEST_ROWS(id, name) REQUEST_ROW(id##_OK, name, "ok"), REQUEST_ROW(id##_ERROR, name, "error")
+
+#define SIGNATURE_ROW(id, type, outcome)                                                                     \
+    [id] = {SIGNATURES, "key_type=\"" type "\",outcome=\"" outcome "\"", METRIC_COUNTER, SIGNATURES_HELP}
+
+#define SIGNATURE_ROWS(id, type)                                                                             \
+    SIGNATURE_ROW(KEYSERVER_SIGNATURES + 2 * ((id)-1), type, "ok"),                                          \
+        SIGNATURE_ROW(KEYSERVER_SIGNATURES + 2 * ((id)-1) + 1, type, "error")
+
+#define FAILURE_ROW(cause, name)                                                                             \
+    [KEYSERVER_HANDSHAKE_FAILURES + CHANNEL_CAUSE_##                                                         \
+        cause] = {FAILURES, "reason=\"" name "\"", METRIC_COUNTER, FAILURES_HELP}
+
+#define REFUSAL_ROW(id, error, reason)                                                                       \
+    [KEYSERVER_REFUSED_##                                                                                    \
+        id] = {REFUSALS, "error=\"" error "\",reason=\"" reason "\"", METRIC_COUNTER, REFUSALS_HELP}
 
 #define CLASS_ROWS(id, name, type, help)                                                                     \
     [(size_t)(id) + KEY_CLASS_EC] = {name, "class=\"ec\"", type, help},                                      \
@@ -49,6 +70,14 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     [KEYSERVER_PAUSES_CONNECTIONS] = {PAUSES, "reason=\"connections\"", METRIC_COUNTER, PAUSES_HELP},
     [KEYSERVER_PAUSES_DESCRIPTORS] = {PAUSES, "reason=\"descriptors\"", METRIC_COUNTER, PAUSES_HELP},
 
+    FAILURE_ROW(OTHER, "other"),
+    FAILURE_ROW(CLOSED, "closed"),
+    FAILURE_ROW(TIMEOUT, "timeout"),
+    FAILURE_ROW(CERTIFICATE, "certificate_refused"),
+    FAILURE_ROW(NO_CERTIFICATE, "no_certificate"),
+    FAILURE_ROW(ALERT, "alert"),
+    FAILURE_ROW(PROTOCOL, "protocol"),
+
     REQUEST_ROWS(PING, "ping"),
     REQUEST_ROWS(HELLO, "hello"),
     REQUEST_ROWS(LIST, "list"),
@@ -58,17 +87,24 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     REQUEST_ROWS(DIGEST, "digest"),
     REQUEST_ROWS(OTHER, "other"),
 
-    REFUSAL_ROW(CRYPTO, "0x01"),
-    REFUSAL_ROW(KEY, "0x02"),
-    REFUSAL_ROW(VERSION, "0x04"),
-    REFUSAL_ROW(OPCODE, "0x05"),
-    REFUSAL_ROW(UNEXPECTED, "0x06"),
-    REFUSAL_ROW(FORMAT, "0x07"),
-    REFUSAL_ROW(INTERNAL, "0x08"),
-    REFUSAL_ROW(POLICY, "0x40"),
-    REFUSAL_ROW(CONTENT, "0x41"),
-    REFUSAL_ROW(OVERLOADED, "0x44"),
-    REFUSAL_ROW(OTHER, "other"),
+    SIGNATURE_ROWS(KEY_TYPE_RSA, "RSA"),
+    SIGNATURE_ROWS(KEY_TYPE_P256, "P-256"),
+    SIGNATURE_ROWS(KEY_TYPE_P384, "P-384"),
+    SIGNATURE_ROWS(KEY_TYPE_P521, "P-521"),
+    SIGNATURE_ROWS(KEY_TYPE_ED25519, "Ed25519"),
+    SIGNATURE_ROWS(KEY_TYPE_ED448, "Ed448"),
+
+    REFUSAL_ROW(CRYPTO, "0x01", "cryptography failed"),
+    REFUSAL_ROW(KEY, "0x02", "key not found"),
+    REFUSAL_ROW(VERSION, "0x04", "version mismatch"),
+    REFUSAL_ROW(OPCODE, "0x05", "bad opcode"),
+    REFUSAL_ROW(UNEXPECTED, "0x06", "unexpected opcode"),
+    REFUSAL_ROW(FORMAT, "0x07", "format error"),
+    REFUSAL_ROW(INTERNAL, "0x08", "internal error"),
+    REFUSAL_ROW(POLICY, "0x40", "refused by policy"),
+    REFUSAL_ROW(CONTENT, "0x41", "content not acceptable"),
+    REFUSAL_ROW(OVERLOADED, "0x44", "overloaded"),
+    REFUSAL_ROW(OTHER, "other", "unknown error"),
 
     [KEYSERVER_PENDING] = {"keyless_keyserver_requests_pending", NULL, METRIC_GAUGE,
                            "Requests that wait for the signer."},
@@ -82,6 +118,7 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
                                 "Links between processes closed because of a message that made no sense."},
 
     [KEYSERVER_KEYS] = {"keyless_keyserver_keys", NULL, METRIC_GAUGE, "Private keys loaded."},
+    CLASS_ROWS(KEYSERVER_QUEUED, QUEUED, METRIC_GAUGE, QUEUED_HELP),
     CLASS_ROWS(KEYSERVER_QUEUE_SECONDS, QUEUE, METRIC_HISTOGRAM, QUEUE_HELP),
     CLASS_ROWS(KEYSERVER_SIGN_SECONDS, SIGN, METRIC_HISTOGRAM, SIGN_HELP),
     CLASS_ROWS(KEYSERVER_QUEUE_FULL, FULL, METRIC_COUNTER, FULL_HELP),
@@ -132,4 +169,9 @@ size_t keyserver_metric_of_refusal(uint8_t error)
         [KSSL_ERROR_OVERLOADED] = KEYSERVER_REFUSED_OVERLOADED,
     };
     return METRICS[error] != 0 ? METRICS[error] : KEYSERVER_REFUSED_OTHER;
+}
+
+size_t keyserver_metric_of_signature(enum key_type type, uint8_t error)
+{
+    return KEYSERVER_SIGNATURES + 2 * ((size_t)type - 1) + (error != KSSL_ERROR_NONE ? 1 : 0);
 }

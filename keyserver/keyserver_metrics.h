@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/channel.h"
+#include "common/key_id.h"
 #include "common/metrics.h"
 #include "common/process.h"
 
@@ -13,12 +15,17 @@
 #define KEYSERVER_OUTCOMES(operation)                                                                        \
     KEYSERVER_REQUESTS_##operation##_OK, KEYSERVER_REQUESTS_##operation##_ERROR
 
+/* The label of what is counted by client entry. */
+#define KEYSERVER_CLIENT_LABEL "client"
+
 enum keyserver_metric {
     /* Connections, by how they began. */
     KEYSERVER_CONNECTIONS_ACCEPTED,
     KEYSERVER_CONNECTIONS_FAILED,  /* the TLS handshake */
     KEYSERVER_CONNECTIONS_UNKNOWN, /* a certificate that matches no client entry */
     KEYSERVER_CONNECTIONS_OPEN,
+    KEYSERVER_HANDSHAKE_FAILURES, /* in the order of enum channel_cause */
+    KEYSERVER_HANDSHAKE_FAILURES_LAST = KEYSERVER_HANDSHAKE_FAILURES + CHANNEL_CAUSES - 1,
     KEYSERVER_PAUSES_CONNECTIONS, /* accepting paused: limits.connections */
     KEYSERVER_PAUSES_DESCRIPTORS, /* ... out of descriptors or memory */
 
@@ -30,6 +37,10 @@ enum keyserver_metric {
     KEYSERVER_OUTCOMES(TLS12),
     KEYSERVER_OUTCOMES(DIGEST),
     KEYSERVER_OUTCOMES(OTHER),
+
+    /* Requests that named a key, by its type in the order of enum key_type without its first, and outcome. */
+    KEYSERVER_SIGNATURES,
+    KEYSERVER_SIGNATURES_LAST = KEYSERVER_SIGNATURES + 2 * KEY_TYPE_ED448 - 1,
 
     /* Refusals, by the error that was answered. */
     KEYSERVER_REFUSED_CRYPTO,
@@ -53,7 +64,8 @@ enum keyserver_metric {
 
     /* The signer; by cost class, in the order of enum key_class. */
     KEYSERVER_KEYS,
-    KEYSERVER_QUEUE_SECONDS,
+    KEYSERVER_QUEUED,
+    KEYSERVER_QUEUE_SECONDS = KEYSERVER_QUEUED + 3,
     KEYSERVER_SIGN_SECONDS = KEYSERVER_QUEUE_SECONDS + 3,
     KEYSERVER_QUEUE_FULL = KEYSERVER_SIGN_SECONDS + 3,
     KEYSERVER_QUEUE_LATE = KEYSERVER_QUEUE_FULL + 3,
@@ -69,6 +81,8 @@ extern const struct metric keyserver_metrics[];
 /* The metric of a request with this opcode that was answered, or refused when error is not KSSL_ERROR_NONE.
  */
 size_t keyserver_metric_of_request(uint8_t opcode, uint8_t error);
+/* The metric of a request for a signature with a key of this type. */
+size_t keyserver_metric_of_signature(enum key_type type, uint8_t error);
 /* The metric of a refusal with this error. */
 size_t keyserver_metric_of_refusal(uint8_t error);
 

@@ -19,6 +19,7 @@
 #include "keyserver/plan.h"
 #include "keyserver/policy.h"
 #include "keyserver/signer.h"
+#include "keyserver/status_records.h"
 
 #define BACKLOG 1024
 /* Loading keys takes a millisecond or so each. */
@@ -47,6 +48,9 @@ static void free_plan(struct keyserver_plan *plan)
         return;
     keyserver_config_free(plan->config);
     SSL_CTX_free(plan->context);
+    status_area_free(plan->frontend_status);
+    status_area_free(plan->signer_status);
+    status_area_free(plan->key_status);
     site_certificates_free(plan->certificates);
     free(plan->listen);
     free(plan->listen_kind);
@@ -71,6 +75,18 @@ static enum result choose_listeners(struct keyserver_plan *plan, struct failure 
     return RESULT_OK;
 }
 
+static enum result make_status(struct keyserver_plan *plan, struct failure *why)
+{
+    const struct keyserver_config *config = plan->config;
+    enum result result = status_area_new(frontend_status_size(config->client_count), config->workers,
+                                         &plan->frontend_status, why);
+    if (result == RESULT_OK)
+        result = status_area_new(sizeof(struct signer_status), 1, &plan->signer_status, why);
+    if (result == RESULT_OK)
+        result = status_area_new(sizeof(struct key_status), STATUS_KEYS_MAX, &plan->key_status, why);
+    return result;
+}
+
 static enum result read_plan(struct keyserver_master *master, struct keyserver_plan *plan,
                              struct failure *why)
 {
@@ -83,7 +99,15 @@ static enum result read_plan(struct keyserver_master *master, struct keyserver_p
         result = site_certificates_load(plan->config, &plan->certificates, why);
     if (result == RESULT_OK)
         result = choose_listeners(plan, why);
+    if (result == RESULT_OK)
+        result = make_status(plan, why);
     return result;
+}
+
+static void know_clients(const struct keyserver_plan *plan)
+{
+    for (size_t i = 0; i < plan->config->client_count; i++)
+        metrics_know(plan->program.metrics, KEYSERVER_CLIENT_LABEL, plan->config->clients[i].match);
 }
 
 static void choose_kinds(struct keyserver_plan *plan)
@@ -113,6 +137,7 @@ static enum result load(void *context, struct process_plan *process_plan, struct
         return result;
     }
     choose_kinds(plan);
+    know_clients(plan);
     log_set_settings(master->log, &plan->config->log);
     process_tell_user(plan->config->user, &master->told_user, master->log);
     *process_plan = (struct process_plan){.config = plan,

@@ -22,6 +22,8 @@ struct keyserver_plan {
     size_t *listen_kind;    /* which kind accepts on each */
     size_t listen_count;
     struct program program; /* borrowed */
+    /* status_records.h: of front ends, by index; of the signer; of its keys. */
+    struct status_area *frontend_status, *signer_status, *key_status;
 };
 
 #endif

@@ -1,11 +1,13 @@
 #include "keyserver/signer.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "keyserver/key_store.h"
@@ -15,6 +17,7 @@
 #include "keyserver/signer_link.h"
 #include "keyserver/signer_protocol.h"
 #include "keyserver/signer_queue.h"
+#include "keyserver/status_records.h"
 
 /* Replies that a front end does not take; then it is not listened to. */
 #define LINK_OUTPUT_HIGH ((size_t)1024 * 1024)
@@ -131,6 +134,7 @@ static void finish_job(struct signer *signer, struct signer_job *job)
         .sign = job->sign,
         .signature = bytes_of(job->signature, job->error == KSSL_ERROR_NONE ? job->signature_size : 0)};
     count_job(signer, job);
+    metric_change(signer->metrics, KEYSERVER_QUEUED + (size_t)job->class, -1);
     reply_to(asker, &reply);
     asker->jobs--;
     signer->jobs--;
@@ -172,6 +176,7 @@ static enum kssl_error enqueue(struct asker *asker, const struct sign_request *r
     }
     asker->jobs++;
     signer->jobs++;
+    metric_change(signer->metrics, KEYSERVER_QUEUED + (size_t)job->class, 1);
     signer->message_octets += message_octets(request);
     return KSSL_ERROR_NONE;
 }
@@ -344,6 +349,21 @@ static void stop(struct signer *signer)
     key_store_free(signer->store);
 }
 
+/* Once: nothing of it changes. */
+static void tell_status(const struct signer *signer, const struct keyserver_plan *plan)
+{
+    const struct key_table *keys = key_store_table(signer->store);
+    const struct signer_status status = {.pid = getpid(), .keys = (uint32_t)keys->count};
+    for (size_t i = 0; i < keys->count && i < STATUS_KEYS_MAX; i++) {
+        const struct key_info *key = &keys->keys[i];
+        struct key_status record = {.pid = status.pid, .type = (uint32_t)key->id.type};
+        memcpy(record.ski, key->id.ski, sizeof record.ski);
+        (void)snprintf(record.label, sizeof record.label, "%s", key->label);
+        status_area_write(plan->key_status, i, &record);
+    }
+    status_area_write(plan->signer_status, 0, &status);
+}
+
 int signer_run(struct child *child, const void *config)
 {
     const struct keyserver_plan *plan = config;
@@ -357,6 +377,7 @@ int signer_run(struct child *child, const void *config)
         metric_set(signer.metrics, KEYSERVER_KEYS, (int64_t)keys);
         log_info(signer.log, "keys loaded", log_number("keys", (int64_t)keys));
         policy_each_unused(signer.policy, tell_unused, signer.log);
+        tell_status(&signer, plan);
         child_start(child, &CHILD_HANDLER, &signer);
         child_ready(child);
         status = child_loop(child);
