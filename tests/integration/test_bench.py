@@ -28,7 +28,8 @@ def assert_histogram(figures):
     latency = figures["latency_us"]
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["p99.9"] <= latency["max"]
     assert 0 < latency["mean"] <= latency["max"]
-    assert figures["rate"] == pytest.approx(figures["done"] / figures["seconds"], rel=0.05)
+    # The seconds are rounded to milliseconds: a short run says little about its rate.
+    assert figures["rate"] == pytest.approx(figures["done"] / figures["seconds"], abs=figures["rate"] * 0.001 / figures["seconds"] + 1)
 
 
 @pytest.fixture(scope="module")
