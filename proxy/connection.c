@@ -152,7 +152,6 @@ static void connect_begin(struct connection *connection)
     acknowledge_finished(connection);
     connection->ssl = handshake_take_ssl(connection->handshake);
     connection->state = CONNECTING;
-    connection->all->without_backend--;
     connection->version = facts->version;
     connection->suite = facts->suite;
     if (facts->sni_size > 0 && (connection->sni = malloc(facts->sni_size)) != NULL) {
@@ -375,11 +374,6 @@ unsigned connections_count(const struct connections *connections)
     return connections->count;
 }
 
-unsigned connections_descriptors_owed(const struct connections *connections)
-{
-    return CONNECTION_BACKEND_DESCRIPTORS * connections->without_backend;
-}
-
 void connection_accept(struct connections *connections, int fd, const struct address *client,
                        const struct proxy_listen *listen)
 {
@@ -407,7 +401,6 @@ void connection_accept(struct connections *connections, int fd, const struct add
     (void)evtimer_assign(&connection->timer, connections->settings.base, on_timer, connection);
     LIST_INSERT_HEAD(&connections->list, connection, link);
     connections->count++;
-    connections->without_backend++;
     metric_add(connections->settings.metrics, PROXY_CONNECTIONS_ACCEPTED, 1);
     metric_change(connections->settings.metrics, PROXY_CONNECTIONS_OPEN, 1);
     connection_wait(connection);

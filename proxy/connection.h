@@ -50,9 +50,8 @@ struct connections *connections_new(const struct connections_settings *settings)
 void connections_free(struct connections *connections);
 
 unsigned connections_count(const struct connections *connections);
-/* How many descriptors they will still want for their backends. Each wants one, but builtin:hello two. */
-#define CONNECTION_BACKEND_DESCRIPTORS 2
-unsigned connections_descriptors_owed(const struct connections *connections);
+/* What one takes at most: the client's, and the backend's, of which builtin:hello has two. */
+#define CONNECTION_DESCRIPTORS 3
 
 /* Takes the socket. */
 void connection_accept(struct connections *connections, int fd, const struct address *client,

@@ -81,8 +81,6 @@ void connection_close_backend(struct connection *connection, bool reset)
 /* Everything but the client's socket. */
 static void connection_release(struct connection *connection, bool reset_backend)
 {
-    if (connection->state == HANDSHAKE)
-        connection->all->without_backend--;
     connection_release_handshake(connection);
     relay_free(connection->relay);
     connection->relay = NULL;

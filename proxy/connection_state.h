@@ -54,7 +54,7 @@ struct connections {
     struct connections_settings settings;
     struct relay_buffers *buffers;
     LIST_HEAD(, connection) list;
-    unsigned count, without_backend;
+    unsigned count;
     TAILQ_HEAD(, connection) fibre_queue; /* handshakes for which no fibre was left, the oldest first */
     struct event fibres_freed;
 };

@@ -13,9 +13,10 @@
 
 /* Clients accepted from one socket in one turn of the loop, so that those already here are not starved. */
 #define BATCH 64
-/* Descriptors kept free for what is neither a client nor its backend: a new key channel, mostly. */
-#define DESCRIPTORS_KEPT 4
-#define RETRY_AFTER      UINT64_C(100000)
+/* Descriptors kept free for what is neither a client nor its backend: key channels, mostly. */
+#define DESCRIPTORS_KEPT         6
+#define DESCRIPTORS_AT_START_MAX 4096
+#define RETRY_AFTER              UINT64_C(100000)
 /* Between two lines that say the same. */
 #define SAY_AGAIN_AFTER UINT64_C(10000000)
 
@@ -43,6 +44,7 @@ struct listener_set {
     struct log *log;
     struct metrics_row *metrics;
     unsigned limit; /* this worker's share */
+    rlim_t descriptors_at_start;
     enum pause paused;
     uint64_t said[sizeof PAUSES / sizeof *PAUSES];
     struct event retry;
@@ -52,30 +54,29 @@ struct listener_set {
 
 /* ---- Descriptors. */
 
-/*
- * Whether the connections there are can still have their backends' descriptors when `fd` has just been given
- * out. The kernel gives out the lowest number that is free, so all below it are in use. The limit may be
- * changed from outside (prlimit), so it is asked for.
+/* Those that are open before the first client. All of them were made at the start, so their numbers are low.
  */
-static bool descriptors_suffice(const struct listener_set *set, int fd)
+static rlim_t descriptors_open(void)
 {
-    struct rlimit limit;
-    rlim_t needed = (rlim_t)fd + 1 + connections_descriptors_owed(set->connections) + DESCRIPTORS_KEPT;
-    return getrlimit(RLIMIT_NOFILE, &limit) != 0 || needed < limit.rlim_cur;
+    rlim_t open = 0;
+    for (int fd = 0; fd < DESCRIPTORS_AT_START_MAX; fd++)
+        open += fcntl(fd, F_GETFD) >= 0;
+    return open;
 }
 
-/* Whether the next client would find them, too. A copy of a socket gets the number that the client would get;
- * to accept one each time, just to look, would use up what those before it have been promised. */
+/* Whether so many connections can all have what they want, their backends' descriptors included: what was
+ * accepted is never short of them. The limit may be changed from outside (prlimit), so it is asked for. */
+static bool descriptors_suffice(const struct listener_set *set, unsigned connections)
+{
+    struct rlimit limit;
+    rlim_t needed =
+        set->descriptors_at_start + DESCRIPTORS_KEPT + (rlim_t)connections * CONNECTION_DESCRIPTORS;
+    return getrlimit(RLIMIT_NOFILE, &limit) != 0 || needed <= limit.rlim_cur;
+}
+
 static bool descriptors_suffice_for_next(const struct listener_set *set)
 {
-    const struct listener *any = NULL;
-    for (size_t i = 0; i < set->count; i++)
-        if (set->list[i].wanted)
-            any = &set->list[i];
-    if (any == NULL)
-        return true;
-    int copy CLEANUP(socket_close) = fcntl(any->fd, F_DUPFD_CLOEXEC, 0);
-    return copy >= 0 && descriptors_suffice(set, copy + CONNECTION_BACKEND_DESCRIPTORS);
+    return descriptors_suffice(set, connections_count(set->connections) + 1);
 }
 
 /* ---- Pausing. */
@@ -142,13 +143,14 @@ void listener_set_room(struct listener_set *set)
 /* ---- Accepting. */
 
 /* Accepts one; RESULT_AGAIN: there is none. */
-static enum result listener_accept(struct listener *listener, int *fd)
+static enum result listener_accept(struct listener *listener)
 {
     struct address client;
     struct failure why;
-    enum result result = socket_accept(listener->fd, fd, &client, &why);
+    int fd;
+    enum result result = socket_accept(listener->fd, &fd, &client, &why);
     if (result == RESULT_OK)
-        connection_accept(listener->set->connections, *fd, &client, listener->config);
+        connection_accept(listener->set->connections, fd, &client, listener->config);
     else if (result != RESULT_AGAIN && result != RESULT_LIMIT)
         log_error(listener->set->log, "accept failed", log_address("listener", &listener->config->address),
                   log_reason(why.text));
@@ -162,15 +164,14 @@ static void on_client(evutil_socket_t socket, short what, void *context)
     struct listener *listener = context;
     struct listener_set *set = listener->set;
     for (unsigned i = 0; i < BATCH; i++) {
-        int fd;
         if (connections_count(set->connections) >= set->limit) {
             listeners_pause(set, AT_LIMIT);
             return;
         }
-        enum result result = listener_accept(listener, &fd);
+        enum result result = descriptors_suffice_for_next(set) ? listener_accept(listener) : RESULT_LIMIT;
         if (result == RESULT_AGAIN)
             return;
-        if (result != RESULT_OK || !descriptors_suffice(set, fd)) {
+        if (result != RESULT_OK) {
             listeners_pause(set, OUT_OF_DESCRIPTORS);
             return;
         }
@@ -195,8 +196,7 @@ void listener_set_retire(struct listener_set *set, size_t socket)
     if (socket >= set->count || set->list[socket].fd < 0)
         return;
     struct listener *listener = &set->list[socket];
-    int fd;
-    while (listener->wanted && listener_accept(listener, &fd) == RESULT_OK)
+    while (listener->wanted && listener_accept(listener) == RESULT_OK)
         ;
     listener->wanted = false;
     (void)event_del(&listener->event);
@@ -222,6 +222,7 @@ struct listener_set *listener_set_new(struct child *child, const struct proxy_co
     set->log = child_log(child);
     set->metrics = child_metrics(child);
     set->limit = limit_share(config);
+    set->descriptors_at_start = descriptors_open();
     set->count = count;
     (void)evtimer_assign(&set->retry, child_base(child), on_retry, set);
     for (size_t i = 0; i < count; i++) {
