@@ -34,7 +34,6 @@ const char *address_format(const struct address *address, char text[static ADDRE
 bool address_equal(const struct address *a, const struct address *b);
 bool address_is_unix(const struct address *address);
 /* The IP in network order (4 or 16 octets, an IPv4-mapped one as 4); size 0 for a Unix socket. Borrows. */
-
 void address_ip(const struct address *address, struct bytes *ip);
 
 #endif

@@ -6,6 +6,8 @@
 
 #include <event2/buffer.h>
 
+#include "common/config_scope.h"
+
 /* Block style, one setting a line, indented by two; what is not set stands there as a comment. */
 struct printer {
     struct evbuffer *to;
@@ -98,22 +100,11 @@ static void print_elements(struct printer *printer, const struct config_row *row
 
 /* ---- Tables. */
 
-/* Octets that two paths have in common, up to and including a dot. */
-static size_t common_group(const char *a, const char *b)
-{
-    size_t group = 0;
-    for (size_t i = 0; a[i] != '\0' && a[i] == b[i]; i++) {
-        if (a[i] == '.')
-            group = i + 1;
-    }
-    return group;
-}
-
 /* Opens the mappings that this row's path enters and the last one's did not. Leaves the indentation at the
  * row's own. Returns the row's name in the innermost. */
 static const char *enter_groups(struct printer *printer, const char *last, const char *path)
 {
-    const char *name = path + common_group(last, path);
+    const char *name = path + config_common_group(last, path);
     for (const char *dot = path; (dot = strchr(dot, '.')) != NULL && dot < name; dot++)
         printer->indent += 2;
     for (const char *dot; (dot = strchr(name, '.')) != NULL; name = dot + 1) {

@@ -61,6 +61,16 @@ enum result config_scope_refuse(const struct config_scope *scope, const yaml_nod
 
 /* ---- Finding settings. */
 
+size_t config_common_group(const char *a, const char *b)
+{
+    size_t group = 0;
+    for (size_t i = 0; a[i] != '\0' && a[i] == b[i]; i++) {
+        if (a[i] == '.')
+            group = i + 1;
+    }
+    return group;
+}
+
 /* Takes "[12]" from the front of *path. */
 static yaml_node_t *find_item(const struct config_scope *scope, yaml_node_t *node, const char **path)
 {

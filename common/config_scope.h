@@ -29,6 +29,9 @@ const char *config_scope_path(const struct config_scope *scope, const char *path
 /* A row's node, or NULL. Of a shorthand, also the scalar that stands in place of its mapping. */
 yaml_node_t *config_scope_find(const struct config_scope *scope, const struct config_row *row);
 
+/* Octets that two rows' paths have in common, up to and including a dot. */
+size_t config_common_group(const char *a, const char *b);
+
 /* Every key of the mapping and of the mappings in it is one setting of the table's, and stands there once. */
 MUST_CHECK enum result config_keys_check(const struct config_scope *scope, struct failure *why);
 

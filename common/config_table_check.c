@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/config_table.h"
+#include "common/config_scope.h"
 
 /* Room for a value of any type while its default is tried. */
 union any_value {
@@ -16,16 +16,6 @@ union any_value {
 static enum result unsound(const struct config_row *row, const char *what, struct failure *why)
 {
     return failure_set(why, RESULT_CONFIG, "row \"%s\": %s", row->path, what);
-}
-
-static size_t common_group(const char *a, const char *b)
-{
-    size_t group = 0;
-    for (size_t i = 0; a[i] != '\0' && a[i] == b[i]; i++) {
-        if (a[i] == '.')
-            group = i + 1;
-    }
-    return group;
 }
 
 /* No path twice, none that is also a mapping, and the rows of one mapping together. */
@@ -41,7 +31,7 @@ static enum result check_path(const struct config_table *table, size_t at, struc
             return unsound(row, "is in a mapping that is also a value", why);
         if (strncmp(other, row->path, strlen(row->path)) == 0 && other[strlen(row->path)] == '.')
             return unsound(row, "is a value that is also a mapping", why);
-        if (common_group(other, row->path) > common_group(table->rows[at - 1].path, row->path))
+        if (config_common_group(other, row->path) > config_common_group(table->rows[at - 1].path, row->path))
             return unsound(row, "stands apart from its mapping", why);
     }
     return RESULT_OK;
