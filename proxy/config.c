@@ -194,6 +194,9 @@ static const struct config_word VERSION_WORDS[] = {
     {NULL, 0},
 };
 
+static const struct config_word VERIFY_WORDS[] = {
+    {"auto", KEY_VERIFY_AUTO}, {"all", KEY_VERIFY_ALL}, {NULL, 0}};
+
 static const struct config_row ROWS[] = {
     CONFIG_WORKERS_ROW(struct proxy_config, workers,
                        "Processes that serve clients. auto: one for each core that the proxy may use."),
@@ -322,6 +325,17 @@ static const struct config_row ROWS[] = {
         .fallback = "512",
         .unit = "requests of one worker",
         .help = "Unanswered on one key server's channel; others wait.",
+    },
+    {
+        .path = "key_channel.verify",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct proxy_config, key_channel.verify),
+        .words = VERIFY_WORDS,
+        .fallback = "auto",
+        .help =
+            "Which signatures are verified with the certificate before a client gets them. auto: every one "
+            "made with an RSA key; with another key, which costs three times what the signature did, the "
+            "first 256 after each connect and each wrong one, then one in 16 at random. all: every one.",
     },
     {
         .path = "backends",

@@ -35,6 +35,12 @@ enum proxy_key_mode {
     KEY_MODE_DIGEST, /* its digest: bare operations, for key servers that know only Part A of the protocol */
 };
 
+/* Which signatures of key servers are verified before they go to a client. */
+enum proxy_key_verify {
+    KEY_VERIFY_AUTO, /* as signature_check.h has it */
+    KEY_VERIFY_ALL,
+};
+
 struct proxy_key_server {
     struct config_position where;
     char *name;             /* for logs and metrics; by default the address as written */
@@ -86,6 +92,7 @@ struct proxy_config {
         char *certificate, *key, *ca;
         uint64_t timeout; /* of one signature, queueing and reconnecting included */
         unsigned in_flight;
+        enum proxy_key_verify verify;
     } key_channel;
 
     struct proxy_backend *backends;

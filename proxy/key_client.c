@@ -8,6 +8,7 @@
 #include <event2/util.h>
 
 #include "common/clock.h"
+#include "proxy/key_answer.h"
 #include "proxy/key_link.h"
 #include "proxy/key_request.h"
 #include "proxy/proxy_metrics.h"
@@ -26,6 +27,8 @@ _Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX <= SLOTS_MAX,
 
 /* Many key servers close what is idle for 30 s. */
 #define IDLE_PING 15000000u
+
+#define WRONG_SIGNATURE "wrong signature from key server"
 
 /*
  *  FREE ──▶ WAITING ──▶ SENT ──▶ FREE           answered, or out of time
@@ -54,10 +57,12 @@ struct key_client {
     struct metrics_row *metrics;
     uint64_t timeout;
     enum proxy_key_mode mode;
+    enum proxy_key_verify verify;
     unsigned in_flight_max; /* on the wire */
     unsigned live_max;      /* operations, sent or waiting */
 
     struct key_link *link;
+    uint32_t trust; /* another number after each reconnect and each wrong signature: signature_check.h */
 
     struct slot *slots; /* live_max + in_flight_max: orphans are on the wire */
     unsigned slot_count, slots_used;
@@ -131,13 +136,6 @@ static void live_change(struct key_client *client, int by)
 
 /* ---- The end of an operation. */
 
-struct outcome {
-    enum key_outcome outcome;
-    enum result result;
-    uint8_t error;
-    const char *reason;
-};
-
 _Static_assert(PROXY_KEY_REQUESTS_OK + KEY_OUTCOME_REFUSED == PROXY_KEY_REQUESTS_REFUSED, "one order");
 
 /* Under the key server that has it, or had it last. */
@@ -146,52 +144,57 @@ static void count(struct key_client *client, const struct slot *slot, enum key_o
     metric_add_for(client->metrics, PROXY_KEY_REQUESTS_OK + (size_t)outcome, slot->server_value, 1);
 }
 
-static void complete(struct key_client *client, struct slot *slot, const struct outcome *outcome)
+static void complete(struct key_client *client, struct slot *slot, const struct key_answer *answer)
 {
     struct key_operation *operation = slot->operation;
     assert(operation != NULL); /* only orphans have none */
-    operation->result = outcome->result;
-    operation->outcome = outcome->outcome;
-    operation->error = outcome->error;
-    operation->reason = outcome->reason;
+    operation->result = answer->result;
+    operation->outcome = answer->outcome;
+    operation->error = answer->error;
+    operation->reason = answer->reason;
     operation->duration = clock_now() - slot->started;
     operation->pending = false;
-    count(client, slot, outcome->outcome);
-    if (outcome->result == RESULT_OK)
+    count(client, slot, answer->outcome);
+    if (answer->result == RESULT_OK)
         metric_observe_for(client->metrics, PROXY_KEY_SECONDS, slot->server_value, operation->duration);
     slot_release(client, slot);
     live_change(client, -1);
     operation->done(operation);
 }
 
-/* RSA and EdDSA signatures have one size; ECDSA's, being DER, a largest one. */
-static bool signature_size_ok(const struct key_id *key, size_t size)
+/* What a key server that was found lying says next is no better: the checks begin anew for all of its keys.
+ */
+static void distrust(struct key_client *client, const struct key_operation *operation)
 {
-    bool ecdsa = key->type == KEY_TYPE_P256 || key->type == KEY_TYPE_P384 || key->type == KEY_TYPE_P521;
-    if (size == 0 || size > key->signature_size || size > KEY_SIGNATURE_MAX)
+    client->trust++;
+    log_error(client->log, WRONG_SIGNATURE, log_text("server", operation->server),
+              log_text("request", operation->request_id),
+              log_hex("ski", bytes_of(operation->key->ski, sizeof operation->key->ski)));
+}
+
+static bool verification_due(const struct key_client *client, const struct key_operation *operation)
+{
+    if (operation->check == NULL)
         return false;
-    return ecdsa || size == key->signature_size;
+    return client->verify == KEY_VERIFY_ALL || signature_check_due(operation->check, client->trust);
 }
 
-static struct outcome answer_read(struct key_operation *operation, const struct kssl_message *message)
+static struct key_answer answer_take(struct key_client *client, struct key_operation *operation,
+                                     const struct kssl_message *message)
 {
-    if (message->opcode == KSSL_OP_ERROR && message->payload.size == 1)
-        return (struct outcome){KEY_OUTCOME_ERROR, RESULT_PEER, message->payload.data[0],
-                                kssl_error_name(message->payload.data[0])};
-    if (message->opcode != KSSL_OP_SUCCESS)
-        return (struct outcome){KEY_OUTCOME_INVALID, RESULT_PROTOCOL, 0, "unexpected answer"};
-    if (!signature_size_ok(operation->key, message->payload.size))
-        return (struct outcome){KEY_OUTCOME_INVALID, RESULT_PROTOCOL, 0, "signature of a wrong size"};
-    operation->signature_size = message->payload.size;
-    memcpy(operation->signature, message->payload.data, message->payload.size);
-    return (struct outcome){KEY_OUTCOME_OK, RESULT_OK, 0, NULL};
+    struct key_answer answer = key_answer_read(operation, message);
+    if (answer.outcome != KEY_OUTCOME_OK || !verification_due(client, operation) ||
+        key_answer_verify(operation))
+        return answer;
+    distrust(client, operation);
+    return (struct key_answer){KEY_OUTCOME_WRONG, RESULT_CRYPTO, 0, WRONG_SIGNATURE};
 }
 
-static struct outcome timeout_outcome(const struct key_client *client, const struct slot *slot)
+static struct key_answer timeout_outcome(const struct key_client *client, const struct slot *slot)
 {
     if (slot->state == SLOT_WAITING && !key_link_up(client->link))
-        return (struct outcome){KEY_OUTCOME_NO_SERVER, RESULT_PEER, 0, "no key server"};
-    return (struct outcome){KEY_OUTCOME_TIMEOUT, RESULT_PEER, 0, "key server timeout"};
+        return (struct key_answer){KEY_OUTCOME_NO_SERVER, RESULT_PEER, 0, "no key server"};
+    return (struct key_answer){KEY_OUTCOME_TIMEOUT, RESULT_PEER, 0, "key server timeout"};
 }
 
 /* ---- Sending. */
@@ -227,8 +230,8 @@ static void send_waiting(struct key_client *client)
 /* What waits for an operation that this key server does not have would wait in vain. */
 static void fail_not_offered(struct key_client *client)
 {
-    const struct outcome outcome = {KEY_OUTCOME_REFUSED, RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE,
-                                    "operation not offered by key server"};
+    const struct key_answer outcome = {KEY_OUTCOME_REFUSED, RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE,
+                                       "operation not offered by key server"};
     struct slot *slot = TAILQ_FIRST(&client->waiting);
     while (slot != NULL) {
         if (key_link_offers(client->link, slot->request.opcode)) {
@@ -259,6 +262,7 @@ static void on_down(struct key_link *link, void *owner)
     struct key_client *client = owner;
     struct slot *slot = TAILQ_FIRST(&client->by_age), *next;
     (void)link;
+    client->trust++;
     TAILQ_INIT(&client->waiting);
     for (; slot != NULL; slot = next) {
         next = TAILQ_NEXT(slot, by_age);
@@ -284,8 +288,8 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
         metric_add_for(client->metrics, PROXY_KEY_LATE, key_link_metric_value(link), 1);
         slot_release(client, slot);
     } else {
-        struct outcome outcome = answer_read(slot->operation, message);
-        complete(client, slot, &outcome);
+        struct key_answer answer = answer_take(client, slot->operation, message);
+        complete(client, slot, &answer);
     }
     send_waiting(client);
 }
@@ -307,7 +311,7 @@ static const struct key_link_handler LINK_HANDLER = {
 
 static void expire(struct key_client *client, struct slot *slot)
 {
-    struct outcome outcome = timeout_outcome(client, slot);
+    struct key_answer outcome = timeout_outcome(client, slot);
     if (slot->state != SLOT_WAITING)
         key_link_settle(client->link);
     if (slot->state == SLOT_ORPHAN)
@@ -420,18 +424,6 @@ void key_client_cancel(struct key_client *client, struct key_operation *operatio
     count(client, slot, KEY_OUTCOME_CANCELLED);
 }
 
-void key_client_refute(struct key_client *client, struct key_operation *operation)
-{
-    operation->result = RESULT_CRYPTO;
-    operation->outcome = KEY_OUTCOME_INVALID;
-    operation->reason = "signature does not verify";
-    metric_add_for(client->metrics, PROXY_KEY_WRONG,
-                   metric_value(client->metrics, PROXY_SERVER_LABEL, operation->server), 1);
-    log_error(client->log, "wrong signature from key server", log_text("server", operation->server),
-              log_text("request", operation->request_id),
-              log_hex("ski", bytes_of(operation->key->ski, sizeof operation->key->ski)));
-}
-
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner)
 {
     if (key_client_ready(client)) {
@@ -465,6 +457,7 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     TAILQ_INIT(&client->unused);
     client->timeout = config->key_channel.timeout;
     client->mode = config->key_servers[0].mode;
+    client->verify = config->key_channel.verify;
     client->in_flight_max = config->key_channel.in_flight;
     client->live_max = config->limits.handshakes;
     evutil_secure_rng_get_bytes(&client->id_prefix, sizeof client->id_prefix);

@@ -23,6 +23,7 @@
 #include "common/metrics.h"
 #include "common/result.h"
 #include "proxy/config.h"
+#include "proxy/signature_check.h"
 #include "proxy/worker_status.h"
 
 #define KEY_SIGNATURE_MAX 2048 /* RSA-16384 */
@@ -35,7 +36,8 @@ enum key_outcome {
     KEY_OUTCOME_ERROR,     /* the key server answered an error */
     KEY_OUTCOME_TIMEOUT,   /* sent, not answered in time */
     KEY_OUTCOME_NO_SERVER, /* never sent: no key server within the time */
-    KEY_OUTCOME_INVALID,   /* an answer that is no signature of this key */
+    KEY_OUTCOME_INVALID,   /* an answer that cannot be a signature */
+    KEY_OUTCOME_WRONG,     /* a signature, but not of this content with this key */
     KEY_OUTCOME_CANCELLED, /* by its owner */
     KEY_OUTCOME_REFUSED,   /* not tried: too many pending, not offered, or nothing a TLS server signs */
     KEY_OUTCOMES
@@ -46,9 +48,10 @@ enum key_outcome {
 struct key_operation {
     /* request */
     const struct key_id *key;
-    struct bytes content;  /* to be signed; borrowed until key_client_sign returns */
-    struct bytes sni;      /* borrowed until key_client_sign returns; absent: no SNI */
-    struct address client; /* for the key server's policy and audit */
+    struct signature_check *check; /* of signatures with the key; NULL: they are taken as they come */
+    struct bytes content;          /* to be signed; borrowed until done is called, or key_client_cancel */
+    struct bytes sni;              /* borrowed until key_client_sign returns; absent: no SNI */
+    struct address client;         /* for the key server's policy and audit */
     void (*done)(
         struct key_operation *operation); /* never called from within key_client_sign or key_client_cancel */
     void *owner;
@@ -83,10 +86,6 @@ MUST_CHECK enum result key_client_sign(struct key_client *client, struct key_ope
 /* The operation's owner goes away: done will not be called, a late answer is dropped. Legal when not pending.
  */
 void key_client_cancel(struct key_client *client, struct key_operation *operation);
-
-/* The signature of an operation that succeeded does not verify: counted and logged, and the operation's
- * outcome becomes a failure. */
-void key_client_refute(struct key_client *client, struct key_operation *operation);
 
 /* Called once when the first channel is up, or at once if it is. For readiness. */
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner);

@@ -65,6 +65,7 @@ static void remote_key_free(void *keydata)
     if (key == NULL)
         return;
     EVP_PKEY_free(key->public_key);
+    signature_check_free(key->check);
     OPENSSL_free(key);
 }
 
@@ -93,7 +94,8 @@ static bool remote_key_attach(struct remote_key *key, const OSSL_PARAM *param)
     key->public_key = source.public_key;
     key->id = *source.id;
     key->signer = source.signer;
-    return true;
+    key->check = signature_check_new(key->libctx, key->public_key, key->id.type);
+    return key->check != NULL;
 }
 
 static int remote_key_import(void *keydata, int selection, const OSSL_PARAM params[])

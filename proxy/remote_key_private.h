@@ -13,9 +13,9 @@ struct remote_key {
     OSSL_LIB_CTX *libctx;
     const char *algorithm; /* "RSA", "EC", ... */
     EVP_PKEY *public_key;
-    struct remote_signer *signer; /* NULL: imported to be compared with, cannot sign */
-    struct key_id id;    /* two keys are the same when their identifiers are: so the key server sees it */
-    unsigned signatures; /* that came back for it: which ones get checked depends on it */
+    struct remote_signer *signer;  /* NULL: imported to be compared with, cannot sign */
+    struct signature_check *check; /* NULL: without a signer */
+    struct key_id id; /* two keys are the same when their identifiers are: so the key server sees it */
 };
 
 /* An entry of a provider's dispatch table. */

@@ -1,38 +1,163 @@
 #include "proxy/signature_check.h"
 
-#include <openssl/core_names.h>
+#include <event2/util.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
-#include <openssl/params.h>
+#include <openssl/rsa.h>
 
 #include "common/tls_message.h"
 
-static int verify(OSSL_LIB_CTX *libctx, EVP_PKEY *public_key, const struct tls_scheme *scheme,
-                  struct bytes content, struct bytes signature)
+/* Schemes with a digest that one key may be used with: in TLS 1.2 three hashes, for RSA with two paddings. */
+#define PREPARED_MAX 6
+
+/* Everything that is fetched from a provider for a scheme, once and not for each signature. */
+struct prepared {
+    uint16_t scheme;
+    EVP_MD *hash;
+    EVP_PKEY_CTX *context;
+};
+
+struct signature_check {
+    OSSL_LIB_CTX *libctx;
+    EVP_PKEY *public_key;
+    enum key_type type;
+    struct prepared prepared[PREPARED_MAX];
+    unsigned prepared_count;
+
+    uint32_t trust;
+    unsigned seen;   /* since trust changed, up to SIGNATURE_CHECK_FIRST */
+    uint32_t chance; /* random bits not yet used */
+};
+
+_Static_assert(SIGNATURE_CHECK_ONE_IN == 16, "a chance is four bits");
+
+struct signature_check *signature_check_new(OSSL_LIB_CTX *libctx, EVP_PKEY *public_key, enum key_type type)
 {
-    OSSL_PARAM pss[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_SIGNATURE_PARAM_PAD_MODE, (char *)OSSL_PKEY_RSA_PAD_MODE_PSS,
-                                         0),
-        OSSL_PARAM_construct_utf8_string(OSSL_SIGNATURE_PARAM_PSS_SALTLEN,
-                                         (char *)OSSL_PKEY_RSA_PSS_SALT_LEN_DIGEST, 0),
-        OSSL_PARAM_construct_end(),
+    struct signature_check *check = OPENSSL_zalloc(sizeof *check);
+    if (check == NULL || EVP_PKEY_up_ref(public_key) != 1) {
+        OPENSSL_free(check);
+        return NULL;
+    }
+    check->libctx = libctx;
+    check->public_key = public_key;
+    check->type = type;
+    return check;
+}
+
+static void prepared_clear(struct prepared *prepared)
+{
+    EVP_PKEY_CTX_free(prepared->context);
+    EVP_MD_free(prepared->hash);
+}
+
+void signature_check_free(struct signature_check *check)
+{
+    if (check == NULL)
+        return;
+    for (unsigned i = 0; i < check->prepared_count; i++)
+        prepared_clear(&check->prepared[i]);
+    EVP_PKEY_free(check->public_key);
+    OPENSSL_free(check);
+}
+
+/* ---- Which ones. */
+
+/* Another bit stands above the chances that are left: when it is alone, all are used. */
+static bool chance_hits(struct signature_check *check)
+{
+    if (check->chance <= 1) {
+        evutil_secure_rng_get_bytes(&check->chance, sizeof check->chance);
+        check->chance = check->chance >> 4 | UINT32_C(1) << 28;
+    }
+    bool hits = check->chance % SIGNATURE_CHECK_ONE_IN == 0;
+    check->chance /= SIGNATURE_CHECK_ONE_IN;
+    return hits;
+}
+
+bool signature_check_due(struct signature_check *check, uint32_t trust)
+{
+    if (check->type == KEY_TYPE_RSA)
+        return true;
+    if (check->trust != trust)
+        check->seen = 0;
+    check->trust = trust;
+    if (check->seen == SIGNATURE_CHECK_FIRST)
+        return chance_hits(check);
+    check->seen++;
+    return true;
+}
+
+/* ---- Checking. */
+
+static bool context_set(EVP_PKEY_CTX *context, const EVP_MD *hash, enum tls_padding padding)
+{
+    if (EVP_PKEY_verify_init(context) != 1 || EVP_PKEY_CTX_set_signature_md(context, hash) != 1)
+        return false;
+    if (padding == TLS_PADDING_PKCS1)
+        return EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_PADDING) == 1;
+    return padding == TLS_PADDING_NONE ||
+           (EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_PSS_PADDING) == 1 &&
+            EVP_PKEY_CTX_set_rsa_pss_saltlen(context, RSA_PSS_SALTLEN_DIGEST) == 1);
+}
+
+static struct prepared *prepared_add(struct signature_check *check, const struct tls_scheme *scheme)
+{
+    if (check->prepared_count == PREPARED_MAX)
+        return NULL;
+    struct prepared made = {
+        .scheme = scheme->code,
+        .hash = EVP_MD_fetch(check->libctx, scheme->hash, NULL),
+        .context = EVP_PKEY_CTX_new_from_pkey(check->libctx, check->public_key, NULL),
     };
+    if (made.hash == NULL || made.context == NULL || !context_set(made.context, made.hash, scheme->padding)) {
+        prepared_clear(&made);
+        return NULL;
+    }
+    struct prepared *place = &check->prepared[check->prepared_count++];
+    *place = made;
+    return place;
+}
+
+static struct prepared *prepared_find(struct signature_check *check, const struct tls_scheme *scheme)
+{
+    for (unsigned i = 0; i < check->prepared_count; i++)
+        if (check->prepared[i].scheme == scheme->code)
+            return &check->prepared[i];
+    return prepared_add(check, scheme);
+}
+
+static bool verify_hashed(struct signature_check *check, const struct tls_scheme *scheme,
+                          struct bytes content, struct bytes signature)
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    const struct prepared *prepared = prepared_find(check, scheme);
+    return prepared != NULL &&
+           EVP_Digest(content.data, content.size, digest, &size, prepared->hash, NULL) == 1 &&
+           EVP_PKEY_verify(prepared->context, signature.data, signature.size, digest, size) == 1;
+}
+
+/* EdDSA takes the content whole. */
+static bool verify_whole(const struct signature_check *check, struct bytes content, struct bytes signature)
+{
     EVP_MD_CTX *context = EVP_MD_CTX_new();
-    int verified = -1;
-    if (context != NULL && EVP_DigestVerifyInit_ex(context, NULL, scheme->hash, libctx, NULL, public_key,
-                                                   scheme->padding == TLS_PADDING_PSS ? pss : NULL) == 1)
-        verified = EVP_DigestVerify(context, signature.data, signature.size, content.data, content.size);
+    bool verified =
+        context != NULL &&
+        EVP_DigestVerifyInit_ex(context, NULL, NULL, check->libctx, NULL, check->public_key, NULL) == 1 &&
+        EVP_DigestVerify(context, signature.data, signature.size, content.data, content.size) == 1;
     EVP_MD_CTX_free(context);
     return verified;
 }
 
-bool signature_check(OSSL_LIB_CTX *libctx, EVP_PKEY *public_key, uint16_t scheme, struct bytes content,
-                     struct bytes signature)
+bool signature_check_passes(struct signature_check *check, uint16_t scheme, struct bytes content,
+                            struct bytes signature)
 {
     const struct tls_scheme *found = tls_scheme_find(scheme);
-    if (found == NULL)
+    if (found == NULL || !tls_scheme_fits_tls12(found, check->type))
         return false;
     (void)ERR_set_mark();
-    int verified = verify(libctx, public_key, found, content, signature);
+    bool passes = found->hash != NULL ? verify_hashed(check, found, content, signature)
+                                      : verify_whole(check, content, signature);
     (void)ERR_pop_to_mark();
-    return verified == 1;
+    return passes;
 }

@@ -217,8 +217,8 @@ def test_wrong_signature(world, site):
     server, watched = world
     server.behaviour = mixed(faults.Corrupted, lambda signature: signature[:-1] + bytes([signature[-1] ^ 1]))
     assert refused(watched.proxy, f"{site}.example") < TIMEOUT
-    watched.assert_failed("signature does not verify")
-    watched.assert_counted("keyless_key_signatures_wrong_total", 1)
+    watched.assert_failed("wrong signature from key server")
+    watched.assert_counted(request_series("wrong"), 1)
     server.behaviour = fake.PartA()
     watched.assert_whole()
 

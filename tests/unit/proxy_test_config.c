@@ -87,6 +87,7 @@ static void defaults_are_the_documented_ones(void **state)
     assert_string_equal(config->key_channel.key, "/etc/keyless/edge1-key.pem");
     assert_int_equal(config->key_channel.timeout, 2000000);
     assert_int_equal(config->key_channel.in_flight, 512);
+    assert_int_equal(config->key_channel.verify, KEY_VERIFY_AUTO);
     assert_int_equal(config->backends[0].connect_timeout, 5000000);
     assert_false(config->backends[0].servers[0].builtin_hello);
     assert_int_equal(config->limits.connections, 100000);

@@ -295,7 +295,7 @@ static const struct {
     {0, "unknown error", PROXY_KEY_REQUESTS_ERROR, 0x99},
     {73, "signature of a wrong size", PROXY_KEY_REQUESTS_INVALID, 0},
     {4000, "signature of a wrong size", PROXY_KEY_REQUESTS_INVALID, 0},
-    {72, "signature does not verify", PROXY_KEY_WRONG, 0},
+    {72, "wrong signature from key server", PROXY_KEY_REQUESTS_WRONG, 0},
 };
 
 static void test_bad_answers(void **state)

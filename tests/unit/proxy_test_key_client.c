@@ -343,6 +343,85 @@ static void test_free_while_pending(void **state)
     assert_false(operations[0].pending);
 }
 
+/* ---- Key servers that begin to lie. Operation 0 is used again and again. */
+
+/* Which signatures were found wrong, of so many one after the other. */
+static unsigned sign_checked(struct test_world *world, struct signature_check *check, unsigned count)
+{
+    int64_t before = test_world_metric(world, PROXY_KEY_REQUESTS_WRONG);
+    uint8_t hash[32] = {7}, content[TLS_CERTIFICATE_VERIFY_MAX];
+    struct writer to = writer_of(content, sizeof content);
+    assert_true(tls_certificate_verify_write(&to, bytes_of(hash, sizeof hash)));
+    for (unsigned i = 0; i < count; i++) {
+        struct key_operation *operation = &operations[0];
+        *operation = (struct key_operation){
+            .key = &world->server.keys[KEY_P256].id,
+            .check = check,
+            .scheme = 0x0403,
+            .content = writer_bytes(&to),
+            .done = on_done,
+            .owner = &done_count,
+        };
+        done_count = 0;
+        assert_int_equal(key_client_sign(world->keys, operation), RESULT_OK);
+        WORLD_UNTIL(world, done_count == 1);
+        if (operation->result != RESULT_OK) {
+            assert_int_equal(operation->outcome, KEY_OUTCOME_WRONG);
+            assert_string_equal(operation->reason, "wrong signature from key server");
+        }
+    }
+    return (unsigned)(test_world_metric(world, PROXY_KEY_REQUESTS_WRONG) - before);
+}
+
+static struct signature_check *p256_check(struct test_world *world)
+{
+    struct signature_check *check =
+        signature_check_new(NULL, world->server.keys[KEY_P256].key, KEY_TYPE_P256);
+    assert_non_null(check);
+    return check;
+}
+
+static void test_lie_is_found_and_ends_trust(void **state)
+{
+    struct test_world *world = *state;
+    open_ready(world);
+    struct signature_check *check = p256_check(world);
+    assert_int_equal(sign_checked(world, check, SIGNATURE_CHECK_FIRST), 0);
+    int64_t ok = test_world_metric(world, PROXY_KEY_REQUESTS_OK);
+    world->server.wrong_content = true;
+    unsigned lies = 1;
+    while (sign_checked(world, check, 1) == 0)
+        assert_true(++lies < 600); /* (15/16)^600 is nothing */
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_OK), ok + lies - 1);
+    assert_int_equal(sign_checked(world, check, SIGNATURE_CHECK_FIRST), SIGNATURE_CHECK_FIRST);
+    signature_check_free(check);
+}
+
+static void test_trust_ends_with_the_channel(void **state)
+{
+    struct test_world *world = *state;
+    open_ready(world);
+    struct signature_check *check = p256_check(world);
+    assert_int_equal(sign_checked(world, check, SIGNATURE_CHECK_FIRST), 0);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, world->server.hellos == 2);
+    world->server.wrong_content = true;
+    assert_int_equal(sign_checked(world, check, 20), 20);
+    signature_check_free(check);
+}
+
+static void test_verify_all(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.verify = KEY_VERIFY_ALL;
+    open_ready(world);
+    struct signature_check *check = p256_check(world);
+    assert_int_equal(sign_checked(world, check, SIGNATURE_CHECK_FIRST + 1), 0);
+    world->server.wrong_content = true;
+    assert_int_equal(sign_checked(world, check, 100), 100);
+    signature_check_free(check);
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
@@ -363,6 +442,9 @@ int main(void)
         TEST(test_silent_server),
         TEST(test_slow_server),
         TEST(test_free_while_pending),
+        TEST(test_lie_is_found_and_ends_trust),
+        TEST(test_trust_ends_with_the_channel),
+        TEST(test_verify_all),
     };
     return cmocka_run_group_tests(tests, test_world_make, test_world_remove);
 }

@@ -122,6 +122,7 @@ static void on_request(struct test_key_server *server, uint32_t id, const struct
     request.client_ip_size = message->client_ip.size;
     if (message->client_ip.size > 0)
         memcpy(request.client_ip, message->client_ip.data, message->client_ip.size);
+    request.content[request.content_size - 1] ^= server->wrong_content;
     server->last = request;
     server->requests++;
     if (!server->hold) {

@@ -49,6 +49,7 @@ struct test_key_server {
     bool deaf;           /* do not even answer pings and hello */
     bool refuse;         /* close what connects */
     bool wrong_key;      /* sign with another key than the one asked for */
+    bool wrong_content;  /* sign something else */
     uint8_t error;       /* answer this error instead */
     uint8_t hello_error; /* answer hello with this error */
     size_t bad_size;     /* answer so many zeros as the signature */
