@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <openssl/ssl.h>
+
 #include "common/certificate_names.h"
 #include "proxy/certificate_file.h"
 #include "proxy/name_index.h"
@@ -23,6 +25,7 @@ struct certificates {
 struct reading {
     const struct proxy_config *config;
     struct log *log;
+    SSL_CTX *scratch; /* libssl, asked what it will take when a client comes */
     struct certificates *into;
     struct certificate *current; /* whose names are being entered */
     size_t current_names;
@@ -134,6 +137,20 @@ static bool list_push(struct certificates *certificates, struct certificate *cer
     return true;
 }
 
+/* libssl serves no key and no signature below its security level: better told now than to every client. */
+static enum result strength_check(const struct reading *reading, struct failure *why)
+{
+    const struct certificate *certificate = reading->current;
+    bool taken = SSL_CTX_use_certificate(reading->scratch, certificate->leaf) == 1;
+    for (int i = 0; taken && i < sk_X509_num(certificate->chain); i++)
+        taken = SSL_CTX_add1_chain_cert(reading->scratch, sk_X509_value(certificate->chain, i)) == 1;
+    (void)SSL_CTX_clear_chain_certs(reading->scratch);
+    if (taken)
+        return RESULT_OK;
+    return failure_set_openssl(why, "%s: cannot be served at OpenSSL's security level %d", certificate->path,
+                               SSL_CTX_get_security_level(reading->scratch));
+}
+
 static enum result chain_read(struct reading *reading, const char *path, struct failure *why)
 {
     struct certificate *certificate = calloc(1, sizeof *certificate);
@@ -150,7 +167,8 @@ static enum result chain_read(struct reading *reading, const char *path, struct 
     }
     reading->current = certificate;
     validity_check(reading);
-    return names_enter(reading, why);
+    result = strength_check(reading, why);
+    return result == RESULT_OK ? names_enter(reading, why) : result;
 }
 
 /* ---- Files and directories. */
@@ -268,9 +286,12 @@ enum result certificates_read(const struct proxy_config *config, struct log *log
     struct reading reading = {.config = config, .log = log, .into = calloc(1, sizeof *reading.into)};
     if (reading.into == NULL)
         return failure_set_errno(why, "certificates");
-    enum result result = sources_read(&reading, why);
+    reading.scratch = SSL_CTX_new(TLS_server_method());
+    enum result result = reading.scratch != NULL ? sources_read(&reading, why)
+                                                 : failure_set_openssl(why, "cannot make a TLS context");
     if (result == RESULT_OK)
         result = fallback_choose(&reading, why);
+    SSL_CTX_free(reading.scratch);
     if (result != RESULT_OK) {
         certificates_free(reading.into);
         return result;

@@ -34,7 +34,7 @@ struct certificates;
  * Reads every chain that the configuration names. RESULT_CONFIG names the file: one that holds a private key
  * of any form (the proxy must never have one), does not parse, has no name, is out of its validity (a warning
  * for expired, refused when nothing else is left), an issuer out of order, a Certificate message over 24 kB,
- * a key we do not serve.
+ * a key we do not serve, a key or a signature that is too weak.
  */
 MUST_CHECK enum result certificates_read(const struct proxy_config *config, struct log *log,
                                          struct certificates **certificates, struct failure *why);

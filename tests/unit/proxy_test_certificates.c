@@ -317,6 +317,15 @@ static void test_unknown_key(void **state)
     check_refused(fixture, "a.pem", "curve");
 }
 
+/* A signature that libssl would refuse when the first client comes. */
+static void test_too_weak(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct test_subject weak = {.name = "weak", .san = "DNS:a.example", .digest = "SHA1"};
+    (void)put(fixture, "a.pem", &weak);
+    check_refused(fixture, "a.pem", "security level 2: ca md too weak");
+}
+
 /* ---- Chains. */
 
 static void append_file(const char *path, const char *more)
@@ -527,12 +536,25 @@ int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_lookup),        TEST(test_long_names),        TEST(test_types_and_duplicates),
-        TEST(test_not_valid_yet), TEST(test_default_name),      TEST(test_many_names),
-        TEST(test_nothing),       TEST(test_no_name),           TEST(test_ip_alone),
-        TEST(test_expired),       TEST(test_not_a_certificate), TEST(test_unknown_key),
-        TEST(test_chain_order),   TEST(test_chain_size),        TEST(test_der),
-        TEST(test_private_keys),  TEST(test_key_behind_chain),  TEST(test_channel_key_may_stay),
+        TEST(test_lookup),
+        TEST(test_long_names),
+        TEST(test_types_and_duplicates),
+        TEST(test_not_valid_yet),
+        TEST(test_default_name),
+        TEST(test_many_names),
+        TEST(test_nothing),
+        TEST(test_no_name),
+        TEST(test_ip_alone),
+        TEST(test_expired),
+        TEST(test_not_a_certificate),
+        TEST(test_unknown_key),
+        TEST(test_too_weak),
+        TEST(test_chain_order),
+        TEST(test_chain_size),
+        TEST(test_der),
+        TEST(test_private_keys),
+        TEST(test_key_behind_chain),
+        TEST(test_channel_key_may_stay),
         TEST(test_other_entries),
     };
     return cmocka_run_group_tests(tests, make_all, remove_all);

@@ -69,9 +69,9 @@ static X509 *make_certificate(EVP_PKEY *key, const struct test_subject *subject,
     return certificate;
 }
 
-static void sign(X509 *certificate, EVP_PKEY *key)
+static void sign(X509 *certificate, EVP_PKEY *key, const char *digest)
 {
-    assert_true(X509_sign(certificate, key, EVP_sha256()) > 0);
+    assert_true(X509_sign(certificate, key, EVP_get_digestbyname(digest != NULL ? digest : "SHA256")) > 0);
 }
 
 static FILE *create(const char *path)
@@ -106,7 +106,7 @@ void test_ca_make(struct test_ca *ca, const char *name)
     ca->certificate = make_certificate(ca->key, &subject, NULL, 1);
     add_extension(ca->certificate, ca->certificate, NID_basic_constraints, "critical,CA:TRUE");
     add_extension(ca->certificate, ca->certificate, NID_key_usage, "critical,keyCertSign,cRLSign");
-    sign(ca->certificate, ca->key);
+    sign(ca->certificate, ca->key, NULL);
     write_certificate(ca->path, ca->certificate);
 }
 
@@ -117,7 +117,7 @@ void test_ca_issue(struct test_ca *ca, const struct test_subject *subject, struc
     X509 *certificate = make_certificate(key, subject, ca->certificate, serial);
     add_extension(certificate, ca->certificate, NID_subject_alt_name, subject->san);
     add_extension(certificate, ca->certificate, NID_ext_key_usage, subject->usage);
-    sign(certificate, ca->key);
+    sign(certificate, ca->key, subject->digest);
     (void)snprintf(identity->certificate, sizeof identity->certificate, "%s/%s-%ld.pem", ca->directory,
                    subject->name, serial);
     (void)snprintf(identity->key, sizeof identity->key, "%s/%s-%ld.key", ca->directory, subject->name,

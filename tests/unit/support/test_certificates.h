@@ -23,6 +23,7 @@ struct test_subject {
     const char *not_after; /* "99991231235959Z"; NULL: `lifetime` from now */
     long lifetime;         /* seconds from now, negative for an expired one; 0: a day */
     long delay;            /* seconds from now until it becomes valid; 0: it did a day ago */
+    const char *digest;    /* of the signature; NULL: SHA256 */
     const char *key_type;  /* "EC" (P-256), "P-384", "ED25519", "RSA"; NULL: EC */
 };
 
