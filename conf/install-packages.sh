@@ -11,7 +11,7 @@ case ${1:-} in
 build) wanted=$build ;;
 test) wanted=$test ;;
 tidy) wanted="$test clang-tidy" ;;
-bench) wanted="$build python3 nginx-light haproxy" ;;
+bench) wanted="$build python3 nginx-light haproxy valgrind" ;;
 browser) wanted="$test chromium" ;;
 *) echo "usage: sh conf/install-packages.sh build|test|tidy|bench|browser" >&2; exit 2 ;;
 esac
