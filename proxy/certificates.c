@@ -29,7 +29,7 @@ struct reading {
     struct certificates *into;
     struct certificate *current; /* whose names are being entered */
     size_t current_names;
-    size_t valid; /* chains within their validity */
+    struct certificate *first_valid; /* the first chain within its validity */
 };
 
 /* ---- Validity. */
@@ -113,13 +113,13 @@ static enum result names_enter(struct reading *reading, struct failure *why)
 
 static void validity_check(struct reading *reading)
 {
-    const struct certificate *certificate = reading->current;
+    struct certificate *certificate = reading->current;
     bool expired = has_expired(certificate->leaf);
     if (expired || is_early(certificate->leaf))
         log_warn(reading->log, expired ? "certificate has expired" : "certificate is not valid yet",
                  log_text("file", certificate->path));
-    else
-        reading->valid++;
+    else if (reading->first_valid == NULL)
+        reading->first_valid = certificate;
 }
 
 static bool list_push(struct certificates *certificates, struct certificate *certificate)
@@ -244,9 +244,32 @@ static enum result sources_read(struct reading *reading, struct failure *why)
     if (result == RESULT_OK && reading->into->list == NULL)
         return config_failure(why, &where, "certificates",
                               "no chain found: expected files named *.pem or *.crt");
-    if (result == RESULT_OK && reading->valid == 0)
+    if (result == RESULT_OK && reading->first_valid == NULL)
         return config_failure(why, &where, "certificates", "every chain is expired or not valid yet");
     return result;
+}
+
+/* ---- Finding. */
+
+/* A wildcard stands for exactly one label, the left-most (RFC 9525 section 6.3). */
+static const struct name_entry *find_wildcard(const struct certificates *certificates, const char *name)
+{
+    char wildcard[DNS_NAME_MAX + 2] = "*";
+    const char *parent = strchr(name, '.');
+    if (parent == NULL)
+        return NULL;
+    size_t size = strlen(parent);
+    memcpy(wildcard + 1, parent, size + 1);
+    return name_index_find(&certificates->names, bytes_of(wildcard, size + 1));
+}
+
+static const struct name_entry *find(const struct certificates *certificates, struct bytes sni)
+{
+    char name[DNS_NAME_MAX + 1];
+    if (sni.data == NULL || !dns_name_normalise(sni, false, name))
+        return NULL;
+    const struct name_entry *entry = name_index_find(&certificates->names, bytes_of(name, strlen(name)));
+    return entry != NULL ? entry : find_wildcard(certificates, name);
 }
 
 /* ---- The default. */
@@ -263,13 +286,12 @@ static enum result fallback_choose(struct reading *reading, struct failure *why)
     static const struct certificate_names_handler handler = {first_name, name_ignored};
     const char *name = reading->config->tls.default_name;
     const struct config_position where = {.file = reading->config->file};
-    char normal[DNS_NAME_MAX + 1];
-    assert(reading->into->list != NULL); /* sources_read saw to that */
+    assert(reading->first_valid != NULL); /* sources_read saw to that */
     if (name == NULL) {
-        reading->current = reading->into->list[0];
+        reading->current = reading->first_valid;
         (void)certificate_names(reading->current->leaf, &handler, reading);
-    } else if (dns_name_normalise(bytes_of(name, strlen(name)), true, normal)) {
-        reading->into->fallback = name_index_find(&reading->into->names, bytes_of(normal, strlen(normal)));
+    } else {
+        reading->into->fallback = find(reading->into, bytes_of(name, strlen(name)));
     }
     if (reading->into->fallback == NULL)
         return config_failure(why, &where, "tls.default", "no certificate is for the name \"%s\"",
@@ -321,27 +343,6 @@ size_t certificates_count(const struct certificates *certificates)
 const struct certificate *certificates_at(const struct certificates *certificates, size_t index)
 {
     return certificates->list[index];
-}
-
-/* A wildcard stands for exactly one label, the left-most (RFC 9525 section 6.3). */
-static const struct name_entry *find_wildcard(const struct certificates *certificates, const char *name)
-{
-    char wildcard[DNS_NAME_MAX + 2] = "*";
-    const char *parent = strchr(name, '.');
-    if (parent == NULL)
-        return NULL;
-    size_t size = strlen(parent);
-    memcpy(wildcard + 1, parent, size + 1);
-    return name_index_find(&certificates->names, bytes_of(wildcard, size + 1));
-}
-
-static const struct name_entry *find(const struct certificates *certificates, struct bytes sni)
-{
-    char name[DNS_NAME_MAX + 1];
-    if (sni.data == NULL || !dns_name_normalise(sni, false, name))
-        return NULL;
-    const struct name_entry *entry = name_index_find(&certificates->names, bytes_of(name, strlen(name)));
-    return entry != NULL ? entry : find_wildcard(certificates, name);
 }
 
 size_t certificates_find(const struct certificates *certificates, struct bytes sni,

@@ -265,7 +265,7 @@ static const struct config_row ROWS[] = {
         .check = proxy_config_check_name,
         .expected = "a host name",
         .help = "The name whose chain is shown to clients that ask for none, or for an unknown one. Without "
-                "it: the first chain.",
+                "it: the first chain that is valid.",
     },
     {
         .path = "certificates",

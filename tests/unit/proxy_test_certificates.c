@@ -237,6 +237,12 @@ static void test_default_name(void **state)
     certificates_free(fixture->certificates);
     fixture->config.tls.default_name = (char[]){"c.example"};
     check_refused(fixture, "tls.default", "c.example");
+    put_site(fixture, "c.pem", "DNS:*.wild.example", NULL);
+    fixture->config.tls.default_name = (char[]){"some.wild.example"};
+    check_read(fixture);
+    assert_int_equal(find(fixture, "c.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "c.pem");
+    fixture->config.tls.default_name = NULL;
 }
 
 static void test_many_names(void **state)
@@ -294,6 +300,12 @@ static void test_expired(void **state)
     put_site(fixture, "b.pem", "DNS:b.example", NULL); /* beside a good one it is only warned of */
     check_read(fixture);
     assert_int_equal(certificates_count(fixture->certificates), 2);
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    bool matched;
+    assert_int_equal(find(fixture, "a.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "a.pem");
+    assert_int_equal(find(fixture, "unknown.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "b.pem"); /* but it is not what strangers get */
 }
 
 static void test_not_a_certificate(void **state)
