@@ -62,10 +62,10 @@ static enum result start_generation(struct master *master, struct failure *why)
 
 static void reload_failed(struct master *master, const struct failure *why)
 {
-    master_count(master, METRIC_RELOAD_FAILED, 1);
     log_set_settings(master->log, &master->active->plan.log);
     log_error(master->log, "reload failed", log_number("generation", master->active->number),
               log_text("kind", result_name(why->kind)), log_reason(why->text));
+    master_count(master, METRIC_RELOAD_FAILED, 1); /* who waits for it finds the line in the log */
     process_notify("READY=1");
 }
 

@@ -136,7 +136,8 @@ static void live_change(struct key_client *client, int by)
 
 /* ---- The end of an operation. */
 
-_Static_assert(PROXY_KEY_REQUESTS_OK + KEY_OUTCOME_REFUSED == PROXY_KEY_REQUESTS_REFUSED, "one order");
+_Static_assert(PROXY_KEY_REQUESTS_OK + (size_t)KEY_OUTCOME_REFUSED == PROXY_KEY_REQUESTS_REFUSED,
+               "one order");
 
 /* Under the key server that has it, or had it last. */
 static void count(struct key_client *client, const struct slot *slot, enum key_outcome outcome)
