@@ -14,18 +14,21 @@
 #include <event2/listener.h>
 
 #include "common/address.h"
+#include "common/clock.h"
 #include "common/http_request.h"
 #include "common/socket.h"
 
 #define HEAD_MAX         4096
-#define VISITS_MAX       64
+#define VISITS_MAX       128
 #define VISIT_SECONDS    10
-#define RESUME_SECONDS   1
 #define LINE_END         "\r\n"
 #define HEAD_END         LINE_END LINE_END
 #define TEXT_TYPE        "text/plain; charset=utf-8"
 #define METRICS_TYPE     "text/plain; version=0.0.4; charset=utf-8"
 #define JSON_TYPE        "application/json"
+#define VISIT_SAFE       UINT64_C(250000) /* microseconds: who has sent its request has been answered */
+#define ROOM_SOON        UINT64_C(50000)
+#define DESCRIPTORS_SOON UINT64_C(1000000)
 #define STATUS_OK        200
 #define STATUS_NOT_FOUND 404
 #define STATUS_METHOD    405
@@ -38,6 +41,7 @@ struct visit {
     struct admin *admin;
     struct bufferevent *stream;
     struct event deadline;
+    uint64_t began;
     struct address client;
     bool answered; /* what still comes is dropped */
     bool ended;    /* the client has sent its end of file */
@@ -51,7 +55,7 @@ struct admin_socket {
 
 struct admin {
     struct event_base *base;
-    struct event *resume; /* pending: descriptors had run out */
+    struct event *resume; /* pending: nothing is accepted */
     const struct metrics *metrics;
     struct admin_source *source;
     struct log *log;
@@ -290,6 +294,7 @@ static void visit_new(struct admin *admin, int fd, const struct sockaddr *client
     }
     visit->admin = admin;
     visit->stream = stream;
+    visit->began = clock_now();
     visit->client.size = (socklen_t)size;
     memcpy(&visit->client.storage, client, (size_t)size);
     TAILQ_INSERT_TAIL(&admin->visits, visit, link);
@@ -302,36 +307,57 @@ static void visit_new(struct admin *admin, int fd, const struct sockaddr *client
 
 /* ---- Accepting */
 
+static void accepting(struct admin *admin, bool on)
+{
+    struct admin_socket *at;
+    TAILQ_FOREACH(at, &admin->sockets, link)
+    {
+        (void)(on ? evconnlistener_enable(at->listener) : evconnlistener_disable(at->listener));
+    }
+}
+
+static void pause_accepting(struct admin *admin, uint64_t microseconds)
+{
+    struct timeval pause = clock_timeval(microseconds);
+    accepting(admin, false);
+    (void)event_add(admin->resume, &pause);
+}
+
+/* The oldest goes, unless it is so young that it may only just be waiting for its turn. */
+static bool make_room(struct admin *admin)
+{
+    struct visit *oldest = TAILQ_FIRST(&admin->visits);
+    if (admin->visit_count >= VISITS_MAX && clock_now() - oldest->began >= VISIT_SAFE)
+        visit_free(oldest);
+    return admin->visit_count < VISITS_MAX;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *client, int size,
                       void *owner)
 {
     struct admin *admin = owner;
     (void)listener;
-    if (admin->visit_count >= VISITS_MAX)
-        visit_free(TAILQ_FIRST(&admin->visits));
     visit_new(admin, fd, client, size);
+    if (!make_room(admin))
+        pause_accepting(admin, ROOM_SOON);
 }
 
 /* Without this libevent would try again at once and for ever while descriptors are short. */
 static void on_accept_error(struct evconnlistener *listener, void *owner)
 {
-    struct admin *admin = owner;
-    struct timeval pause = {.tv_sec = RESUME_SECONDS};
-    (void)evconnlistener_disable(listener);
-    if (!event_pending(admin->resume, EV_TIMEOUT, NULL))
-        (void)event_add(admin->resume, &pause);
+    (void)listener;
+    pause_accepting(owner, DESCRIPTORS_SOON);
 }
 
 static void on_resume(evutil_socket_t fd, short events, void *owner)
 {
     struct admin *admin = owner;
-    struct admin_socket *at;
     (void)fd;
     (void)events;
-    TAILQ_FOREACH(at, &admin->sockets, link)
-    {
-        (void)evconnlistener_enable(at->listener);
-    }
+    if (make_room(admin))
+        accepting(admin, true);
+    else
+        pause_accepting(admin, ROOM_SOON);
 }
 
 static struct admin_socket *find_socket(const struct admin *admin, size_t number)
@@ -364,6 +390,8 @@ enum result admin_listen(struct admin *admin, size_t number, int listener, struc
     made->number = number;
     evconnlistener_set_error_cb(made->listener, on_accept_error);
     TAILQ_INSERT_TAIL(&admin->sockets, made, link);
+    if (event_pending(admin->resume, EV_TIMEOUT, NULL))
+        (void)evconnlistener_disable(made->listener);
     return RESULT_OK;
 }
 

@@ -8,9 +8,10 @@
  *
  * HEAD is answered like GET, without the body. Any other method is 405, any other path 404; a query is
  * ignored. A connection is closed after one answer. Everything is bounded: a request's head has at most 4 kB;
- * a connection ends 10 s after it began, however slow its client is; of more than 64, the oldest is closed
- * for a new one. When descriptors run out, accepting pauses for a second at a time. Nothing here changes
- * anything, and nobody is asked who they are: bind it to loopback or to a Unix socket.
+ * a connection ends 10 s after it began, however slow its client is; at 128 of them, the oldest is closed for
+ * a new one, as soon as it has had a quarter of a second. When descriptors run out, accepting pauses for a
+ * second at a time. Nothing here changes anything, and nobody is asked who they are: bind it to loopback or
+ * to a Unix socket.
  */
 #ifndef KEYLESS_COMMON_ADMIN_H
 #define KEYLESS_COMMON_ADMIN_H

@@ -104,7 +104,6 @@ static void tell_end(const struct connection *connection, enum channel_cause cau
     const struct address *peer = channel_peer_address(connection->channel);
     if (connection->state == CONNECTION_HANDSHAKE) {
         log_warn(all->log, "handshake failed", log_address("peer", peer), log_reason(reason));
-        metric_add(all->metrics, KEYSERVER_CONNECTIONS_FAILED, 1);
         metric_add(all->metrics, KEYSERVER_HANDSHAKE_FAILURES + (size_t)cause, 1);
     } else {
         log_info(all->log, "connection closed", log_text("client", connection_client_name(connection)),
@@ -149,7 +148,7 @@ static void on_open(struct channel *channel, void *owner)
         client_describe(channel_peer_certificate(channel), names);
         log_warn(all->log, "client refused", log_address("peer", peer), log_text("certificate", names),
                  log_reason("its certificate matches no client entry"));
-        metric_add(all->metrics, KEYSERVER_CONNECTIONS_UNKNOWN, 1);
+        metric_add(all->metrics, KEYSERVER_CONNECTIONS_REFUSED, 1);
         connection_free(connection);
         channel_close(channel);
         all->ended(all->owner);

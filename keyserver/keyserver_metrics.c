@@ -3,23 +3,21 @@
 #include "common/kssl.h"
 #include "keyserver/key_table.h"
 
-#define CONNECTIONS "keyless_keyserver_connections_total"
-#define PAUSES      "keyless_keyserver_accept_pauses_total"
-#define REQUESTS    "keyless_keyserver_requests_total"
-#define REFUSALS    "keyless_keyserver_refusals_total"
-#define FAILURES    "keyless_keyserver_handshake_failures_total"
-#define SIGNATURES  "keyless_keyserver_signatures_total"
-#define QUEUED      "keyless_keyserver_queue_requests"
-#define QUEUE       "keyless_keyserver_queue_duration_seconds"
-#define SIGN        "keyless_keyserver_sign_duration_seconds"
-#define FULL        "keyless_keyserver_queue_full_total"
-#define LATE        "keyless_keyserver_queue_late_total"
+#define PAUSES     "keyless_keyserver_accept_pauses_total"
+#define REQUESTS   "keyless_keyserver_requests_total"
+#define REFUSALS   "keyless_keyserver_refusals_total"
+#define FAILURES   "keyless_keyserver_handshake_failures_total"
+#define SIGNATURES "keyless_keyserver_signatures_total"
+#define QUEUED     "keyless_keyserver_queue_requests"
+#define QUEUE      "keyless_keyserver_queue_duration_seconds"
+#define SIGN       "keyless_keyserver_sign_duration_seconds"
+#define FULL       "keyless_keyserver_queue_full_total"
+#define LATE       "keyless_keyserver_queue_late_total"
 
-#define CONNECTIONS_HELP "Connections accepted, by what became of them; \"accepted\" counts all."
-#define PAUSES_HELP      "Times that accepting connections paused, by reason."
-#define REQUESTS_HELP    "Requests answered, by client entry, operation and outcome."
-#define REFUSALS_HELP    "Requests answered with an error, by error."
-#define FAILURES_HELP    "TLS handshakes of connections that failed, by reason."
+#define PAUSES_HELP   "Times that accepting connections paused, by reason."
+#define REQUESTS_HELP "Requests answered, by client entry, operation and outcome."
+#define REFUSALS_HELP "Requests answered with an error, by error."
+#define FAILURES_HELP "TLS handshakes of connections that failed, by reason."
 #define SIGNATURES_HELP                                                                                      \
     "Requests for a signature with a key that the client may use, by the key's type and outcome."
 #define QUEUED_HELP "Requests that the signer has not answered yet, by cost class."
@@ -59,12 +57,11 @@
 _Static_assert(KEY_CLASSES == 3, "the ids leave room for three classes");
 
 const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
-    [KEYSERVER_CONNECTIONS_ACCEPTED] = {CONNECTIONS, "outcome=\"accepted\"", METRIC_COUNTER,
-                                        CONNECTIONS_HELP},
-    [KEYSERVER_CONNECTIONS_FAILED] = {CONNECTIONS, "outcome=\"handshake_failed\"", METRIC_COUNTER,
-                                      CONNECTIONS_HELP},
-    [KEYSERVER_CONNECTIONS_UNKNOWN] = {CONNECTIONS, "outcome=\"no_client_entry\"", METRIC_COUNTER,
-                                       CONNECTIONS_HELP},
+    [KEYSERVER_CONNECTIONS_ACCEPTED] = {"keyless_keyserver_connections_total", NULL, METRIC_COUNTER,
+                                        "Connections accepted."},
+    [KEYSERVER_CONNECTIONS_REFUSED] = {"keyless_keyserver_connections_refused_total",
+                                       "reason=\"no_client_entry\"", METRIC_COUNTER,
+                                       "Connections closed after their handshake, by reason."},
     [KEYSERVER_CONNECTIONS_OPEN] = {"keyless_keyserver_connections", NULL, METRIC_GAUGE,
                                     "Connections there are, those in their handshake included."},
     [KEYSERVER_PAUSES_CONNECTIONS] = {PAUSES, "reason=\"connections\"", METRIC_COUNTER, PAUSES_HELP},

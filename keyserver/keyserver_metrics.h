@@ -19,10 +19,8 @@
 #define KEYSERVER_CLIENT_LABEL "client"
 
 enum keyserver_metric {
-    /* Connections, by how they began. */
     KEYSERVER_CONNECTIONS_ACCEPTED,
-    KEYSERVER_CONNECTIONS_FAILED,  /* the TLS handshake */
-    KEYSERVER_CONNECTIONS_UNKNOWN, /* a certificate that matches no client entry */
+    KEYSERVER_CONNECTIONS_REFUSED, /* a certificate that matches no client entry */
     KEYSERVER_CONNECTIONS_OPEN,
     KEYSERVER_HANDSHAKE_FAILURES, /* in the order of enum channel_cause */
     KEYSERVER_HANDSHAKE_FAILURES_LAST = KEYSERVER_HANDSHAKE_FAILURES + CHANNEL_CAUSES - 1,
