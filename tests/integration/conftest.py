@@ -9,8 +9,8 @@ import harness
 from fake_key_server import FakeKeyServer
 
 
-@pytest.fixture(scope="session", autouse=True)
-def certificates():
+def pytest_sessionstart():
+    """Certificates, before anything is collected: some tables of tests are made from them."""
     subprocess.run(["sh", harness.ROOT / "certs" / "make-certs.sh", harness.CERTS], check=True)
 
 
