@@ -95,7 +95,7 @@ void master_generation_ready(struct generation *generation)
     master->starting = NULL;
     master->active = generation;
     generation->state = GENERATION_ACTIVE;
-    master_gauge(master, METRIC_CURRENT, (int64_t)generation->number - (old != NULL ? old->number : 0));
+    int64_t change = (int64_t)generation->number - (old != NULL ? old->number : 0);
     log_set_settings(master->log, &generation->plan.log);
     /* The new children accept before the old ones stop. */
     generation_assign(generation);
@@ -105,6 +105,8 @@ void master_generation_ready(struct generation *generation)
     }
     log_info(master->log, old != NULL ? "reloaded" : "ready", log_number("generation", generation->number),
              log_number("children", (int64_t)generation->slot_count));
+    /* Last: who waits for it finds the sockets handed over, the reload counted and its line in the log. */
+    master_gauge(master, METRIC_CURRENT, change);
     process_notify("READY=1");
 }
 
@@ -168,6 +170,8 @@ static void on_hangup(evutil_socket_t number, short events, void *argument)
     }
     /* One that comes during a reload leads to one more afterwards. */
     master->reload_wanted = true;
+    if (master->starting != NULL)
+        log_info(master->log, "reload waits", log_reason("another is under way"));
     master_settle(master);
 }
 

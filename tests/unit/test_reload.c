@@ -119,8 +119,10 @@ static void test_reloads_coalesce(void **state)
     atomic_store(&toy->shared->hold, true);
     toy_signal(toy, SIGHUP);
     TOY_WAIT(toy, toy_metric(toy, METRIC_CHILDREN) == 4);
-    for (unsigned i = 0; i < 3; i++)
+    for (unsigned i = 0; i < 3; i++) {
         toy_signal(toy, SIGHUP);
+        TOY_WAIT(toy, toy_log_count(toy, "reload waits") == i + 1);
+    }
     atomic_store(&toy->shared->hold, false);
     toy_wait_generation(toy, 3);
     toy_wait_children(toy, 2);
