@@ -14,6 +14,7 @@
 
 struct client {
     int fd;
+    BIO *flight; /* libssl's buffer above us, in a handshake; else NULL */
     bool closed, broken, exceeded, holding;
     size_t allowed; /* to be read */
     uint8_t *held;  /* HELD_MAX octets while any are held, else NULL */
@@ -92,9 +93,15 @@ static int client_write(BIO *bio, const char *data, size_t size, size_t *done)
 
 static long client_control(BIO *bio, int command, long number, void *pointer)
 {
-    const struct client *client = BIO_get_data(bio);
+    struct client *client = BIO_get_data(bio);
     (void)number;
     switch (command) {
+    case BIO_CTRL_PUSH: /* what was pushed over us says so, and gives itself */
+        client->flight = pointer;
+        return 1;
+    case BIO_CTRL_POP:
+        client->flight = NULL;
+        return 1;
     case BIO_CTRL_FLUSH:
         return 1;
     case BIO_CTRL_EOF:
@@ -168,6 +175,15 @@ bool client_bio_exceeded(BIO *bio)
 {
     const struct client *client = BIO_get_data(bio);
     return client->exceeded;
+}
+
+bool client_bio_flush_flight(BIO *bio)
+{
+    const struct client *client = BIO_get_data(bio);
+    if (client->flight == NULL || BIO_wpending(client->flight) <= 0)
+        return false;
+    (void)BIO_flush(client->flight);
+    return true;
 }
 
 void client_bio_hold(BIO *bio)

@@ -22,6 +22,10 @@ bool client_bio_broken(BIO *bio);
 void client_bio_allow(BIO *bio, size_t octets);
 bool client_bio_exceeded(BIO *bio);
 
+/* In a handshake libssl collects what it says in a buffer until its flight is complete. This sends what is in
+ * there now, as far as the socket takes it; the rest stays for libssl. False: there was nothing. */
+bool client_bio_flush_flight(BIO *bio);
+
 /*
  * After the handshake: what the socket does not take of a record is held here and counts as written. libssl
  * must not be left with half a record: when it then has to answer a KeyUpdate (RFC 8446 section 4.6.3), it

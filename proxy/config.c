@@ -197,6 +197,10 @@ static const struct config_word VERSION_WORDS[] = {
 static const struct config_word VERIFY_WORDS[] = {
     {"auto", KEY_VERIFY_AUTO}, {"all", KEY_VERIFY_ALL}, {NULL, 0}};
 
+/* auto: from a wait that is long beside what the additional packet costs both sides. */
+static const struct config_word EARLY_FLUSH_WORDS[] = {
+    {"auto", (int)CONFIG_MILLISECOND}, {"on", 0}, {"off", -1}, {NULL, 0}};
+
 static const struct config_row ROWS[] = {
     CONFIG_WORKERS_ROW(struct proxy_config, workers,
                        "Processes that serve clients. auto: one for each core that the proxy may use."),
@@ -266,6 +270,17 @@ static const struct config_row ROWS[] = {
         .expected = "a host name",
         .help = "The name whose chain is shown to clients that ask for none, or for an unknown one. Without "
                 "it: the first chain that is valid.",
+    },
+    {
+        .path = "tls.early_flush",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, tls.early_flush),
+        .words = EARLY_FLUSH_WORDS,
+        .max = CONFIG_HOUR,
+        .fallback = "auto",
+        .help = "What a handshake has to say before its signature is sent while the signature is made, if "
+                "the key server's answers take at least so long: a packet more, for which the client has the "
+                "chain earlier. auto: 1ms.",
     },
     {
         .path = "certificates",

@@ -78,7 +78,8 @@ struct proxy_config {
         char *ciphers;      /* TLS 1.2, checked: ECDHE with AEAD only by default */
         char **alpn;        /* in order of preference; none: ALPN is not negotiated */
         size_t alpn_count;
-        char *default_name; /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first valid
+        uint64_t early_flush; /* the wait for a signature from which it is done; UINT64_MAX: never */
+        char *default_name;   /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first valid
                                one's */
     } tls;
 

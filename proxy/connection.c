@@ -201,12 +201,22 @@ static void fibre_queue_enter(struct connection *connection, bool first)
     connection->in_queue = true;
 }
 
-/* false: there is no fibre for it. */
+/* Who comes while others wait for a fibre does not overtake them. */
+static enum handshake_state handshake_try(struct connection *connection)
+{
+    bool queued = connection->in_queue;
+    connection_fibre_queue_leave(connection);
+    bool others = !TAILQ_EMPTY(&connection->all->fibre_queue);
+    if (others && !queued && handshake_needs_fibre(connection->handshake))
+        return handshake_wait_for_fibre(connection->handshake);
+    return handshake_run(connection->handshake);
+}
+
+/* Only the first in the queue is ever let go on from there. false: there is no fibre for it. */
 static bool handshake_go_on(struct connection *connection)
 {
     enum handshake_state before = connection->handshaking;
-    connection_fibre_queue_leave(connection);
-    enum handshake_state state = connection->handshaking = handshake_run(connection->handshake);
+    enum handshake_state state = connection->handshaking = handshake_try(connection);
     if (before == HANDSHAKE_WANT_KEY && state != HANDSHAKE_WANT_KEY)
         event_active(&connection->all->fibres_freed, EV_TIMEOUT, 0);
     if (state == HANDSHAKE_WANT_FIBRE)

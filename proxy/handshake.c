@@ -221,16 +221,46 @@ static int run_libssl(struct handshake *handshake)
     return SSL_get_error(handshake->ssl, result);
 }
 
-static enum handshake_state wait_for_fibre(struct handshake *handshake)
+/* Counted and told once for a handshake, however often it has to wait. */
+enum handshake_state handshake_wait_for_fibre(struct handshake *handshake)
 {
     const struct handshake_context *context = handshake->context;
-    if (handshake->state != HANDSHAKE_WANT_FIBRE) {
+    if (!handshake->waited_for_fibre) {
+        handshake->waited_for_fibre = true;
         metric_add(context->metrics, PROXY_FIBRES_EXHAUSTED, 1);
         log_warn(context->log, "handshake has to wait",
                  log_number("limit", (int64_t)context->config->limits.handshakes),
                  log_reason("limits.handshakes are waiting for their signature"));
     }
     return handshake->state = HANDSHAKE_WANT_FIBRE;
+}
+
+bool handshake_needs_fibre(const struct handshake *handshake)
+{
+    return handshake->state != HANDSHAKE_WANT_KEY && handshake->signature.count == 0;
+}
+
+/* A handshake signs once. What is left of it, the client's Finished, must not wait for a fibre behind others
+ * that wait for theirs. */
+static void leave_fibres(struct handshake *handshake)
+{
+    handshake->stage = "finished";
+    (void)SSL_clear_mode(handshake->ssl, SSL_MODE_ASYNC);
+}
+
+/*
+ * What libssl has said before the signature, ServerHello to Certificate, goes out while the signature is
+ * made: the client checks the chain meanwhile, and a chain that fills more than a congestion window has its
+ * second round trip then. It costs a system call and a packet, so it is done only where the wait is worth it.
+ * What the socket does not take now, libssl sends with the rest.
+ */
+static enum handshake_state wait_for_key(struct handshake *handshake)
+{
+    const struct handshake_context *context = handshake->context;
+    if (key_client_latency(context->signer.client) >= context->config->tls.early_flush &&
+        client_bio_flush_flight(handshake->bio))
+        metric_add(context->metrics, PROXY_FLUSHED_EARLY, 1);
+    return handshake->state = HANDSHAKE_WANT_KEY;
 }
 
 enum handshake_state handshake_run(struct handshake *handshake)
@@ -241,7 +271,7 @@ enum handshake_state handshake_run(struct handshake *handshake)
     if (handshake->signature.waiting)
         handshake->stage = "key";
     else if (handshake->signature.count > 0)
-        handshake->stage = "finished";
+        leave_fibres(handshake);
     switch (error) {
     case SSL_ERROR_NONE:
         return succeed(handshake);
@@ -250,9 +280,9 @@ enum handshake_state handshake_run(struct handshake *handshake)
     case SSL_ERROR_WANT_WRITE:
         return handshake->state = HANDSHAKE_WANT_WRITE;
     case SSL_ERROR_WANT_ASYNC:
-        return handshake->state = HANDSHAKE_WANT_KEY;
+        return wait_for_key(handshake);
     case SSL_ERROR_WANT_ASYNC_JOB:
-        return wait_for_fibre(handshake);
+        return handshake_wait_for_fibre(handshake);
     default:
         return fail_from_libssl(handshake);
     }

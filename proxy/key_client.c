@@ -440,6 +440,11 @@ bool key_client_ready(const struct key_client *client)
     return key_link_up(client->link);
 }
 
+uint64_t key_client_latency(const struct key_client *client)
+{
+    return key_link_up(client->link) ? key_link_latency(client->link) : UINT64_MAX;
+}
+
 unsigned key_client_pending(const struct key_client *client)
 {
     return client->live;

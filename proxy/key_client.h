@@ -90,6 +90,9 @@ void key_client_cancel(struct key_client *client, struct key_operation *operatio
 /* Called once when the first channel is up, or at once if it is. For readiness. */
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner);
 bool key_client_ready(const struct key_client *client);
+/* What a signature asked for now may take, in microseconds: what the last ones took; UINT64_MAX while there
+ * is no channel to a key server. */
+uint64_t key_client_latency(const struct key_client *client);
 unsigned key_client_pending(const struct key_client *client);
 /* One for each key server, in the configuration's order. */
 void key_client_status(const struct key_client *client, struct key_server_status *servers);

@@ -43,7 +43,7 @@ struct key_link {
 
     uint8_t opcodes[256 / 8]; /* what hello listed */
     bool clock_skewed;
-    uint64_t up_since, received_at;
+    uint64_t hello_at, up_since, received_at;
     unsigned asked;
     uint64_t asked_since; /* when asked became more than none */
     bool pinged;
@@ -148,6 +148,13 @@ static void link_go_up(struct key_link *link)
     link->handler->up(link, link->owner);
 }
 
+/* A share of an eighth for the newest, as TCP does it (RFC 6298 section 2). */
+static void note_latency(struct key_link *link, uint64_t took)
+{
+    took = took > 0 ? took : 1;
+    link->latency = link->latency == 0 ? took : link->latency - link->latency / 8 + took / 8;
+}
+
 /* ---- The link's own requests. */
 
 static enum result send_own(struct key_link *link, uint8_t opcode, struct bytes payload)
@@ -215,8 +222,11 @@ static void on_own_answer(struct key_link *link, uint32_t id, const struct kssl_
     if (id != link->last_id)
         return;
     if (link->state == STATE_HELLO) {
+        note_latency(link, clock_now() - link->hello_at);
         on_hello(link, message);
     } else {
+        if (link->pinged)
+            note_latency(link, clock_now() - link->pinged_at);
         link->pinged = false; /* any answer shows that it lives */
         timer_set(link, silence_due(link));
     }
@@ -229,7 +239,8 @@ static void on_open(struct channel *channel, void *owner)
     struct key_link *link = owner;
     (void)channel;
     link->state = STATE_HELLO;
-    timer_set(link, clock_now() + link->settings.timeout);
+    link->hello_at = clock_now();
+    timer_set(link, link->hello_at + link->settings.timeout);
     if (send_own(link, KSSL_OP_HELLO, bytes_of(CLIENT_SOFTWARE, sizeof CLIENT_SOFTWARE - 1)) != RESULT_OK)
         link_down(link, "hello could not be sent");
 }
@@ -416,13 +427,11 @@ void key_link_settle(struct key_link *link)
         link->asked--;
 }
 
-/* A share of an eighth for the newest, as TCP does it (RFC 6298 section 2). */
 void key_link_answered(struct key_link *link, uint64_t took)
 {
     key_link_settle(link);
     link->attempts = 0;
-    took = took > 0 ? took : 1;
-    link->latency = link->latency == 0 ? took : link->latency - link->latency / 8 + took / 8;
+    note_latency(link, took);
 }
 
 uint64_t key_link_latency(const struct key_link *link)

@@ -70,7 +70,8 @@ void key_link_settle(struct key_link *link);
  * if it ends the channel after each answer: the next one is made at once. */
 void key_link_answered(struct key_link *link, uint64_t took);
 unsigned key_link_asked(const struct key_link *link);
-/* What answers take, in microseconds, smoothed over about the last eight; 0: there was none yet. */
+/* What answers take, the hello's and pings' included, in microseconds, smoothed over about the last eight; 0:
+ * there was none yet. */
 uint64_t key_link_latency(const struct key_link *link);
 
 void key_link_status(const struct key_link *link, struct key_server_status *status);

@@ -85,6 +85,8 @@ const struct metric proxy_metrics[] = {
     [PROXY_FIBRES_EXHAUSTED] =
         {"keyless_fibres_exhausted_total", NULL, METRIC_COUNTER,
          "Handshakes that had to wait because limits.handshakes waited for a signature."},
+    [PROXY_FLUSHED_EARLY] = {"keyless_handshakes_flushed_early_total", NULL, METRIC_COUNTER,
+                             "Handshakes whose first flight went out while their signature was made."},
 
     KEY_ROW(OK, "ok"),
     KEY_ROW(ERROR, "error"),

@@ -30,6 +30,7 @@ enum proxy_metric {
     PROXY_HANDSHAKE_SECONDS,
     PROXY_HANDSHAKE_CLIENT_SECONDS,
     PROXY_FIBRES_EXHAUSTED,
+    PROXY_FLUSHED_EARLY,
 
     /* Signatures asked of key servers, in the order of enum key_outcome. */
     PROXY_KEY_REQUESTS_OK,

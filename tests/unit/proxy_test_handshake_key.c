@@ -28,12 +28,18 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void set_timeout(struct test_world *world, uint64_t timeout)
+/* A setting of world->config, and the world anew with it. */
+static void set(struct test_world *world, uint64_t *setting, uint64_t value)
 {
     test_world_close(world);
-    world->config.key_channel.timeout = timeout;
+    *setting = value;
     test_world_open(world);
     WORLD_UNTIL(world, key_client_ready(world->keys));
+}
+
+static void set_timeout(struct test_world *world, uint64_t timeout)
+{
+    set(world, &world->config.key_channel.timeout, timeout);
 }
 
 static const struct test_offer OFFER = {.sni = "p256.example"};
@@ -169,7 +175,9 @@ static void test_fibre_limit(void **state)
     }
     test_client_start(last, world, &OFFER);
     WORLD_UNTIL(world, (test_client_step(last), last->state == HANDSHAKE_WANT_FIBRE));
-    assert_int_equal(test_world_metric(world, PROXY_FIBRES_EXHAUSTED) > 0, 1);
+    test_client_step(last); /* tried again in vain: counted once all the same */
+    assert_int_equal(last->state, HANDSHAKE_WANT_FIBRE);
+    assert_int_equal(test_world_metric(world, PROXY_FIBRES_EXHAUSTED), 1);
     test_client_end(&clients[0]);
     test_client_park(last);
     WORLD_UNTIL(world, world->server.held_count == FIBRES + 1);
@@ -180,6 +188,163 @@ static void test_fibre_limit(void **state)
         test_client_end(&clients[i]);
     }
     check_served(world);
+}
+
+/* One that has its signature needs no fibre for what is left: the house may be full. */
+static void check_finished_without_fibre(struct test_world *world, int version)
+{
+    const struct test_offer offer = {.sni = "p256.example", .version = version};
+    struct test_client first, others[FIBRES];
+    world->server.hold = true;
+    test_client_start(&first, world, &offer);
+    test_client_park(&first);
+    WORLD_UNTIL(world, world->server.held_count == 1);
+    test_key_server_release(&world->server);
+    WORLD_UNTIL(world, first.woken > 0);
+    assert_false(handshake_needs_fibre(first.handshake));
+    first.state = handshake_run(first.handshake); /* sends the server's flight, and waits for the client's */
+    assert_int_equal(first.state, HANDSHAKE_WANT_READ);
+    assert_false(handshake_needs_fibre(first.handshake));
+    world->server.hold = true;
+    for (unsigned i = 0; i < FIBRES; i++) {
+        test_client_start(&others[i], world, &offer);
+        test_client_park(&others[i]);
+    }
+    test_client_run(&first);
+    assert_int_equal(first.state, HANDSHAKE_DONE);
+    assert_true(first.connected);
+    assert_int_equal(test_world_metric(world, PROXY_FIBRES_EXHAUSTED), 0);
+    test_client_end(&first);
+    for (unsigned i = 0; i < FIBRES; i++)
+        test_client_end(&others[i]);
+    test_key_server_release(&world->server);
+}
+
+static void test_finished_needs_no_fibre_tls13(void **state)
+{
+    check_finished_without_fibre(*state, TLS1_3_VERSION);
+}
+
+static void test_finished_needs_no_fibre_tls12(void **state)
+{
+    check_finished_without_fibre(*state, TLS1_2_VERSION);
+}
+
+/* ---- What goes out before the signature. */
+
+static const int VERSIONS[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+
+static bool has_chain(const struct test_client *client)
+{
+    return SSL_get0_peer_certificate(client->ssl) != NULL;
+}
+
+/* Parks a client, and tells whether it has the chain before the signature is made. */
+static bool is_early(struct test_world *world, int version)
+{
+    struct test_client client;
+    world->server.hold = true;
+    test_client_start(&client, world, &(struct test_offer){.sni = "p256.example", .version = version});
+    test_client_park(&client);
+    test_client_step(&client); /* the client reads what there is */
+    bool early = has_chain(&client);
+    WORLD_UNTIL(world, world->server.held_count == 1);
+    test_key_server_release(&world->server);
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    assert_true(client.connected && has_chain(&client));
+    test_client_end(&client);
+    return early;
+}
+
+static void test_early_flush(void **state)
+{
+    struct test_world *world = *state;
+    for (size_t i = 0; i < COUNT_OF(VERSIONS); i++) {
+        set(world, &world->config.tls.early_flush, 0);
+        assert_true(is_early(world, VERSIONS[i]));
+        assert_int_equal(test_world_metric(world, PROXY_FLUSHED_EARLY), 1);
+        set(world, &world->config.tls.early_flush, UINT64_MAX);
+        assert_false(is_early(world, VERSIONS[i]));
+        assert_int_equal(test_world_metric(world, PROXY_FLUSHED_EARLY), 0);
+    }
+}
+
+/* The threshold is compared with what the key server's answers took: its hello's is the first. */
+static void test_early_flush_by_latency(void **state)
+{
+    struct test_world *world = *state;
+    uint64_t hello = key_client_latency(world->keys);
+    assert_in_range(hello, 1, UINT64_C(10000000));
+    set(world, &world->config.tls.early_flush, UINT64_C(10000000));
+    assert_false(is_early(world, TLS1_3_VERSION));
+    set(world, &world->config.tls.early_flush, 1);
+    assert_true(is_early(world, TLS1_3_VERSION));
+}
+
+/* A key server that is away is a long wait too. */
+static void test_early_flush_without_key_server(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    set(world, &world->config.tls.early_flush, CONFIG_HOUR);
+    test_key_server_stop(&world->server);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, !key_client_ready(world->keys));
+    assert_int_equal(key_client_latency(world->keys), UINT64_MAX);
+    test_client_start(&client, world, &OFFER);
+    test_client_park(&client);
+    test_client_step(&client);
+    assert_true(has_chain(&client));
+    test_key_server_start(&world->server);
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    test_client_end(&client);
+}
+
+static size_t fill(int fd)
+{
+    static const uint8_t junk[1024];
+    ssize_t sent;
+    size_t size = 0;
+    while ((sent = send(fd, junk, sizeof junk, MSG_DONTWAIT)) > 0)
+        size += (size_t)sent;
+    return size;
+}
+
+static void drain(int fd, size_t size)
+{
+    uint8_t junk[1024];
+    while (size > 0) {
+        ssize_t got = recv(fd, junk, size < sizeof junk ? size : sizeof junk, 0);
+        assert_true(got > 0);
+        size -= (size_t)got;
+    }
+}
+
+/* A socket that takes nothing, or a part: libssl sends the rest with the signature, each octet once. */
+static void test_early_flush_without_room(void **state)
+{
+    struct test_world *world = *state;
+    for (size_t i = 0; i < COUNT_OF(VERSIONS); i++) {
+        struct test_client client;
+        set(world, &world->config.tls.early_flush, 0);
+        world->server.hold = true;
+        test_client_start(&client, world, &(struct test_offer){.sni = "rsa.example", .version = VERSIONS[i]});
+        assert_int_equal(SSL_do_handshake(client.ssl), -1);
+        size_t junk = fill(client.far_fd);
+        client.state = handshake_run(client.handshake);
+        assert_int_equal(client.state, HANDSHAKE_WANT_KEY);
+        drain(client.fd, junk);
+        test_client_step(&client);
+        assert_false(has_chain(&client));
+        WORLD_UNTIL(world, world->server.held_count == 1);
+        test_key_server_release(&world->server);
+        test_client_run(&client);
+        assert_int_equal(client.state, HANDSHAKE_DONE);
+        assert_true(client.connected);
+        test_client_end(&client);
+    }
 }
 
 /* ---- The key server. */
@@ -326,6 +491,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_abort_sends_alert, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_abort_before_hello, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_fibre_limit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_finished_needs_no_fibre_tls13, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_finished_needs_no_fibre_tls12, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_early_flush, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_early_flush_by_latency, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_early_flush_without_key_server, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_early_flush_without_room, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_channel_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_key_server_away_and_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_key_server, set_up, tear_down),
