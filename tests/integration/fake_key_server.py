@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa, utils
 
 import kssl_codec as kssl
-from harness import CHANNEL, SITES
+from harness import CHANNEL, PATIENCE, SITES
 from kssl_codec import Error, Op, Tag
 
 HASHES = {20: hashes.SHA1(), 28: hashes.SHA224(), 32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}
@@ -315,6 +315,10 @@ class FakeKeyServer:
                 self._sockets.pop().close()
 
         self._loop.call_soon_threadsafe(cut)
+
+    def run(self, coroutine):
+        """In the server's own thread, to its end."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     def count(self, *opcodes):
         """Requests seen with these opcodes."""

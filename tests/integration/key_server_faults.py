@@ -2,6 +2,7 @@
 overrides what an honest key server does otherwise."""
 
 import asyncio
+import collections
 import random
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
@@ -133,6 +134,34 @@ class Dead(NeverSigns):
 
     async def ping(self, link, request):
         pass
+
+
+class Holds(Behaviour):
+    """Keeps requests for signatures until the test lets go of them, the oldest first."""
+
+    def __init__(self):
+        self.kept = collections.deque()
+
+    async def sign(self, link, request):
+        self.kept.append((link, request))
+
+    def release(self, server, count=1):
+        """Answers so many of them."""
+
+        async def answer():
+            for _ in range(count):
+                await super(Holds, self).sign(*self.kept.popleft())
+
+        server.run(answer())
+
+
+class SlowHello(Behaviour):
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    async def hello(self, link, request):
+        await asyncio.sleep(self.seconds)
+        await super().hello(link, request)
 
 
 class OtherId(Behaviour):

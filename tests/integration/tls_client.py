@@ -139,6 +139,13 @@ class Protection12:
 
 # ---- The client.
 
+def hello_of(name, version="1.3"):
+    """What Client takes for hello: what a client of today sends, or one that has not heard of TLS 1.3."""
+    if version == "1.3":
+        return lambda pairs: wire.tls13_hello(name=name.encode(), key_shares=pairs)
+    return wire.tls12_hello(name=name.encode())
+
+
 class Client:
     """One connection. What it sends next is up to the test."""
 
@@ -266,12 +273,24 @@ class Client:
         pair = (group, self.shares[group].public)
         return self.hello.without(wire.EARLY_DATA).having((wire.KEY_SHARE, wire.shares(pair)))
 
-    def read_flight(self):
-        """The rest of the server's first flight; then there are keys."""
+    def read_unsigned(self):
+        """The server's first flight up to its Certificate: what needs no signature."""
         if self.version == wire.TLS13:
-            self._read_flight13()
+            self._read_unsigned13()
         else:
-            self._read_flight12()
+            self._read_unsigned12()
+
+    def read_signed(self):
+        """What comes after that; then there are keys."""
+        if self.version == wire.TLS13:
+            self._read_signed13()
+        else:
+            self._read_signed12()
+
+    def read_flight(self):
+        """The rest of the server's first flight."""
+        self.read_unsigned()
+        self.read_signed()
 
     def start(self):
         """Up to the end of the server's first flight; a HelloRetryRequest is done."""
@@ -326,7 +345,7 @@ class Client:
     def _derive(self, secret, label, digest):
         return expand_label(secret, label, digest, len(digest), self.hash)
 
-    def _read_flight13(self):
+    def _read_unsigned13(self):
         key_share = wire.Reader(self.server.extensions[wire.KEY_SHARE])
         self.share = self.shares[key_share.number(2)]
         shared = self.share.secret(key_share.vector(2))
@@ -342,6 +361,8 @@ class Client:
         certificates = wire.Reader(self.read_message(wire.CERTIFICATE))
         assert certificates.vector(1) == b"", "a context that nobody gave"
         self.leaf = wire.Reader(certificates.vector(3)).vector(3)
+
+    def _read_signed13(self):
         self.read_message(wire.CERTIFICATE_VERIFY)
         expected = self._finished13(self.reading.secret)
         assert self.read_message(wire.FINISHED) == expected, "the server's Finished is wrong"
@@ -367,9 +388,11 @@ class Client:
             made += hmac.digest(secret, block + seed, "sha256")
         return made[:size]
 
-    def _read_flight12(self):
+    def _read_unsigned12(self):
         certificates = wire.Reader(self.read_message(wire.CERTIFICATE))
         self.leaf = wire.Reader(certificates.vector(3)).vector(3)
+
+    def _read_signed12(self):
         exchange = wire.Reader(self.read_message(wire.SERVER_KEY_EXCHANGE))
         assert exchange.number(1) == 3, "no named curve"
         self.share = Share(exchange.number(2))
