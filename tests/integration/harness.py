@@ -287,7 +287,9 @@ class Program:
         return "\n".join(self.text().splitlines()[-lines:])
 
     def lines(self, after=0):
-        return [parse_logfmt(line) for line in self.text(after).splitlines() if line.startswith("time=")]
+        """All that are complete: a reader may see the first half of one that is being written."""
+        complete = self.text(after).rpartition("\n")[0]
+        return [parse_logfmt(line) for line in complete.splitlines() if line.startswith("time=")]
 
     def find(self, event, after=0, **fields):
         """The lines of this event whose fields contain these texts."""
