@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy | bench | browser
+# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy | bench | browser | debian13
 # Says what it installs; does nothing when all is there. Needs root, or sudo.
 set -eu
 
@@ -13,7 +13,8 @@ test) wanted=$test ;;
 tidy) wanted="$test clang-tidy" ;;
 bench) wanted="$build python3 nginx-light haproxy valgrind" ;;
 browser) wanted="$test chromium" ;;
-*) echo "usage: sh conf/install-packages.sh build|test|tidy|bench|browser" >&2; exit 2 ;;
+debian13) wanted="debootstrap git util-linux" ;;
+*) echo "usage: sh conf/install-packages.sh build|test|tidy|bench|browser|debian13" >&2; exit 2 ;;
 esac
 
 missing=

@@ -21,10 +21,12 @@ integration  default  the real programs with real clients, built with ASan and U
 release      default  release build: unit tests, the integration tests marked release, installing
 fuzz         default  every fuzz target for a few seconds
 quickstart   default  conf/quickstart.sh, twice
+browser      default  headless Chromium against the real programs
+bench        default  the measuring scripts, for a moment each: that they run, not what they measure
 fuzz-long    all      every fuzz target for two minutes
 release-all  all      every integration test against the release build
 tidy         all      clang-tidy over everything
-browser      all      headless Chromium against the real programs
+debian13     all      unit and integration tests, release build and quickstart on Debian 13
 LIST
 }
 
@@ -177,6 +179,19 @@ group_browser() {
     build dev
     say "headless Chromium (ASan, UBSan)"
     integration browser dev 1 -m browser
+}
+
+group_bench() {
+    sh conf/install-packages.sh bench
+    say "measuring scripts"
+    record bench-haproxy sh -c 'sh tests/bench/cpu-against-haproxy.sh 1 100 | tee /dev/stderr |
+        grep -c "^| [ER].* us | .* us | [0-9.]* | .* us |$" | grep -qx 2'
+    record bench-callgrind sh -c 'sh tests/bench/callgrind.sh p256 20 | tee /dev/stderr | grep -q "per handshake"'
+}
+
+group_debian13() {
+    say "Debian 13"
+    record debian13 sh tests/debian13.sh
 }
 
 rm -rf "$results"
