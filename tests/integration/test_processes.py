@@ -1,6 +1,7 @@
 """Workers come and go under load: no connection waits over a second for a live one, and the dead are replaced."""
 
 import signal
+import time
 
 import pytest
 
@@ -8,8 +9,8 @@ import harness
 from clients import Load
 from harness import curl, wait_until
 
-# The worst that a client may see while a process is replaced; a sanitizer build on shared cores gets slack.
-LIMIT = 2.5 if harness.SANITIZED else 1.5
+# The worst that a client may see while a process is replaced; shared cores and sanitizers get slack.
+LIMIT = 1.0 if harness.STRICT else 2.5 if harness.SANITIZED else 1.5
 
 
 def test_scaling_by_reload(stack):
@@ -70,7 +71,9 @@ def test_kill_the_only_worker(stack):
     _, proxy = stack.pair(workers=1)
     (victim,) = proxy.children("worker")
     victim.signal(signal.SIGKILL)
+    began = time.monotonic()
     assert curl("p256.example", proxy.port).status == 0
+    assert time.monotonic() - began < LIMIT
     assert_replaced(proxy, "worker", victim, 1)
 
 
@@ -107,15 +110,20 @@ def test_kill_a_key_server_process(stack, kind):
 
 
 def test_kill_the_helpers(stack):
-    """The processes that serve /metrics are replaced too, and no counter has fallen."""
+    """The processes that serve /metrics are replaced too; no client notices, and no counter has fallen."""
     server, proxy = stack.pair()
-    assert curl("p256.example", proxy.port).status == 0
-    for program in (server, proxy):
-        (victim,) = program.children("helper")
-        victim.signal(signal.SIGKILL)
-        assert_replaced(program, "helper", victim, 1)
+    with Load(proxy.port) as load:
+        load.more(20)
+        before = proxy.metric("keyless_handshakes_total", outcome="ok")
+        for program in (server, proxy):
+            (victim,) = program.children("helper")
+            victim.signal(signal.SIGKILL)
+            assert_replaced(program, "helper", victim, 1)
+            load.more(20)
+    assert not load.failures, load.failures
+    assert load.slowest < LIMIT
     wait_until(lambda: _answers(proxy), "the new helper to answer")
-    assert proxy.metric("keyless_handshakes_total", outcome="ok") == 1
+    assert proxy.metric("keyless_handshakes_total", outcome="ok") >= before + 40
 
 
 def _answers(program):
