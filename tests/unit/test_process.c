@@ -27,7 +27,7 @@ static void test_start(void **state)
     for (unsigned i = 0; i < config.stores; i++) {
         int fd CLEANUP(socket_close) = toy_connect(toy, 0);
         struct toy_answer answer;
-        assert_true(toy_ask(fd, i, &answer, 1000));
+        assert_true(toy_ask(fd, i, &answer, TOY_ANSWER_MS));
         assert_int_equal(answer.store, toy_pid(toy, TOY_STORE, i));
         assert_int_equal(answer.generation, 1);
     }
@@ -42,15 +42,17 @@ static void test_start_fails(void **state)
         const char *name;
         enum toy_fault fault;
         int status;
+        unsigned ready_ms; /* 0: as toy_config has it */
         const char *listen;
         const char *log;
     } ROWS[] = {
-        {"load", TOY_LOAD_FAILS, 2, "127.0.0.1:0", "reason=\"line 7 is odd\""},
-        {"child", TOY_CHILD_FAILS, 2, "127.0.0.1:0", "reason=\"worker/1: no such file\""},
-        {"exit", TOY_CHILD_EXITS, 1, "127.0.0.1:0",
+        {"load", TOY_LOAD_FAILS, 2, 0, "127.0.0.1:0", "reason=\"line 7 is odd\""},
+        {"child", TOY_CHILD_FAILS, 2, 0, "127.0.0.1:0", "reason=\"worker/1: no such file\""},
+        {"exit", TOY_CHILD_EXITS, 1, 0, "127.0.0.1:0",
          "reason=\"worker/1 exited with status 7 before it was ready\""},
-        {"never ready", TOY_NEVER_READY, 1, "127.0.0.1:0", "reason=\"worker/1 was not ready in time\""},
-        {"not an address of ours", TOY_FINE, 1, "192.0.2.1:0", "Cannot assign requested address"},
+        /* Time enough for all the others, on a busy machine. */
+        {"never ready", TOY_NEVER_READY, 1, 1500, "127.0.0.1:0", "reason=\"worker/1 was not ready in time\""},
+        {"not an address of ours", TOY_FINE, 1, 0, "192.0.2.1:0", "Cannot assign requested address"},
     };
     (void)state;
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
@@ -60,7 +62,7 @@ static void test_start_fails(void **state)
         struct toy_config config = toy_config();
         config.stores = 2; /* links that a child which fails leaves unread */
         config.fault = ROWS[i].fault;
-        config.ready_ms = 400;
+        config.ready_ms = ROWS[i].ready_ms != 0 ? ROWS[i].ready_ms : config.ready_ms;
         (void)snprintf(config.listen[0], sizeof config.listen[0], "%s", ROWS[i].listen);
         toy_start(toy, &config);
         int status = toy_wait_end(toy);
@@ -91,7 +93,7 @@ static void test_terminate_drains(void **state)
     toy_signal(toy, SIGTERM);
     toy_signal(toy, SIGHUP);
     TOY_WAIT(toy, toy_log_has(toy, "still draining") && toy_log_has(toy, "reload refused"));
-    assert_true(toy_ask(open, 0, &answer, 1000));
+    assert_true(toy_ask(open, 0, &answer, TOY_ANSWER_MS));
     assert_int_equal(answer.pid, worker);
     /* The store goes on for as long as a worker may need it. */
     assert_int_equal(answer.store, toy_pid(toy, TOY_STORE, 0));
@@ -121,10 +123,9 @@ static void test_quit(void **state)
     toy_start_well(toy, &config);
     int open CLEANUP(socket_close) = toy_connect(toy, 0);
     pid_t worker = toy_ask_pid(open);
-    uint64_t started = clock_now();
     toy_signal(toy, SIGQUIT);
     assert_int_equal(toy_wait_end(toy), 0);
-    assert_in_range(clock_now() - started, 0, TOY_PATIENCE);
+    assert_int_equal(toy_log_count(toy, "how=\"killed by signal 9 (Killed)\""), config.workers);
     assert_int_equal(kill(worker, 0), -1);
     assert_int_equal(toy_ask_pid(open), 0);
 }
@@ -145,7 +146,7 @@ static void test_orphans(void **state)
     toy_burst_finish(&burst, started);
     TOY_WAIT(toy, toy_is_refused(toy, 0));
     struct toy_answer answer;
-    assert_true(toy_ask(open, 0, &answer, 1000));
+    assert_true(toy_ask(open, 0, &answer, TOY_ANSWER_MS));
     assert_int_equal(answer.pid, worker);
     assert_int_equal(answer.store, toy_pid(toy, TOY_STORE, 0));
 
@@ -258,6 +259,14 @@ static void test_restart_delay(void **state)
     toy_end_well(toy);
 }
 
+/* A line of this event tells of worker i. */
+static bool log_tells_of_worker(const struct toy *toy, const char *event, unsigned i)
+{
+    char line[64];
+    (void)snprintf(line, sizeof line, "event=\"%s\" child=worker/%u ", event, i);
+    return toy_log_has(toy, line);
+}
+
 static void test_stopped_worker(void **state)
 {
     struct toy *toy = *state;
@@ -269,13 +278,16 @@ static void test_stopped_worker(void **state)
         toy_stop_child(toy, worker);
         struct toy_burst burst = toy_burst_open(toy, 0);
         toy_burst_finish(&burst, clock_now());
-        TOY_WAIT(toy, toy_metric(toy, METRIC_STALLED) == i + 1);
+        TOY_WAIT(toy, log_tells_of_worker(toy, "child stalls", i));
         assert_int_equal(kill(worker, SIGCONT), 0);
-        TOY_WAIT(toy, toy_log_count(toy, "event=\"child goes on\"") == i + 1);
+        TOY_WAIT(toy, log_tells_of_worker(toy, "child goes on", i));
         TOY_WAIT(toy, toy_visit_reaches(toy, 0, worker));
     }
     assert_int_equal(toy_metric(toy, METRIC_RESTARTED), 0);
     toy_end_well(toy);
+    /* On a busy machine one may have stalled that nobody stopped. */
+    assert_true(toy_metric(toy, METRIC_STALLED) >= config.workers);
+    assert_int_equal(toy_metric(toy, METRIC_STALLED), toy_log_count(toy, "event=\"child stalls\""));
 }
 
 static void test_stalled_worker_is_replaced(void **state)
@@ -334,7 +346,7 @@ static bool worker_has_store(const struct toy *toy, pid_t worker, unsigned store
 {
     struct toy_answer answer;
     int fd CLEANUP(socket_close) = toy_connect(toy, 0);
-    return fd >= 0 && toy_ask(fd, store, &answer, 1000) && answer.pid == worker &&
+    return fd >= 0 && toy_ask(fd, store, &answer, TOY_ANSWER_MS) && answer.pid == worker &&
            answer.store == toy_pid(toy, TOY_STORE, store);
 }
 

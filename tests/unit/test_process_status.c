@@ -52,8 +52,7 @@ static void test_stalled_and_killed(void **state)
     toy_start_well(toy, &config);
     pid_t worker = toy_pid(toy, TOY_WORKER, 0);
     toy_stop_child(toy, worker);
-    TOY_WAIT(toy, workers(toy, CHILD_STALLED, 1) == 1);
-    assert_int_equal(workers(toy, CHILD_READY, 1), 1);
+    TOY_WAIT(toy, workers(toy, CHILD_STALLED, 1) == 1 && workers(toy, CHILD_READY, 1) == 1);
     assert_false(is_ready(toy, 0, 1));
     assert_int_equal(kill(worker, SIGCONT), 0);
     TOY_WAIT(toy, workers(toy, CHILD_READY, 1) == 2);

@@ -41,12 +41,12 @@ static void test_reload_drains(void **state)
     toy_start_well(toy, &config);
     int open CLEANUP(socket_close) = toy_connect(toy, 0);
     struct toy_answer before, after, other;
-    assert_true(toy_ask(open, 0, &before, 1000));
+    assert_true(toy_ask(open, 0, &before, TOY_ANSWER_MS));
     toy_reload_well(toy, &config, 2);
     int new CLEANUP(socket_close) = toy_connect_to_generation(toy, 2);
-    assert_true(toy_ask(new, 0, &other, 1000));
+    assert_true(toy_ask(new, 0, &other, TOY_ANSWER_MS));
     assert_int_not_equal(other.store, before.store);
-    assert_true(toy_ask(open, 0, &after, 1000));
+    assert_true(toy_ask(open, 0, &after, TOY_ANSWER_MS));
     assert_memory_equal(&before, &after, sizeof before);
     assert_int_equal(toy_metric(toy, METRIC_CHILDREN), 4);
     socket_close(&open);
@@ -75,26 +75,27 @@ static void test_reload_fails(void **state)
         const char *name;
         enum toy_fault fault;
         unsigned workers;
+        unsigned ready_ms;
         const char *second; /* address */
         const char *log;
     } rows[] = {
-        {"load", TOY_LOAD_FAILS, 2, "", "kind=configuration reason=\"line 7 is odd\""},
-        {"child", TOY_CHILD_FAILS, 2, "", "kind=configuration reason=\"worker/1: no such file\""},
-        {"exit", TOY_CHILD_EXITS, 2, "",
+        {"load", TOY_LOAD_FAILS, 2, 60000, "", "kind=configuration reason=\"line 7 is odd\""},
+        {"child", TOY_CHILD_FAILS, 2, 60000, "", "kind=configuration reason=\"worker/1: no such file\""},
+        {"exit", TOY_CHILD_EXITS, 2, 60000, "",
          "kind=system reason=\"worker/1 exited with status 7 before it was ready\""},
-        {"slow", TOY_NEVER_READY, 2, "", "kind=system reason=\"worker/1 was not ready in time\""},
-        {"taken", TOY_FINE, 2, occupied, "Address already in use"},
-        {"twice", TOY_FINE, 2, "127.0.0.1:0", "listed twice"},
-        {"nobody", TOY_FINE, 0, "", "asks for no processes"},
+        /* Time enough for the other one, on a busy machine. */
+        {"slow", TOY_NEVER_READY, 2, 1500, "", "kind=system reason=\"worker/1 was not ready in time\""},
+        {"taken", TOY_FINE, 2, 60000, occupied, "Address already in use"},
+        {"twice", TOY_FINE, 2, 60000, "127.0.0.1:0", "listed twice"},
+        {"nobody", TOY_FINE, 0, 60000, "", "asks for no processes"},
     };
     struct toy_config config = toy_config();
-    config.ready_ms = 1500;
     toy_start_well(toy, &config);
     for (unsigned i = 0; i < COUNT_OF(rows); i++) {
         struct toy_config bad = config;
         bad.fault = rows[i].fault;
         bad.workers = rows[i].workers;
-        bad.ready_ms = 300;
+        bad.ready_ms = rows[i].ready_ms;
         (void)snprintf(bad.listen[1], sizeof bad.listen[1], "%s", rows[i].second);
         struct toy_answer answer;
         toy_reload(toy, &bad);

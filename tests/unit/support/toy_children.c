@@ -10,7 +10,7 @@
 
 #include "common/socket.h"
 
-enum { TOY_SOCKETS = 64, TOY_LINK_TIMEOUT_MS = 300, TOY_HOLD_POLL_US = 5000 };
+enum { TOY_SOCKETS = 64, TOY_LINK_TIMEOUT_MS = 2000, TOY_HOLD_POLL_US = 5000 };
 
 struct toy_child;
 
