@@ -410,7 +410,7 @@ static void test_timeout_and_late_answer(void **state)
 {
     struct test_world *world = *state;
     struct test_client client;
-    set_timeout(world, 200000);
+    set_timeout(world, 1000000);
     world->server.hold = true;
     test_client_start(&client, world, &OFFER);
     test_client_run(&client);

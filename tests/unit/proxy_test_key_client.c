@@ -149,7 +149,7 @@ static void test_cancelled_and_never_answered(void **state)
 {
     struct test_world *world = *state;
     world->config.key_channel.in_flight = 1;
-    world->config.key_channel.timeout = 300000;
+    world->config.key_channel.timeout = 1000000;
     open_ready(world);
     world->server.hold = true;
     sign_some(world, 0, 1);
@@ -200,7 +200,7 @@ static void test_operation_not_offered(void **state)
 static void test_timeout_in_order(void **state)
 {
     struct test_world *world = *state;
-    world->config.key_channel.timeout = 100000;
+    world->config.key_channel.timeout = 500000;
     open_ready(world);
     world->server.hold = true;
     sign_some(world, 0, 20);
@@ -208,7 +208,7 @@ static void test_timeout_in_order(void **state)
     for (unsigned i = 0; i < 20; i++) {
         assert_int_equal(operations[i].result, RESULT_PEER);
         assert_string_equal(operations[i].reason, "key server timeout");
-        assert_true(operations[i].duration >= 100000);
+        assert_true(operations[i].duration >= 500000);
     }
     world->server.held_count = 0;
     world->server.hold = false;
@@ -301,7 +301,7 @@ static void test_clock_skew(void **state)
 static void test_silent_server(void **state)
 {
     struct test_world *world = *state;
-    world->config.key_channel.timeout = 200000;
+    world->config.key_channel.timeout = 800000;
     open_ready(world);
     world->server.deaf = true;
     sign_some(world, 0, 1);
@@ -318,7 +318,7 @@ static void test_silent_server(void **state)
 static void test_slow_server(void **state)
 {
     struct test_world *world = *state;
-    world->config.key_channel.timeout = 200000;
+    world->config.key_channel.timeout = 500000;
     open_ready(world);
     world->server.hold = true;
     for (unsigned i = 0; i < 4; i++) {

@@ -200,7 +200,7 @@ static void test_handshake_timeout(void **state)
     test_raw_connect(&all->raw, &all->net, &all->ca, &all->client_identity); /* and says nothing */
     test_end_accept(&all->far, &all->net, all->server);
     RUN_UNTIL(&all->net, all->far.closed);
-    assert_in_range(clock_now() - start, 50 * MILLISECOND, 2000 * MILLISECOND);
+    assert_in_range(clock_now() - start, 50 * MILLISECOND, 8000 * MILLISECOND);
     check_end(&all->far, RESULT_PEER, "the TLS handshake was not complete within 0.05 s, in the state \"");
     assert_int_equal(all->far.cause, CHANNEL_CAUSE_TIMEOUT);
 
@@ -215,11 +215,11 @@ static void test_handshake_timeout(void **state)
 static void test_idle_timeout(void **state)
 {
     struct test_fixture *all = *state;
-    all->net.limits.idle_timeout = 300 * MILLISECOND;
+    all->net.limits.idle_timeout = 1000 * MILLISECOND;
     test_start_open(all);
     /* Frames keep it alive, on either side. */
     uint64_t start = clock_now();
-    while (clock_now() - start < 700 * MILLISECOND) {
+    while (clock_now() - start < 1500 * MILLISECOND) {
         unsigned frames = all->far.frames;
         assert_int_equal(test_end_send(&all->near, 1, 1, 1), RESULT_OK);
         RUN_UNTIL(&all->net, all->far.frames > frames);
@@ -228,7 +228,7 @@ static void test_idle_timeout(void **state)
     RUN_UNTIL(&all->net, all->near.closed && all->far.closed);
     /* One is first, and tells the other. */
     const struct test_end *first = all->near.why.kind == RESULT_PEER ? &all->near : &all->far;
-    check_end(first, RESULT_PEER, "idle: no frame within 0.3 s");
+    check_end(first, RESULT_PEER, "idle: no frame within 1 s");
 }
 
 /* Half a frame is no frame: octets alone do not keep a channel. */
@@ -238,12 +238,12 @@ static void test_dribbling_is_idle(void **state)
     uint8_t frame[KSSL_FRAME_MAX];
     size_t size = test_frame(frame, KSSL_MAJOR, 1, 60000, 1);
     size_t at = 0;
-    all->net.limits.idle_timeout = 60 * MILLISECOND;
+    all->net.limits.idle_timeout = 250 * MILLISECOND; /* several octets' time, on a busy machine */
     test_start_raw_client(all);
     RUN_UNTIL(&all->net,
               all->far.closed || (at < size && test_raw_write(&all->raw, frame + at++, 1) && false));
     assert_in_range(at, 2, size - 1);
-    check_end(&all->far, RESULT_PEER, "idle: no frame within 0.06 s");
+    check_end(&all->far, RESULT_PEER, "idle: no frame within 0.25 s");
 }
 
 static void test_paused_is_not_idle(void **state)

@@ -214,7 +214,7 @@ static void test_expires_while_open(void **state)
 {
     struct test_fixture *all = *state;
     struct test_identity identity;
-    test_ca_issue(&all->ca, &(struct test_subject){.name = "brief", .lifetime = 2}, &identity);
+    test_ca_issue(&all->ca, &(struct test_subject){.name = "brief", .lifetime = 3}, &identity);
     SSL_CTX *brief = test_context(false, &identity, &all->ca);
     test_end_connect(&all->near, &all->net, brief, TEST_SERVER_NAME);
     test_end_accept(&all->far, &all->net, all->server);
