@@ -1,5 +1,6 @@
 """Fixtures: certificates once, programs that are stopped and looked at whatever the test did."""
 
+import contextlib
 import signal
 import subprocess
 
@@ -59,7 +60,8 @@ class Stack:
             try:
                 if program.popen is not None:
                     for process in program.processes():
-                        process.signal(signal.SIGCONT)
+                        with contextlib.suppress(ProcessLookupError):  # one that was draining may end just now
+                            process.signal(signal.SIGCONT)
                     status = program.stop()
                     if status != 0:
                         problems.append(f"{program.name} ended with status {status}:\n{program.tail()}")

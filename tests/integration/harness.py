@@ -125,6 +125,16 @@ class Process:
             found += [Process(int(pid)) for pid in (task / "children").read_text().split()]
         return found
 
+    def listens(self):
+        """Whether it has a listening socket still, of TCP or a Unix one."""
+        try:
+            own = {os.readlink(f"/proc/{self.pid}/fd/{number}") for number in os.listdir(f"/proc/{self.pid}/fd")}
+        except FileNotFoundError:  # it closes them just now: the answer is in the next look
+            return self.alive()
+        except OSError:  # it has ended, or is another user's
+            return False
+        return any(f"socket:[{inode}]" in own for inode in listening_sockets())
+
     def resident(self):
         """Resident memory in bytes."""
         return int(re.search(r"VmRSS:\s+(\d+) kB", self._read("status")).group(1)) * 1024
@@ -137,6 +147,18 @@ class Process:
 
     def signal(self, number):
         os.kill(self.pid, number)
+
+
+def listening_sockets():
+    """The inodes of all of them on this machine."""
+    found = set()
+    for table, flags, listening, inode in (("tcp", 3, 0x0A, 9), ("tcp6", 3, 0x0A, 9), ("unix", 3, 0x10000, 6)):
+        with contextlib.suppress(FileNotFoundError):
+            for line in pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if int(fields[flags], 16) == listening:
+                    found.add(fields[inode])
+    return found
 
 
 class Metrics(dict):
@@ -246,11 +268,16 @@ class Program:
             self.popen = None
 
     def reload(self, expect="reloaded"):
-        """SIGHUP with the configuration as it is now; waits for the line that tells how it went."""
+        """SIGHUP with the configuration as it is now; waits for the line that tells how it went, and after a good
+        one until nobody of before accepts any more: who connects now meets the new configuration."""
         after = self.mark()
+        before = self.children()
         self.write_config()
         self.master().signal(signal.SIGHUP)
-        return self.wait_for(expect, after=after)
+        line = self.wait_for(expect, after=after)
+        if expect == "reloaded":
+            wait_until(lambda: not any(child.listens() for child in before), "the old children to accept no more")
+        return line
 
     def master(self):
         """A wrapper may have become the program, or have it as its only child."""
