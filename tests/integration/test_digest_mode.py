@@ -11,7 +11,7 @@ import key_server_faults as faults
 import kssl_codec as kssl
 from harness import curl, s_client, wait_until
 from kssl_codec import Error, Op
-from watched import TIMEOUT, Watched, at_once, key_channel, refused, request_series, served
+from watched import LONG, TIMEOUT, Watched, at_once, key_channel, refused, request_series, served
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -53,6 +53,15 @@ def mixed(fault, *arguments):
 def world(stack):
     server = stack.fake_key_server(fake.PartA())
     watched = Watched(digest_proxy(stack, server))
+    yield server, watched
+    assert not server.errors and not server.violations, (server.errors, server.violations)
+
+
+@pytest.fixture
+def patient(stack):
+    """The same with a long deadline, where it is not to be waited for."""
+    server = stack.fake_key_server(fake.PartA())
+    watched = Watched(digest_proxy(stack, server, timeout=f"{LONG:.0f}s"))
     yield server, watched
     assert not server.errors and not server.violations, (server.errors, server.violations)
 
@@ -118,11 +127,11 @@ def test_our_key_server(ours, site, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_no_bare_operation_for_ed448(world, version):
-    server, watched = world
+def test_no_bare_operation_for_ed448(patient, version):
+    server, watched = patient
     tls = clients.context(minimum_version=VERSIONS[version], maximum_version=VERSIONS[version])
     before = len(asked(server))
-    assert refused(watched.proxy, "ed448.example", tls) < TIMEOUT
+    assert refused(watched.proxy, "ed448.example", tls) < LONG
     watched.assert_failed("no bare operation has this signature scheme")
     watched.assert_counted(request_series("refused"), 1)
     assert len(asked(server)) == before
@@ -148,18 +157,18 @@ def test_what_goes_over_the_wire(world):
 def test_our_key_server_that_does_not_allow_it(stack):
     """It says so in its hello, and is not even asked."""
     server = stack.key_server()
-    proxy = digest_proxy(stack, server)
+    proxy = digest_proxy(stack, server, timeout=f"{LONG:.0f}s")
     wait_until(lambda: proxy.metric("keyless_key_channels_up") == 1, "the channel to be up")
-    assert refused(proxy) < TIMEOUT
+    assert refused(proxy) < LONG
     proxy.wait_for("handshake failed", stage="key", reason="operation not offered by key server")
     assert proxy.metric("keyless_key_requests_total", outcome="refused") == 1
 
 
-def test_key_server_without_the_operation(world):
+def test_key_server_without_the_operation(patient):
     """One that knows less than all of Part A answers 0x05: the client gets an alert at once, other keys are served."""
-    server, watched = world
+    server, watched = patient
     server.behaviour = LessThanPartA()
-    assert refused(watched.proxy) < TIMEOUT
+    assert refused(watched.proxy) < LONG
     watched.assert_failed("bad opcode")
     served(watched.proxy, "rsa2048.example")
     watched.assert_counted(request_series("error"), 1)
@@ -167,8 +176,8 @@ def test_key_server_without_the_operation(world):
     watched.assert_whole()
 
 
-def test_many_at_once(world):
-    server, watched = world
+def test_many_at_once(patient):
+    server, watched = patient
     for name in ("p256.example", "rsa2048.example"):
         at_once(watched.proxy, 8, name)
     watched.assert_counted(request_series("ok"), 16)
@@ -180,7 +189,7 @@ def test_closed_for_idleness(stack):
     behaviour = fake.PartA()
     behaviour.idle_timeout = 0.3
     server = stack.fake_key_server(behaviour)
-    watched = Watched(digest_proxy(stack, server))
+    watched = Watched(digest_proxy(stack, server, timeout="5s"))
     watched.assert_logged("key server lost", server="keys-a")
     for _ in range(3):
         served(watched.proxy)
@@ -212,11 +221,11 @@ def test_closed_on_a_request(world):
 
 
 @pytest.mark.parametrize("site", ["p256", "rsa2048", "ed25519"])
-def test_wrong_signature(world, site):
+def test_wrong_signature(patient, site):
     """Checked like any other."""
-    server, watched = world
+    server, watched = patient
     server.behaviour = mixed(faults.Corrupted, lambda signature: signature[:-1] + bytes([signature[-1] ^ 1]))
-    assert refused(watched.proxy, f"{site}.example") < TIMEOUT
+    assert refused(watched.proxy, f"{site}.example") < LONG
     watched.assert_failed("wrong signature from key server")
     watched.assert_counted(request_series("wrong"), 1)
     server.behaviour = fake.PartA()

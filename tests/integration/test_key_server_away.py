@@ -79,6 +79,7 @@ def test_gone(real):
     began = time.monotonic()
     watched.wait_up()
     assert time.monotonic() - began < 1.0 + SLACK / 2
+    watched.proxy.wait_for("key server connected", after=mark)
     assert len(watched.proxy.find("key server connected", after=mark)) == 1
     watched.assert_whole()
 
