@@ -1,6 +1,8 @@
 /*
  * keyless-bench handshake: a closed loop of clients, each of which connects, finishes its handshake, closes
  * and begins again. The latency is from the start of the TCP connection to the end of the client's handshake.
+ * With --request each also sends a request and takes the answer before it closes; the time from the start to
+ * the answer's first octet is told apart.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -20,6 +22,7 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/options.h"
 #include "tests/bench/report.h"
+#include "tests/bench/request.h"
 
 struct options {
     struct bench_limits limits;
@@ -31,7 +34,8 @@ struct options {
     const char *ciphers;
     const char *suites;
     const char *alpn;
-    int version; /* 0: any */
+    const char *path; /* of the request after the handshake; NULL: none */
+    int version;      /* 0: any */
     bool resumed;
     uint64_t timeout; /* milliseconds for one handshake */
 };
@@ -41,6 +45,7 @@ struct bench {
     struct event_base *base;
     SSL_CTX *context;
     SSL_SESSION *session; /* what resumed handshakes offer */
+    char *request;        /* what clients send after their handshake, or NULL */
     struct bench_run run;
     struct client *clients;
     unsigned active;
@@ -53,6 +58,8 @@ struct client {
     SSL *ssl;
     int fd;
     uint64_t began;
+    uint64_t took; /* the handshake; 0: it goes on */
+    struct request request;
 };
 
 static void client_start(struct client *client);
@@ -97,21 +104,6 @@ static void note_detail(struct bench *bench, SSL *ssl)
         SSL_session_reused(ssl) ? "true" : "false");
 }
 
-static void client_finished(struct client *client)
-{
-    struct bench *bench = client->bench;
-    if (bench->options->resumed && !SSL_session_reused(client->ssl)) {
-        client_failed(client, "the server did not resume the session");
-        return;
-    }
-    bench_done(&bench->run, clock_now() - client->began);
-    if (bench->detail[0] == '\0')
-        note_detail(bench, client->ssl);
-    (void)SSL_shutdown(client->ssl);
-    ERR_clear_error();
-    client_next(client);
-}
-
 static void client_wait(struct client *client, short what)
 {
     struct timeval timeout = clock_timeval(client->bench->options->timeout * 1000);
@@ -120,7 +112,51 @@ static void client_wait(struct client *client, short what)
     (void)event_add(client->event, &timeout);
 }
 
-static void client_step(struct client *client)
+static void client_leave(struct client *client)
+{
+    (void)SSL_shutdown(client->ssl);
+    ERR_clear_error();
+    client_next(client);
+}
+
+static void client_request(struct client *client)
+{
+    struct bench *bench = client->bench;
+    switch (request_step(&client->request, bench->request, client->ssl)) {
+    case REQUEST_READS:
+        client_wait(client, EV_READ);
+        return;
+    case REQUEST_WRITES:
+        client_wait(client, EV_WRITE);
+        return;
+    case REQUEST_UNANSWERED:
+        client_failed(client, "the request was not answered");
+        return;
+    case REQUEST_ANSWERED:
+        bench_answered(&bench->run, client->took, client->request.answered - client->began);
+        client_leave(client);
+    }
+}
+
+static void client_finished(struct client *client)
+{
+    struct bench *bench = client->bench;
+    if (bench->options->resumed && !SSL_session_reused(client->ssl)) {
+        client_failed(client, "the server did not resume the session");
+        return;
+    }
+    client->took = clock_now() - client->began;
+    if (bench->detail[0] == '\0')
+        note_detail(bench, client->ssl);
+    if (bench->request != NULL) {
+        client_request(client);
+        return;
+    }
+    bench_done(&bench->run, client->took);
+    client_leave(client);
+}
+
+static void client_handshake(struct client *client)
 {
     ERR_clear_error();
     int result = SSL_do_handshake(client->ssl);
@@ -150,7 +186,10 @@ static void client_event(evutil_socket_t fd, short what, void *argument)
         client_failed(client, "no answer within the time");
         return;
     }
-    client_step(client);
+    if (client->took != 0)
+        client_request(client);
+    else
+        client_handshake(client);
 }
 
 static enum result client_prepare(struct client *client, struct failure *why)
@@ -175,6 +214,8 @@ static void client_start(struct client *client)
 {
     struct failure why;
     client->began = clock_now();
+    client->took = 0;
+    client->request = (struct request){0};
     if (client_prepare(client, &why) != RESULT_OK) {
         client_failed(client, why.text);
         return;
@@ -270,6 +311,17 @@ static enum result make_context(struct bench *bench, struct failure *why)
     return RESULT_OK;
 }
 
+static enum result make_request(struct bench *bench, struct failure *why)
+{
+    const struct options *options = bench->options;
+    char address[ADDRESS_TEXT_SIZE];
+    if (options->path == NULL)
+        return RESULT_OK;
+    const char *host = options->sni != NULL ? options->sni : address_format(&options->address, address);
+    bench->request = request_text(options->path, host);
+    return bench->request != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "no memory");
+}
+
 static void show_progress(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd;
@@ -304,6 +356,7 @@ static void bench_free(struct bench *bench)
             event_free(bench->clients[i].event);
         }
     free(bench->clients);
+    free(bench->request);
     SSL_SESSION_free(bench->session);
     SSL_CTX_free(bench->context);
     if (bench->base != NULL)
@@ -317,7 +370,7 @@ static int run_handshakes(const struct options *options)
     int status = 1;
     bench.base = event_base_new();
     if (bench.base != NULL && make_context(&bench, &why) == RESULT_OK &&
-        (!options->resumed || fetch_session(&bench, &why))) {
+        make_request(&bench, &why) == RESULT_OK && (!options->resumed || fetch_session(&bench, &why))) {
         bench_begin(&bench.run, &options->limits,
                     options->resumed ? "resumed handshakes" : "full handshakes");
         struct event *ticker = event_new(bench.base, -1, EV_PERSIST, show_progress, &bench.run);
@@ -339,17 +392,19 @@ static int run_handshakes(const struct options *options)
 
 /* ---- Options. */
 
-static const char USAGE[] = "usage: keyless-bench handshake [OPTION ...] ADDRESS:PORT\n"
-                            "  --sni NAME          server name to ask for, and to verify with --ca\n"
-                            "  --ca FILE           verify the server's certificate (default: not verified)\n"
-                            "  --tls 1.2|1.3       this version only\n"
-                            "  --groups LIST       key exchange groups, as OpenSSL names them\n"
-                            "  --schemes LIST      signature algorithms\n"
-                            "  --ciphers LIST      TLS 1.2 suites; --ciphersuites LIST for TLS 1.3\n"
-                            "  --alpn NAME         offer this protocol\n"
-                            "  --resumed           resume a session in each handshake\n"
-                            "  --timeout N         milliseconds for one handshake (default 10000)\n"
-                            "  --parallel N        clients at one time (default 8)\n" SHARED_USAGE;
+static const char USAGE[] =
+    "usage: keyless-bench handshake [OPTION ...] ADDRESS:PORT\n"
+    "  --sni NAME          server name to ask for, and to verify with --ca\n"
+    "  --ca FILE           verify the server's certificate (default: not verified)\n"
+    "  --tls 1.2|1.3       this version only\n"
+    "  --groups LIST       key exchange groups, as OpenSSL names them\n"
+    "  --schemes LIST      signature algorithms\n"
+    "  --ciphers LIST      TLS 1.2 suites; --ciphersuites LIST for TLS 1.3\n"
+    "  --alpn NAME         offer this protocol\n"
+    "  --resumed           resume a session in each handshake\n"
+    "  --request PATH      then GET it over HTTP/1.1, and take the answer to its end\n"
+    "  --timeout N         milliseconds to wait for the server (default 10000)\n"
+    "  --parallel N        clients at one time (default 8)\n" SHARED_USAGE;
 
 enum {
     OPTION_SNI = 1,
@@ -360,6 +415,7 @@ enum {
     OPTION_CIPHERS,
     OPTION_SUITES,
     OPTION_ALPN,
+    OPTION_REQUEST,
     OPTION_RESUMED,
     OPTION_TIMEOUT
 };
@@ -373,6 +429,7 @@ static const struct option OPTIONS[] = {
     {"ciphers", required_argument, NULL, OPTION_CIPHERS},
     {"ciphersuites", required_argument, NULL, OPTION_SUITES},
     {"alpn", required_argument, NULL, OPTION_ALPN},
+    {"request", required_argument, NULL, OPTION_REQUEST},
     {"resumed", no_argument, NULL, OPTION_RESUMED},
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     SHARED_OPTIONS,
@@ -384,6 +441,14 @@ static bool parse_version(const char *text, int *version)
     if (*version == 0)
         (void)fprintf(stderr, "keyless-bench: --tls: got \"%s\", expected 1.2 or 1.3\n", text);
     return *version != 0;
+}
+
+static bool parse_path(const char *text, const char **path)
+{
+    *path = text;
+    if (!request_path_valid(text))
+        (void)fprintf(stderr, "keyless-bench: --request: got \"%s\", expected a path: /...\n", text);
+    return request_path_valid(text);
 }
 
 static bool parse_option(int option, const char *text, struct options *options)
@@ -401,6 +466,8 @@ static bool parse_option(int option, const char *text, struct options *options)
     switch (option) {
     case OPTION_TLS:
         return parse_version(text, &options->version);
+    case OPTION_REQUEST:
+        return parse_path(text, &options->path);
     case OPTION_RESUMED:
         return options->resumed = true;
     case OPTION_TIMEOUT:

@@ -38,6 +38,13 @@ void bench_done(struct bench_run *run, uint64_t microseconds)
     histogram_add(&run->latency, microseconds);
 }
 
+void bench_answered(struct bench_run *run, uint64_t microseconds, uint64_t first_octet)
+{
+    if (run->began != 0)
+        histogram_add(&run->first_octet, first_octet);
+    bench_done(run, microseconds);
+}
+
 void bench_failed(struct bench_run *run, const char *reason)
 {
     if (run->failed++ == 0)
@@ -85,17 +92,33 @@ static double cpu_per_operation(const struct bench_run *run)
     return operations == 0 ? 0 : (double)(run->cpu_ended - run->cpu_began) / 1000.0 / (double)operations;
 }
 
+static void print_json(const char *key, const struct histogram *histogram)
+{
+    (void)printf(", \"%s\": {\"mean\": %.1f", key, histogram_mean(histogram));
+    for (size_t i = 0; i < sizeof PERCENTILES / sizeof *PERCENTILES; i++)
+        (void)printf(", \"%s\": %" PRIu64, PERCENTILES[i].name,
+                     histogram_percentile(histogram, PERCENTILES[i].percent));
+    (void)printf("}");
+}
+
+static void print_text(const char *what, const struct histogram *histogram)
+{
+    (void)printf("%s, microseconds:", what);
+    for (size_t i = 0; i < sizeof PERCENTILES / sizeof *PERCENTILES; i++)
+        (void)printf("  %s %" PRIu64, PERCENTILES[i].name,
+                     histogram_percentile(histogram, PERCENTILES[i].percent));
+    (void)printf("\n");
+}
+
 static void report_json(const struct bench_run *run, const char *detail)
 {
     (void)printf("{\"what\": \"%s\", \"done\": %" PRIu64 ", \"failed\": %" PRIu64
                  ", \"seconds\": %.3f, \"rate\": %.1f",
                  run->what, run->latency.count, run->failed, seconds_of(run),
                  (double)run->latency.count / seconds_of(run));
-    (void)printf(", \"latency_us\": {\"mean\": %.1f", histogram_mean(&run->latency));
-    for (size_t i = 0; i < sizeof PERCENTILES / sizeof *PERCENTILES; i++)
-        (void)printf(", \"%s\": %" PRIu64, PERCENTILES[i].name,
-                     histogram_percentile(&run->latency, PERCENTILES[i].percent));
-    (void)printf("}");
+    print_json("latency_us", &run->latency);
+    if (run->first_octet.count != 0)
+        print_json("first_octet_us", &run->first_octet);
     if (run->cpu_known)
         (void)printf(", \"cpu_us\": %.1f", cpu_per_operation(run));
     if (detail != NULL)
@@ -107,11 +130,9 @@ static void report_text(const struct bench_run *run)
 {
     (void)printf("%" PRIu64 " %s in %.2f s: %.0f a second, %" PRIu64 " failed\n", run->latency.count,
                  run->what, seconds_of(run), (double)run->latency.count / seconds_of(run), run->failed);
-    (void)printf("latency, microseconds:");
-    for (size_t i = 0; i < sizeof PERCENTILES / sizeof *PERCENTILES; i++)
-        (void)printf("  %s %" PRIu64, PERCENTILES[i].name,
-                     histogram_percentile(&run->latency, PERCENTILES[i].percent));
-    (void)printf("\n");
+    print_text("latency", &run->latency);
+    if (run->first_octet.count != 0)
+        print_text("first octet of the answer", &run->first_octet);
     if (run->cpu_known)
         (void)printf("CPU of process %d and its children: %.1f us an operation\n", (int)run->limits->pid,
                      cpu_per_operation(run));

@@ -31,12 +31,15 @@ struct bench_run {
     bool cpu_known;
     uint64_t failed;
     char first_failure[256];
-    struct histogram latency; /* microseconds */
+    struct histogram latency;     /* microseconds */
+    struct histogram first_octet; /* of answers, where operations have them apart */
 };
 
 void bench_begin(struct bench_run *run, const struct bench_limits *limits, const char *what);
 /* One operation has succeeded after so many microseconds. */
 void bench_done(struct bench_run *run, uint64_t microseconds);
+/* ... and the first octet of what it led to came after so many. */
+void bench_answered(struct bench_run *run, uint64_t microseconds, uint64_t first_octet);
 void bench_failed(struct bench_run *run, const char *reason);
 /* Whether another operation may start. */
 bool bench_goes_on(const struct bench_run *run);

@@ -64,6 +64,39 @@ def test_handshakes_that_fail(pair):
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_request_after_the_handshake(pair, version):
+    """Its answer's first octet has figures of its own, of the same clients; the backend is asked by each of them."""
+    _, proxy = pair
+    before = proxy.metric("keyless_client_bytes_total", direction="in")
+    figures = result(bench("handshake", "--json", "--count", 20, "--warm-up", 2, "--parallel", 3, "--tls", version,
+                           "--sni", "p256.example", "--request", "/some/where?x=1", f"127.0.0.1:{proxy.port}"))
+    assert 20 <= figures["done"] <= 22 and figures["failed"] == 0
+    assert_histogram(figures)
+    first, handshake = figures["first_octet_us"], figures["latency_us"]
+    assert all(first[name] >= handshake[name] for name in ("mean", "p50", "max"))
+    request = b"GET /some/where?x=1 HTTP/1.1\r\nHost: p256.example\r\nConnection: close\r\n\r\n"
+
+    def asked():
+        return proxy.metric("keyless_client_bytes_total", direction="in") - before
+
+    wait_until(lambda: asked() >= 22 * len(request), "the requests")
+    assert asked() % len(request) == 0
+    shown = bench("handshake", "--count", 2, "--sni", "p256.example", "--request", "/", f"127.0.0.1:{proxy.port}")
+    assert shown.returncode == 0 and "first octet of the answer, microseconds:  p50" in shown.stdout
+
+
+def test_a_request_that_nobody_answers(stack):
+    """The handshake alone is no success then."""
+    proxy = stack.proxy(stack.key_server(), backends={"web": {"servers": [f"127.0.0.1:{free_port()}"]}})
+    options = ["--json", "--count", 2, "--warm-up", 0, "--sni", "p256.example", f"127.0.0.1:{proxy.port}"]
+    done = bench("handshake", "--request", "/", *options)
+    assert done.returncode == 1 and "the request was not answered" in done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["done"] == 0 and figures["failed"] >= 2 and "first_octet_us" not in figures
+    assert "first_octet_us" not in result(bench("handshake", *options))
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_resumed_handshakes(version):
     port = free_port()
     server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet",
@@ -153,6 +186,7 @@ def test_key_servers_that_refuse(pair, stack):
 
 @pytest.mark.parametrize("arguments", [
     [], ["nothing"], ["handshake"], ["handshake", "--count", "0", "127.0.0.1:1"], ["handshake", "--count", "12x", "127.0.0.1:1"],
+    ["handshake", "--request", "no-slash", "127.0.0.1:1"], ["handshake", "--request", "/a b", "127.0.0.1:1"],
     ["handshake", "--tls", "1.1", "127.0.0.1:1"], ["handshake", "--nonsense", "127.0.0.1:1"], ["keyserver", "127.0.0.1:1"],
 ], ids=str)
 def test_bad_usage(arguments):
