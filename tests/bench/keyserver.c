@@ -7,21 +7,17 @@
 #include <string.h>
 
 #include <event2/event.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
 #include <openssl/rand.h>
-#include <openssl/rsa.h>
 
 #include "common/address.h"
 #include "common/channel.h"
 #include "common/clock.h"
-#include "common/key_id.h"
 #include "common/kssl.h"
-#include "common/tls_message.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/key_list.h"
 #include "tests/bench/options.h"
 #include "tests/bench/report.h"
+#include "tests/bench/signing.h"
 
 enum operation { OPERATION_SIGN, OPERATION_PING, OPERATION_LIST };
 
@@ -32,14 +28,16 @@ struct options {
     const char *server_name;
     const char *site; /* PEM: the certificate or public key whose private half signs */
     const char *scheme;
+    bool bare; /* digests are signed, by the operations of Part A */
     enum operation operation;
-    uint64_t verify; /* one signature in so many; 0: none */
+    uint64_t verify;  /* one signature in so many; 0: none */
+    uint64_t timeout; /* milliseconds without an answer */
 };
 
 /* A request in flight; its id on the wire is its index. */
 struct slot {
     uint64_t began;
-    uint8_t hash[32];
+    uint8_t seed[SIGNING_SEED_SIZE]; /* what a ping carries, or a signature is made of */
 };
 
 struct bench {
@@ -48,14 +46,12 @@ struct bench {
     SSL_CTX *context;
     struct channel *channel;
     struct bench_run run;
-    EVP_PKEY *key;
-    struct key_id id;
-    const struct tls_scheme *scheme;
-    EVP_MD_CTX *verifier;
+    struct signing signing;
+    struct key_list list;
     struct slot *slots;
     unsigned active;
     uint64_t signatures;
-    uint64_t listed;
+    uint64_t heard;     /* when the last answer came */
     struct failure why; /* what ended the run early; empty text: nothing */
 };
 
@@ -75,20 +71,12 @@ static void bench_broken(struct bench *bench, const char *reason)
 static bool write_request(const struct bench *bench, uint32_t id, struct writer *frame)
 {
     const struct slot *slot = &bench->slots[id];
-    if (bench->options->operation == OPERATION_PING)
-        return kssl_message_write(frame, id,
-                                  &(struct kssl_message){.has_opcode = true,
-                                                         .opcode = KSSL_OP_PING,
-                                                         .payload = bytes_of(slot->hash, sizeof slot->hash)});
-    uint8_t payload[64];
-    struct writer to = writer_of(payload, sizeof payload);
-    kssl_sign_tls13_write(&to, &(struct kssl_sign_tls13){.scheme = bench->scheme->code,
-                                                         .hash = bytes_of(slot->hash, sizeof slot->hash)});
+    if (bench->options->operation == OPERATION_SIGN)
+        return signing_request_write(&bench->signing, id, slot->seed, frame);
     return kssl_message_write(frame, id,
                               &(struct kssl_message){.has_opcode = true,
-                                                     .opcode = KSSL_OP_SIGN_TLS13,
-                                                     .ski = bytes_of(bench->id.ski, sizeof bench->id.ski),
-                                                     .payload = writer_bytes(&to)});
+                                                     .opcode = KSSL_OP_PING,
+                                                     .payload = bytes_of(slot->seed, sizeof slot->seed)});
 }
 
 static void send_request(struct bench *bench, uint32_t id)
@@ -96,7 +84,7 @@ static void send_request(struct bench *bench, uint32_t id)
     struct slot *slot = &bench->slots[id];
     uint8_t octets[2 * KSSL_PAD_TO];
     struct writer frame = writer_of(octets, sizeof octets);
-    (void)RAND_bytes(slot->hash, (int)sizeof slot->hash);
+    (void)RAND_bytes(slot->seed, (int)sizeof slot->seed);
     slot->began = clock_now();
     if (!write_request(bench, id, &frame) || channel_send(bench->channel, writer_bytes(&frame)) != RESULT_OK)
         bench_broken(bench, "the request could not be sent");
@@ -114,42 +102,20 @@ static void send_list_request(struct bench *bench, struct bytes after)
 
 /* ---- Answers. */
 
-static bool set_padding(const struct bench *bench, EVP_PKEY_CTX *parameters)
-{
-    if (bench->scheme->padding != TLS_PADDING_PSS)
-        return true;
-    return EVP_PKEY_CTX_set_rsa_padding(parameters, RSA_PKCS1_PSS_PADDING) > 0 &&
-           EVP_PKEY_CTX_set_rsa_pss_saltlen(parameters, RSA_PSS_SALTLEN_DIGEST) > 0;
-}
-
-static bool signature_good(struct bench *bench, const struct slot *slot, struct bytes signature)
-{
-    uint8_t content[TLS_CERTIFICATE_VERIFY_MAX];
-    struct writer to = writer_of(content, sizeof content);
-    EVP_PKEY_CTX *parameters = NULL;
-    bool good = tls_certificate_verify_write(&to, bytes_of(slot->hash, sizeof slot->hash)) &&
-                EVP_MD_CTX_reset(bench->verifier) == 1 &&
-                EVP_DigestVerifyInit_ex(bench->verifier, &parameters, bench->scheme->hash, NULL, NULL,
-                                        bench->key, NULL) == 1 &&
-                set_padding(bench, parameters) &&
-                EVP_DigestVerify(bench->verifier, signature.data, signature.size, content, to.size) == 1;
-    ERR_clear_error();
-    return good;
-}
-
 static const char *answer_problem(struct bench *bench, const struct slot *slot,
                                   const struct kssl_message *answer)
 {
     if (answer->opcode == KSSL_OP_ERROR)
         return answer->payload.size == 1 ? kssl_error_name(answer->payload.data[0]) : "malformed error";
     if (bench->options->operation == OPERATION_PING) {
-        bool echoed = bytes_equal(answer->payload, bytes_of(slot->hash, sizeof slot->hash));
+        bool echoed = bytes_equal(answer->payload, bytes_of(slot->seed, sizeof slot->seed));
         return answer->opcode == KSSL_OP_PONG && echoed ? NULL : "the answer is not what was sent";
     }
     if (answer->opcode != KSSL_OP_SUCCESS)
         return "unexpected opcode in the answer";
     uint64_t verify = bench->options->verify;
-    if (verify != 0 && bench->signatures++ % verify == 0 && !signature_good(bench, slot, answer->payload))
+    if (verify != 0 && bench->signatures++ % verify == 0 &&
+        !signing_good(&bench->signing, slot->seed, answer->payload))
         return "the signature is wrong";
     return NULL;
 }
@@ -173,41 +139,16 @@ static void take_answer(struct bench *bench, uint32_t id, const struct kssl_mess
         bench_stop(bench);
 }
 
-static void print_key(const struct kssl_list_entry *entry)
-{
-    for (size_t i = 0; i < KEY_ID_SKI_SIZE; i++)
-        (void)printf("%02x", entry->ski[i]);
-    (void)printf("  %-8s  ", key_type_name(entry->type));
-    for (size_t i = 0; i < entry->name.size; i++) {
-        uint8_t octet = entry->name.data[i];
-        (void)putchar(octet >= 0x20 && octet < 0x7F ? octet : '?');
-    }
-    (void)putchar('\n');
-}
-
 static void take_list(struct bench *bench, const struct kssl_message *answer)
 {
-    struct reader page = reader_of(answer->payload);
-    uint8_t more = 0;
-    uint8_t last[KEY_ID_SKI_SIZE] = {0};
-    if (answer->opcode == KSSL_OP_ERROR && answer->payload.size == 1) {
+    struct key_list *list = &bench->list;
+    bool more = false;
+    if (answer->opcode == KSSL_OP_ERROR && answer->payload.size == 1)
         bench_broken(bench, kssl_error_name(answer->payload.data[0]));
-        return;
-    }
-    if (answer->opcode != KSSL_OP_SUCCESS || !read_u8(&page, &more)) {
+    else if (answer->opcode != KSSL_OP_SUCCESS || !key_list_take(list, answer->payload, &more))
         bench_broken(bench, "malformed list");
-        return;
-    }
-    for (struct kssl_list_entry entry; !reader_empty(&page); bench->listed++) {
-        if (!kssl_list_entry_read(&page, &entry)) {
-            bench_broken(bench, "malformed list");
-            return;
-        }
-        print_key(&entry);
-        memcpy(last, entry.ski, sizeof last);
-    }
-    if (more != 0)
-        send_list_request(bench, bytes_of(last, sizeof last));
+    else if (more)
+        send_list_request(bench, bytes_of(list->last, sizeof list->last));
     else
         bench_stop(bench);
 }
@@ -218,6 +159,7 @@ static void on_frame(struct channel *channel, const struct kssl_header *header, 
     struct bench *bench = owner;
     struct kssl_message answer;
     (void)channel;
+    bench->heard = clock_now();
     if (header->major != KSSL_MAJOR || kssl_body_parse(body, &answer, &bench->why) != RESULT_OK ||
         !answer.has_opcode)
         bench_broken(bench, "malformed answer");
@@ -231,6 +173,7 @@ static void on_open(struct channel *channel, void *owner)
 {
     struct bench *bench = owner;
     (void)channel;
+    bench->heard = clock_now();
     if (bench->options->operation == OPERATION_LIST) {
         send_list_request(bench, bytes_of("", 0));
         return;
@@ -252,82 +195,47 @@ static void on_closed(struct channel *channel, const struct failure *why, void *
 
 static void on_tick(evutil_socket_t fd, short what, void *argument)
 {
-    const struct bench *bench = argument;
+    struct bench *bench = argument;
     (void)fd;
     (void)what;
     if (bench->run.limits != NULL)
         bench_progress(&bench->run);
+    /* Until the channel is open, its own deadline holds. */
+    if (bench->heard != 0 && clock_now() - bench->heard > bench->options->timeout * 1000)
+        bench_broken(bench, "no answer within the time");
 }
 
 /* ---- Setting up. */
 
-/* The public key of a certificate, or a bare one. */
-static enum result read_site_key(const char *path, EVP_PKEY **key, struct failure *why)
-{
-    BIO *file = BIO_new_file(path, "r");
-    if (file == NULL)
-        return failure_set_openssl(why, "%s", path);
-    X509 *certificate = PEM_read_bio_X509(file, NULL, NULL, NULL);
-    *key = certificate != NULL ? X509_get_pubkey(certificate) : NULL;
-    X509_free(certificate);
-    if (*key == NULL && BIO_reset(file) == 0)
-        *key = PEM_read_bio_PUBKEY(file, NULL, NULL, NULL);
-    BIO_free(file);
-    if (*key == NULL)
-        return failure_set_openssl(why, "%s: neither a certificate nor a public key", path);
-    ERR_clear_error();
-    return RESULT_OK;
-}
-
-/* The schemes that the key may sign TLS 1.3 with; the first is the default. */
-static const uint16_t SCHEMES[] = {0x0403, 0x0503, 0x0603, 0x0807, 0x0808, 0x0804, 0x0805, 0x0806};
-
-static enum result choose_scheme(struct bench *bench, struct failure *why)
-{
-    const char *wanted = bench->options->scheme;
-    for (size_t i = 0; i < sizeof SCHEMES / sizeof *SCHEMES; i++) {
-        const struct tls_scheme *scheme = tls_scheme_find(SCHEMES[i]);
-        if (!tls_scheme_fits_tls13(scheme, bench->id.type) ||
-            (wanted != NULL && strcmp(wanted, scheme->name) != 0))
-            continue;
-        bench->scheme = scheme;
-        return RESULT_OK;
-    }
-    return failure_set(why, RESULT_CONFIG, "--scheme %s: not one that a key of type %s signs TLS 1.3 with",
-                       wanted != NULL ? wanted : "(default)", key_type_name(bench->id.type));
-}
-
-static enum result bench_prepare(struct bench *bench, struct failure *why)
+static enum result bench_open(struct bench *bench, struct failure *why)
 {
     static const struct channel_limits LIMITS = {.handshake_timeout = 10000000, .output_high = 64u << 20};
     static const struct channel_handler HANDLER = {.open = on_open, .frame = on_frame, .closed = on_closed};
     const struct options *options = bench->options;
-    enum result result = channel_client_context(&options->credentials, &bench->context, why);
-    if (result == RESULT_OK && options->operation == OPERATION_SIGN) {
-        result = read_site_key(options->site, &bench->key, why);
-        if (result == RESULT_OK)
-            result = key_id_of(bench->key, &bench->id, why);
-        if (result == RESULT_OK)
-            result = choose_scheme(bench, why);
-    }
-    if (result != RESULT_OK)
-        return result;
     bench->base = event_base_new();
-    bench->verifier = EVP_MD_CTX_new();
     bench->slots = calloc(options->limits.parallel, sizeof *bench->slots);
-    if (bench->base == NULL || bench->verifier == NULL || bench->slots == NULL)
+    if (bench->base == NULL || bench->slots == NULL || !key_list_begin(&bench->list, options->limits.json))
         return failure_set(why, RESULT_SYSTEM, "no memory");
     bench->channel = channel_connect(bench->base, bench->context, &options->address, options->server_name,
                                      &LIMITS, &HANDLER, bench, why);
     return bench->channel != NULL ? RESULT_OK : why->kind;
 }
 
+static enum result bench_prepare(struct bench *bench, struct failure *why)
+{
+    const struct options *options = bench->options;
+    enum result result = channel_client_context(&options->credentials, &bench->context, why);
+    if (result == RESULT_OK && options->operation == OPERATION_SIGN)
+        result = signing_open(&bench->signing, options->site, options->scheme, options->bare, why);
+    return result == RESULT_OK ? bench_open(bench, why) : result;
+}
+
 static void bench_free(struct bench *bench)
 {
     channel_close(bench->channel);
     free(bench->slots);
-    EVP_MD_CTX_free(bench->verifier);
-    EVP_PKEY_free(bench->key);
+    signing_close(&bench->signing);
+    key_list_free(&bench->list);
     SSL_CTX_free(bench->context);
     if (bench->base != NULL)
         event_base_free(bench->base);
@@ -340,14 +248,15 @@ static int bench_finish(struct bench *bench)
         return 1;
     }
     if (bench->options->operation == OPERATION_LIST) {
-        (void)fprintf(stderr, "%llu keys\n", (unsigned long long)bench->listed);
+        key_list_print(&bench->list);
         return 0;
     }
-    char detail[80];
-    (void)snprintf(detail, sizeof detail, "\"scheme\": \"%s\"",
-                   bench->scheme != NULL ? bench->scheme->name : "none");
+    char detail[128] = "";
+    if (bench->signing.scheme != NULL)
+        (void)snprintf(detail, sizeof detail, "\"operation\": \"%s\", \"scheme\": \"%s\"",
+                       kssl_opcode_name(signing_opcode(&bench->signing)), bench->signing.scheme->name);
     bench_end(&bench->run);
-    return bench_report(&bench->run, detail);
+    return bench_report(&bench->run, detail[0] != '\0' ? detail : NULL);
 }
 
 static int run_keyserver(const struct options *options)
@@ -381,8 +290,12 @@ static const char USAGE[] =
     "  --server-name NAME  what the key server's certificate must say\n"
     "  --site FILE         sign with the key of this certificate or public key (PEM)\n"
     "  --scheme NAME       TLS signature scheme (default: the first that fits the key)\n"
+    "  --mode tbs|digest   sign TLS 1.3 handshakes (operation 0x61, the default), or bare digests, which "
+    "every\n"
+    "                      key server knows\n"
     "  --ping, --list      ping; or print the keys that this client may use; instead of signing\n"
     "  --verify N          verify one signature in N (default 1; 0: none)\n"
+    "  --timeout N         milliseconds to wait for an answer (default 10000)\n"
     "  --parallel N        requests in flight (default 32)\n" SHARED_USAGE;
 
 enum {
@@ -392,9 +305,11 @@ enum {
     OPTION_SERVER_NAME,
     OPTION_SITE,
     OPTION_SCHEME,
+    OPTION_MODE,
     OPTION_PING,
     OPTION_LIST,
-    OPTION_VERIFY
+    OPTION_VERIFY,
+    OPTION_TIMEOUT
 };
 
 static const struct option OPTIONS[] = {
@@ -404,11 +319,22 @@ static const struct option OPTIONS[] = {
     {"server-name", required_argument, NULL, OPTION_SERVER_NAME},
     {"site", required_argument, NULL, OPTION_SITE},
     {"scheme", required_argument, NULL, OPTION_SCHEME},
+    {"mode", required_argument, NULL, OPTION_MODE},
     {"ping", no_argument, NULL, OPTION_PING},
     {"list", no_argument, NULL, OPTION_LIST},
     {"verify", required_argument, NULL, OPTION_VERIFY},
+    {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     SHARED_OPTIONS,
 };
+
+static bool parse_mode(const char *text, bool *bare)
+{
+    *bare = strcmp(text, "digest") == 0;
+    if (*bare || strcmp(text, "tbs") == 0)
+        return true;
+    (void)fprintf(stderr, "keyless-bench: --mode: got \"%s\", expected tbs or digest\n", text);
+    return false;
+}
 
 static bool parse_option(int option, const char *text, struct options *options)
 {
@@ -425,6 +351,8 @@ static bool parse_option(int option, const char *text, struct options *options)
         return true;
     }
     switch (option) {
+    case OPTION_MODE:
+        return parse_mode(text, &options->bare);
     case OPTION_PING:
         options->operation = OPERATION_PING;
         return true;
@@ -433,6 +361,8 @@ static bool parse_option(int option, const char *text, struct options *options)
         return true;
     case OPTION_VERIFY:
         return option_number("verify", text, 0, 1000000, &options->verify);
+    case OPTION_TIMEOUT:
+        return option_number("timeout", text, 1, 3600000, &options->timeout);
     default:
         return option_shared(option, text, &options->limits);
     }
@@ -450,7 +380,7 @@ static const char *missing_option(const struct options *options)
 
 int bench_keyserver(int argc, char **argv)
 {
-    struct options options = {.limits = {.parallel = 32, .warm_up = 100}, .verify = 1};
+    struct options options = {.limits = {.parallel = 32, .warm_up = 100}, .verify = 1, .timeout = 10000};
     for (int option; (option = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1;) {
         if (option == OPTION_HELP) {
             (void)fputs(USAGE, stdout);

@@ -3,6 +3,7 @@ overrides what an honest key server does otherwise."""
 
 import asyncio
 import collections
+import functools
 import random
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
@@ -12,8 +13,9 @@ from fake_key_server import Behaviour, find_key, sign_parts
 from kssl_codec import Error, Op, Tag
 
 
+@functools.lru_cache(maxsize=None)
 def another_key(key):
-    """A key of the same kind that is not this one."""
+    """A key of the same kind that is not this one; made once, as RSA keys take their time."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return ec.generate_private_key(key.curve)
     if isinstance(key, rsa.RSAPrivateKey):
