@@ -144,6 +144,7 @@ class Link:
     def __init__(self, server, reader, writer):
         self.server, self.reader, self.writer = server, reader, writer
         self.answered = 0
+        self.waiting = 0  # for a signature
         self.held = []
 
     async def send(self, data):
@@ -250,7 +251,16 @@ class PartA(Behaviour):
 
     async def handle(self, link, request):
         self.check(link, request)
+        if request.opcode in BARE:
+            link.waiting += 1
+            if link.waiting > self.in_flight:
+                link.server.violations.append(f"{link.waiting} requests in flight")
         await super().handle(link, request)
+
+    async def reply(self, link, request, opcode, payload=b"", request_id=None):
+        await super().reply(link, request, opcode, payload, request_id)
+        if request.opcode in BARE:
+            link.waiting -= 1
 
     async def hello(self, link, request):
         await self.reply(link, request, Op.ERROR, bytes([Error.BAD_OPCODE]))
