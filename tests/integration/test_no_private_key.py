@@ -5,7 +5,7 @@ import re
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 import harness
 from harness import SITES, curl, wait_until
@@ -44,7 +44,7 @@ def secrets_of(path):
     elif isinstance(key, ec.EllipticCurvePrivateKey):
         values = [key.private_numbers().private_value]
     else:
-        return [key.private_bytes_raw()] if hasattr(key, "private_bytes_raw") else []
+        return [key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())]
     size = [(value.bit_length() + 7) // 8 for value in values]
     return [v.to_bytes(n, order) for v, n in zip(values, size) for order in ("big", "little")]
 
@@ -69,14 +69,15 @@ def test_no_site_key_in_memory(stack):
     server, proxy = stack.pair()
     for name in NAMES:
         assert curl(name, proxy.port).status == 0
-    secrets = [secret for path in (SITES / "keys").iterdir() for secret in secrets_of(path)]
-    assert len(secrets) > 10
+    keys = {path.stem: secrets_of(path) for path in (SITES / "keys").iterdir()}
+    assert {"rsa2048", "p256", "ed25519", "ed448"} <= keys.keys() and all(keys.values())
 
     def found_in(process):
-        return sum(any(secret in part for secret in secrets) for part in memory_of(process))
+        memory = list(memory_of(process))
+        return {name for name, secrets in keys.items() if any(secret in part for part in memory for secret in secrets)}
 
-    # The search can find keys: the key server's signer has them, and only the signer.
+    # The search can find keys of every type: the key server's signer has them all, and only the signer has any.
     (signer,) = server.children("signer")
-    wait_until(lambda: found_in(signer), "the signer's keys to be found")
+    wait_until(lambda: found_in(signer) == set(keys), "the signer's keys to be found")
     for process in [proxy.master(), *proxy.children(), server.master(), *server.children("frontend")]:
         assert not found_in(process), f"{process.name()} has a site's key in its memory"
