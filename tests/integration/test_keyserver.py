@@ -10,7 +10,8 @@ import struct
 import time
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import kssl_codec as kssl
 import kssl_peer
@@ -83,6 +84,19 @@ def test_tls13(edge1, name, size):
             continue
         assert answer.opcode == Op.SUCCESS
         kssl_peer.verify_scheme(key, answer.payload, kssl.certificate_verify(transcript_hash), scheme)
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 33, 47, 49, 64, 60000])
+def test_tls13_hash_of_no_size(edge1, size):
+    for key in (site_key("p256"), os.urandom(20)):  # nobody asks for the key before the payload is right
+        assert edge1.sign_tls13(key, 0x0403, bytes(size)).error == Error.FORMAT
+    assert edge1.ping(b"still there").payload == b"still there"
+
+
+@pytest.mark.parametrize("opcode", [Op.SIGN_TLS13, Op.SIGN_TLS12])
+def test_half_a_scheme(edge1, opcode):
+    for payload in (b"", b"\x04"):
+        assert edge1.with_key(opcode, site_key("p256"), payload).error == Error.FORMAT
 
 
 X25519, SECP256R1, SECP384R1, SECP521R1, X448 = 0x001D, 0x0017, 0x0018, 0x0019, 0x001E
@@ -167,12 +181,11 @@ BARE = [  # opcode, key, hash, form
     (Op.RSA_PSS_SHA256, "rsa2048", "sha256", "pss"),
     (Op.RSA_PSS_SHA384, "rsa2048", "sha384", "pss"),
     (Op.RSA_PSS_SHA512, "rsa2048", "sha512", "pss"),
-    (Op.ECDSA_SHA1, "p256", "sha1", "ecdsa"),
-    (Op.ECDSA_SHA224, "p256", "sha224", "ecdsa"),
-    (Op.ECDSA_SHA256, "p256", "sha256", "ecdsa"),
-    (Op.ECDSA_SHA384, "p384", "sha384", "ecdsa"),
-    (Op.ECDSA_SHA512, "p521", "sha512", "ecdsa"),
 ]
+# Any digest with any curve: what is too long for the curve is cut, what is shorter is taken as it is.
+ECDSA = {Op.ECDSA_SHA1: "sha1", Op.ECDSA_SHA224: "sha224", Op.ECDSA_SHA256: "sha256", Op.ECDSA_SHA384: "sha384",
+         Op.ECDSA_SHA512: "sha512"}
+BARE += [(opcode, name, algorithm, "ecdsa") for opcode, algorithm in ECDSA.items() for name in ("p256", "p384", "p521")]
 
 
 @pytest.mark.parametrize("by", ["ski", "digest"])
@@ -189,9 +202,16 @@ def test_bare_md5sha1(edge2):
     digest = hashlib.md5(b"message").digest() + hashlib.sha1(b"message").digest()
     answer = edge2.with_key(Op.RSA_MD5SHA1, site_key("rsa2048"), digest)
     kssl_peer.verify_md5sha1(site_key("rsa2048"), answer.payload, digest)
-    answer = edge2.with_key(Op.ECDSA_MD5SHA1, site_key("p256"), digest)
-    # 36 octets are cut to the order's size: what is left is as good as any 32.
-    kssl_peer.verify_digest(site_key("p256"), answer.payload, digest[:32], "ecdsa", "sha256")
+
+
+@pytest.mark.parametrize("name, size, algorithm", [("p256", 32, "sha256"), ("p384", 48, "sha384"), ("p521", 64, "sha512")])
+def test_bare_ecdsa_md5sha1(edge2, name, size, algorithm):
+    digest = hashlib.md5(b"message").digest() + hashlib.sha1(b"message").digest()
+    answer = edge2.with_key(Op.ECDSA_MD5SHA1, site_key(name), digest)
+    # 36 octets are cut to the order's size; where they are fewer, zeros in front make the same number of them.
+    kssl_peer.verify_digest(site_key(name), answer.payload, digest[:size].rjust(size, b"\0"), "ecdsa", algorithm)
+    for wrong in (0, 35, 37):
+        assert edge2.with_key(Op.ECDSA_MD5SHA1, site_key(name), bytes(wrong)).error == Error.CRYPTO
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 65528 - 23])
@@ -210,6 +230,47 @@ def test_bare_wrong(edge2, opcode, name, algorithm, form):
     others = {"rsa2048", "p256", "ed25519", "ed448"} - ({"p256"} if form == "ecdsa" else {"rsa2048"})
     for other in others:
         assert edge2.with_key(opcode, site_key(other), bytes(size)).error == Error.CRYPTO
+
+
+# The first octet of a modulus of 2,050 bits is not full.
+RSA_SIZES = [2050, 3072]
+
+
+@pytest.fixture(scope="module")
+def rsa_keys():
+    return {bits: rsa.generate_private_key(65537, bits) for bits in RSA_SIZES}
+
+
+@pytest.fixture(scope="module")
+def rsa_server(module_stack, rsa_keys, tmp_path_factory):
+    keys = tmp_path_factory.mktemp("rsa-keys")
+    for bits, key in rsa_keys.items():
+        file = keys / f"rsa{bits}.key"
+        file.touch(mode=0o600)
+        file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                           serialization.NoEncryption()))
+    return module_stack.key_server(clients=CLIENTS, keys=[{"dir": str(keys)}])
+
+
+@pytest.mark.parametrize("bits", RSA_SIZES)
+def test_rsa_of_other_sizes(rsa_server, rsa_keys, bits):
+    """Each RSA operation of either part answers as many octets as the modulus has."""
+    key, size = rsa_keys[bits].public_key(), (bits + 7) // 8
+    with Peer(rsa_server.port, "edge2") as peer:
+        for opcode, algorithm, form in [(row[0], *row[2:]) for row in BARE if row[1] == "rsa2048"]:
+            digest = hashlib.new(algorithm, b"message").digest()
+            answer = peer.with_key(opcode, key, digest)
+            assert len(answer.payload) == size
+            kssl_peer.verify_digest(key, answer.payload, digest, form, algorithm)
+        both = hashlib.md5(b"message").digest() + hashlib.sha1(b"message").digest()
+        kssl_peer.verify_md5sha1(key, peer.with_key(Op.RSA_MD5SHA1, key, both).payload, both)
+        for scheme in TLS13["rsa2048"]:
+            answer = peer.sign_tls13(key, scheme, bytes(32))
+            kssl_peer.verify_scheme(key, answer.payload, kssl.certificate_verify(bytes(32)), scheme)
+        server_random, params = marked(), params_of(X25519)
+        for scheme in TLS12["rsa2048"]:
+            answer = peer.sign_tls12(key, scheme, bytes(32), server_random, params)
+            kssl_peer.verify_scheme(key, answer.payload, bytes(32) + server_random + params, scheme)
 
 
 def test_bare_ed25519_wrong_key(edge2):
@@ -319,9 +380,26 @@ BAD_BODIES = {
     "SKI of 19": kssl.item(Tag.OPCODE, b"\xf1") + kssl.item(Tag.SKI, bytes(19)),
     "digest of 31": kssl.item(Tag.OPCODE, b"\xf1") + kssl.item(Tag.DIGEST, bytes(31)),
     "client IP of 5": kssl.item(Tag.OPCODE, b"\xf1") + kssl.item(Tag.CLIENT_IP, bytes(5)),
+    "no opcode's opcode": kssl.item(Tag.OPCODE, b""),
+    "SKI of 0": kssl.item(Tag.OPCODE, b"\xf1") + kssl.item(Tag.SKI, b""),
+    "SKI of 21": kssl.item(Tag.OPCODE, b"\xf1") + kssl.item(Tag.SKI, bytes(21)),
+    "digest of 33": kssl.item(Tag.OPCODE, b"\xf1") + kssl.item(Tag.DIGEST, bytes(33)),
+    "client IP of 0": kssl.item(Tag.OPCODE, b"\xf1") + kssl.item(Tag.CLIENT_IP, b""),
+    "server IP of 15": kssl.item(Tag.OPCODE, b"\xf1") + kssl.item(Tag.SERVER_IP, bytes(15)),
+    "one octet": b"\x11",
     "cut in a header": kssl.item(Tag.OPCODE, b"\xf1") + b"\x12\x00",
     "cut in the data": kssl.item(Tag.OPCODE, b"\xf1") + b"\x12\xff\xff" + bytes(100),
 }
+
+
+# Every tag whose data means something; the others may be repeated, as what is in them is not looked at.
+ONCE = {Tag.DIGEST: 32, Tag.SNI: 9, Tag.CLIENT_IP: 4, Tag.SKI: 20, Tag.SERVER_IP: 16, Tag.CERTIFICATE_ID: 3, Tag.OPCODE: 1,
+        Tag.PAYLOAD: 5, Tag.FUNCTION: 4, Tag.EXTRA: 8, Tag.TRACE: 6}
+for twice, octets in ONCE.items():
+    ping = kssl.item(Tag.OPCODE, b"\xf1") if twice != Tag.OPCODE else b""
+    BAD_BODIES[f"{twice.name} twice"] = ping + 2 * kssl.item(twice, b"\xf1" * octets)
+    BAD_BODIES[f"{twice.name} twice, apart"] = kssl.item(twice, b"\xf1" * octets) + ping + kssl.item(
+        Tag.PADDING, bytes(7)) + kssl.item(twice, b"\xf1" * octets)
 
 
 @pytest.mark.parametrize("what", BAD_BODIES)
@@ -355,6 +433,24 @@ def test_missing_items(edge2):
     assert edge2.request(Op.ECDSA_SHA256, None, [(Tag.SKI, key)]).error == Error.FORMAT
     zero_and_digest = [(Tag.SKI, bytes(20)), (Tag.DIGEST, digest)]
     assert edge2.request(Op.ECDSA_SHA256, bytes(32), zero_and_digest).opcode == Op.SUCCESS
+
+
+def test_two_names_of_a_key(edge2):
+    """The digest (0x01) is looked at only where there is no SKI, even if nobody knows the SKI."""
+    digest, right, other = bytes(32), site_key("p256"), site_key("p384")
+    names = [(Tag.DIGEST, kssl.legacy_digest(other)), (Tag.SKI, kssl.ski(right))]
+    for items in (names, names[::-1]):
+        kssl_peer.verify_digest(right, edge2.request(Op.ECDSA_SHA256, digest, items).payload, digest, "ecdsa", "sha256")
+    unknown = [(Tag.SKI, b"k" * 20), (Tag.DIGEST, kssl.legacy_digest(right))]
+    assert edge2.request(Op.ECDSA_SHA256, digest, unknown).error == Error.KEY_NOT_FOUND
+    assert edge2.request(Op.ECDSA_SHA256, digest, [(Tag.DIGEST, b"d" * 32)]).error == Error.KEY_NOT_FOUND
+    assert edge2.request(Op.ECDSA_SHA256, digest, [(Tag.DIGEST, bytes(32))]).error in (Error.FORMAT, Error.KEY_NOT_FOUND)
+
+
+def test_ids_are_echoed(edge1):
+    for request_id in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+        assert edge1.ping(b"x", request_id=request_id).id == request_id
+        assert edge1.request(0x99, request_id=request_id).error == Error.BAD_OPCODE
 
 
 @pytest.mark.parametrize("size", [0, 1, 996, 1013, 1014, 16000, 16384, 32768, 65000, 65528])
