@@ -2,18 +2,24 @@
  * keyless-relay: a TCP relay that misbehaves as told, between a proxy and its key server or a client and its
  * proxy.
  *
- *   keyless-relay LISTEN TARGET        addresses as "127.0.0.1:4000"; prints "ready", then reads commands,
- * one a line:
+ *   keyless-relay LISTEN TARGET
  *
- *   delay MICROSECONDS   hold what arrives back for so long, each way; "stats" tells what it really was
- *   stall, resume        pass nothing on; go on
- *   corrupt N            flip one bit in every Nth octet that goes to the target or back; 0: none
- *   reorder N            exchange every Nth piece that arrives (a frame or a TLS record, when they come one
- * by one) with the one behind it; 0: none rate N               pass at most N octets a second on, each way;
- * 0: as fast as can be drop, accept         close new connections at once; take them again cut reset all
- * connections stats                print connections, octets and the mean and the longest delay so far
+ * with addresses like "127.0.0.1:4000" prints "ready", then reads commands, one a line, and answers each with
+ * one line:
  *
- * Each command is answered with one line. End of input ends the relay.
+ *   - delay MICROSECONDS: hold what arrives back for so long, each way; "stats" tells what it really was
+ *   - stall: pass nothing on
+ *   - resume: go on
+ *   - corrupt N: flip one bit in every Nth octet that goes to the target or back; 0: none
+ *   - reorder N: exchange every Nth piece that arrives with the one behind it; 0: none. A piece is a frame or
+ *     a TLS record, when they come one by one
+ *   - rate N: pass at most N octets a second on, each way; 0: as fast as can be
+ *   - drop: close new connections at once
+ *   - accept: take them again
+ *   - cut: reset all connections
+ *   - stats: print connections, octets and the mean and the longest delay so far
+ *
+ * End of input ends the relay.
  */
 #include <errno.h>
 #include <inttypes.h>

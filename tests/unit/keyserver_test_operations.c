@@ -321,7 +321,7 @@ static const struct {
     {"bare: where transcripts are required", REQUIRED, 0x22, 0, 0x05, WIRE(HASH_32), 0x05},
     {"tls13: no name, where names are listed", NAMED, 0x11, 0, 0x61, WIRE("\x04\x03" HASH_32), 0x40},
     {"tls13: no name, and a bad scheme", NAMED, 0x11, 0, 0x61, WIRE("\x05\x03" HASH_32), 0x01},
-    /* 0x63: what the messages say is keyserver_test_transcript.c's. */
+    /* 0x63: what the messages say is keyserver_test_transcript_check.c's. */
     {"transcript: not allowed, and a bad payload", TLS12_ONLY, 0xAA, 0, 0x63, WIRE("x"), 0x05},
     {"transcript: a bad payload, and no such key", TLS13_ONLY, 0xAA, 0, 0x63, WIRE("\x04\x03\x01"), 0x07},
     {"transcript: no messages", TLS13_ONLY, 0x11, 0, 0x63, WIRE("\x04\x03"), 0x07},
