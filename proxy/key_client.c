@@ -39,8 +39,10 @@ enum slot_state { SLOT_FREE, SLOT_WAITING, SLOT_SENT, SLOT_ORPHAN };
 
 struct slot {
     enum slot_state state;
-    uint16_t number, generation;
+    uint16_t number;
     bool sent_before;
+    uint32_t generation; /* its low half is on the wire */
+    uint64_t answered;   /* a bit for each of the last generations, the lowest for this one */
     size_t server_value; /* what it is counted under: the key server that it was sent to; 0: none */
     uint64_t started, sent;
     struct key_operation *operation; /* NULL: free or orphan */
@@ -100,6 +102,7 @@ static void slot_release(struct key_client *client, struct slot *slot)
     slot->state = SLOT_FREE;
     slot->operation = NULL;
     slot->generation++;
+    slot->answered <<= 1;
     TAILQ_INSERT_TAIL(&client->unused, slot, waiting);
 }
 
@@ -110,12 +113,26 @@ static struct slot *slot_find(struct key_client *client, uint32_t id)
         return NULL;
     struct slot *slot = &client->slots[number];
     bool asked = slot->state == SLOT_SENT || slot->state == SLOT_ORPHAN;
-    return asked && slot->generation == (uint16_t)id ? slot : NULL;
+    return asked && (uint16_t)slot->generation == (uint16_t)id ? slot : NULL;
+}
+
+/* What an answer is to which slot_find has no request. Half of all generations are those that were, the other
+ * half are yet to come. */
+static enum key_stray stray_of(const struct key_client *client, uint32_t id)
+{
+    uint32_t number = id >> GENERATION_BITS;
+    if (number >= client->slots_used)
+        return KEY_STRAY_NOT_ASKED;
+    const struct slot *slot = &client->slots[number];
+    uint32_t age = (uint16_t)(slot->generation - id);
+    if (age == 0 || age > slot->generation || age > UINT16_MAX / 2)
+        return KEY_STRAY_NOT_ASKED;
+    return age < 64 && (slot->answered >> age & 1) != 0 ? KEY_STRAY_SECOND : KEY_STRAY_LATE;
 }
 
 static uint32_t slot_id(const struct slot *slot)
 {
-    return (uint32_t)slot->number << GENERATION_BITS | slot->generation;
+    return (uint32_t)slot->number << GENERATION_BITS | (uint16_t)slot->generation;
 }
 
 static void timer_arm(struct key_client *client)
@@ -281,12 +298,13 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
     struct key_client *client = owner;
     struct slot *slot = slot_find(client, id);
     if (slot == NULL) {
-        metric_add_for(client->metrics, PROXY_KEY_LATE, key_link_metric_value(link), 1);
+        key_link_stray(link, id, stray_of(client, id));
         return;
     }
+    slot->answered |= 1;
     key_link_answered(link, clock_now() - slot->sent);
     if (slot->state == SLOT_ORPHAN) {
-        metric_add_for(client->metrics, PROXY_KEY_LATE, key_link_metric_value(link), 1);
+        key_link_stray(link, id, KEY_STRAY_LATE);
         slot_release(client, slot);
     } else {
         struct key_answer answer = answer_take(client, slot->operation, message);

@@ -3,8 +3,8 @@
  * deadlines, reconnects with jittered backoff. Requests lost with a channel are sent again on the next one
  * while they have time left (signing twice is harmless).
  *
- * A request's id on the wire is a slot and its generation; an answer to a generation that has gone is counted
- * and dropped, so no pointer crosses the wire or outlives its connection.
+ * A request's id on the wire is a slot and its generation; an answer to a generation that has gone, or that
+ * never was, is counted and dropped, so no pointer crosses the wire or outlives its connection.
  */
 #ifndef KEYLESS_PROXY_KEY_CLIENT_H
 #define KEYLESS_PROXY_KEY_CLIENT_H

@@ -31,7 +31,8 @@ struct key_link {
     struct channel *channel;
     struct event *timer; /* DOWN: the backoff; HELLO: its deadline; UP: silence */
     uint64_t timer_due;
-    uint32_t last_id; /* of the link's own requests */
+    uint32_t hello_id, last_id; /* of the link's own requests: the channel's first, and the newest */
+    bool own_pending;           /* the newest is not answered yet */
 
     uint64_t latency;
     char failure[KEY_SERVER_FAILURE_SIZE]; /* why it was last down */
@@ -163,6 +164,7 @@ static enum result send_own(struct key_link *link, uint8_t opcode, struct bytes 
     struct writer to = writer_of(frame, sizeof frame);
     struct kssl_message message = {.has_opcode = true, .opcode = opcode, .payload = payload};
     link->last_id = KEY_LINK_OWN_IDS | ((link->last_id + 1) & ~KEY_LINK_OWN_IDS);
+    link->own_pending = true;
     if (!kssl_message_write(&to, link->last_id, &message))
         return RESULT_LIMIT;
     return channel_send(link->channel, writer_bytes(&to));
@@ -217,10 +219,24 @@ static void on_hello(struct key_link *link, const struct kssl_message *message)
     link_go_up(link);
 }
 
+/* A ping is given up when anything else shows that the key server lives; its own answer may come after that.
+ */
+static enum key_stray own_stray(const struct key_link *link, uint32_t id)
+{
+    uint32_t asked = (link->last_id - link->hello_id) & ~KEY_LINK_OWN_IDS;
+    uint32_t place = (id - link->hello_id) & ~KEY_LINK_OWN_IDS;
+    if (place > asked)
+        return KEY_STRAY_NOT_ASKED;
+    return place == asked || place == 0 ? KEY_STRAY_SECOND : KEY_STRAY_LATE;
+}
+
 static void on_own_answer(struct key_link *link, uint32_t id, const struct kssl_message *message)
 {
-    if (id != link->last_id)
+    if (id != link->last_id || !link->own_pending) {
+        key_link_stray(link, id, own_stray(link, id));
         return;
+    }
+    link->own_pending = false;
     if (link->state == STATE_HELLO) {
         note_latency(link, clock_now() - link->hello_at);
         on_hello(link, message);
@@ -243,6 +259,7 @@ static void on_open(struct channel *channel, void *owner)
     timer_set(link, link->hello_at + link->settings.timeout);
     if (send_own(link, KSSL_OP_HELLO, bytes_of(CLIENT_SOFTWARE, sizeof CLIENT_SOFTWARE - 1)) != RESULT_OK)
         link_down(link, "hello could not be sent");
+    link->hello_id = link->last_id;
 }
 
 static void on_frame(struct channel *channel, const struct kssl_header *header, struct bytes body,
@@ -265,6 +282,8 @@ static void on_frame(struct channel *channel, const struct kssl_header *header, 
         on_own_answer(link, header->id, &message);
     else if (link->state == STATE_UP)
         link->handler->answer(link, header->id, &message, link->owner);
+    else
+        key_link_stray(link, header->id, KEY_STRAY_NOT_ASKED);
 }
 
 static void on_drained(struct channel *channel, void *owner)
@@ -451,4 +470,16 @@ void key_link_status(const struct key_link *link, struct key_server_status *stat
 unsigned key_link_asked(const struct key_link *link)
 {
     return link->asked;
+}
+
+void key_link_stray(struct key_link *link, uint32_t id, enum key_stray what)
+{
+    size_t metric = what == KEY_STRAY_LATE ? PROXY_KEY_LATE : PROXY_KEY_UNKNOWN;
+    metric_add_for(link->settings.metrics, metric, link->metric_value, 1);
+    if (what == KEY_STRAY_LATE)
+        return;
+    log_warn(link->settings.log, "stray answer", log_text("server", link->settings.server->name),
+             log_number("id", id),
+             log_reason(what == KEY_STRAY_SECOND ? "the key server has answered this request before"
+                                                 : "the key server answers a request that nobody made"));
 }

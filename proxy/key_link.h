@@ -30,6 +30,13 @@
 
 struct key_link;
 
+/* Answers that nobody waits for. */
+enum key_stray {
+    KEY_STRAY_LATE,      /* whoever waited has gone */
+    KEY_STRAY_SECOND,    /* the request was answered before */
+    KEY_STRAY_NOT_ASKED, /* there was no such request */
+};
+
 /* Called from the event loop only, never from within key_link_send. */
 struct key_link_handler {
     void (*up)(struct key_link *link, void *owner);
@@ -70,6 +77,9 @@ void key_link_settle(struct key_link *link);
  * if it ends the channel after each answer: the next one is made at once. */
 void key_link_answered(struct key_link *link, uint64_t took);
 unsigned key_link_asked(const struct key_link *link);
+/* An answer came to which there is no request: it is counted, and if it cannot even be a late one the log
+ * says so, because then the key server is broken or answers somebody else. */
+void key_link_stray(struct key_link *link, uint32_t id, enum key_stray what);
 /* What answers take, the hello's and pings' included, in microseconds, smoothed over about the last eight; 0:
  * there was none yet. */
 uint64_t key_link_latency(const struct key_link *link);

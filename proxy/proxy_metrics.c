@@ -103,6 +103,8 @@ const struct metric proxy_metrics[] = {
                           "Requests sent again because their channel was lost."},
     [PROXY_KEY_LATE] = {"keyless_key_answers_late_total", SERVER, METRIC_COUNTER,
                         "Answers dropped because nobody waits for them any more."},
+    [PROXY_KEY_UNKNOWN] = {"keyless_key_answers_unknown_total", SERVER, METRIC_COUNTER,
+                           "Answers dropped because there was no such request, or it was answered already."},
     [PROXY_KEY_PENDING] = {"keyless_key_requests_pending", NULL, METRIC_GAUGE,
                            "Signatures that handshakes are waiting for."},
     [PROXY_KEY_CHANNELS_UP] = {"keyless_key_channels_up", NULL, METRIC_GAUGE,

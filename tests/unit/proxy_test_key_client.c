@@ -233,6 +233,66 @@ static void test_timeouts_in_turns(void **state)
     WORLD_UNTIL(world, done_count == 60);
 }
 
+/* ---- Answers that nobody waits for. All requests use the one slot, in generations 0, 1, 2 ... */
+
+static void expect_strays(struct test_world *world, int64_t late, int64_t unknown)
+{
+    WORLD_UNTIL(world,
+                test_world_metric(world, PROXY_KEY_LATE) + test_world_metric(world, PROXY_KEY_UNKNOWN) ==
+                    late + unknown);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_LATE), late);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_UNKNOWN), unknown);
+}
+
+static void test_stray_answers(void **state)
+{
+    struct test_world *world = *state;
+    open_ready(world);
+    world->server.hold = true;
+    for (unsigned i = 0; i < 3; i++) { /* 0 and 2 are answered, 1 is cancelled */
+        sign_some(world, i, i + 1);
+        WORLD_UNTIL(world, world->server.requests == i + 1);
+        assert_int_equal(world->server.held[i].id, i);
+        if (i == 1)
+            key_client_cancel(world->keys, &operations[i]);
+        test_key_server_answer(&world->server, i, 0);
+        if (i == 1)
+            expect_strays(world, 1, 0);
+        else
+            WORLD_UNTIL(world, !operations[i].pending);
+    }
+    test_key_server_answer(&world->server, 2, 0);
+    expect_strays(world, 1, 1);
+    test_key_server_answer(&world->server, 0, 0);
+    expect_strays(world, 1, 2);
+    test_key_server_answer(&world->server, 0, 3); /* the next one's */
+    test_key_server_answer(&world->server, 0, 0x8000);
+    test_key_server_answer(&world->server, 0, 0xffff);
+    test_key_server_answer(&world->server, 0, 0x10000); /* a slot that was never used */
+    expect_strays(world, 1, 6);
+    assert_int_equal(done_count, 2);
+}
+
+/* A slot's generations come back after 65,536 requests; what was answered is known of the last 63. */
+static void test_stray_answers_of_long_ago(void **state)
+{
+    struct test_world *world = *state;
+    open_ready(world);
+    for (unsigned i = 0; i < 70; i++) {
+        sign_some(world, 0, 1);
+        WORLD_UNTIL(world, done_count == i + 1);
+    }
+    world->server.hold = true;
+    sign_some(world, 0, 1);
+    WORLD_UNTIL(world, world->server.held_count == 1);
+    assert_int_equal(world->server.held[0].id, 70);
+    test_key_server_answer(&world->server, 0, 70 ^ 7); /* 63 before */
+    expect_strays(world, 0, 1);
+    test_key_server_answer(&world->server, 0, 70 ^ 6);
+    expect_strays(world, 1, 1);
+    assert_true(operations[0].pending);
+}
+
 /* ---- The channel. */
 
 static void count_ready(void *owner)
@@ -435,6 +495,8 @@ int main(void)
         TEST(test_operation_not_offered),
         TEST(test_timeout_in_order),
         TEST(test_timeouts_in_turns),
+        TEST(test_stray_answers),
+        TEST(test_stray_answers_of_long_ago),
         TEST(test_ready),
         TEST(test_hello_refused),
         TEST(test_backoff),

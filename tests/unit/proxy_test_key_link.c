@@ -96,11 +96,33 @@ static void test_offers(void **state)
     key_link_free(owner->link);
 }
 
+/* Ids 0xFFFF.... that it did not use, or that were answered: none of them keeps the channel up, or ends it.
+ */
+static void test_stray_answers(void **state)
+{
+    struct test_world *world = *state;
+    struct owner *owner = start(world, 5000000, 20000);
+    WORLD_UNTIL(world,
+                world->server.pings == 3); /* so hello had 1, pings 2 to 4, of which 4 may be pending */
+    test_key_server_pong(&world->server, KEY_LINK_OWN_IDS);
+    test_key_server_pong(&world->server, KEY_LINK_OWN_IDS | 99);
+    test_key_server_pong(&world->server, KEY_LINK_OWN_IDS | 1);
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_UNKNOWN) == 3);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_LATE), 0);
+    test_key_server_pong(&world->server, KEY_LINK_OWN_IDS | 2);
+    WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_LATE) == 1);
+    WORLD_UNTIL(world, world->server.pings == 5);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_UNKNOWN), 3);
+    assert_int_equal(owner->down, 0);
+    key_link_free(owner->link);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_idle_pings, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_idle_and_dead, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stray_answers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_offers, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, test_world_make, test_world_remove);

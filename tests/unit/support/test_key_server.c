@@ -153,14 +153,24 @@ static void answer_hello(struct test_key_server *server, uint32_t id)
     send_frame(server, &to);
 }
 
-static void answer_ping(struct test_key_server *server, uint32_t id, struct bytes payload)
+static void send_pong(struct test_key_server *server, uint32_t id, struct bytes payload)
 {
     uint8_t frame[KSSL_PAD_TO];
     struct writer to = writer_of(frame, sizeof frame);
     const struct kssl_message message = {.has_opcode = true, .opcode = KSSL_OP_PONG, .payload = payload};
-    server->pings++;
     assert_true(kssl_message_write(&to, id, &message));
     send_frame(server, &to);
+}
+
+void test_key_server_pong(struct test_key_server *server, uint32_t id)
+{
+    send_pong(server, id, bytes_of(NULL, 0));
+}
+
+static void answer_ping(struct test_key_server *server, uint32_t id, struct bytes payload)
+{
+    server->pings++;
+    send_pong(server, id, payload);
 }
 
 static void on_frame(struct channel *channel, const struct kssl_header *header, struct bytes body,

@@ -76,6 +76,8 @@ void test_key_server_start(struct test_key_server *server);
 /* Drops the connection without a word; what is held stays held, but is never answered. */
 void test_key_server_cut(struct test_key_server *server);
 
+/* Sends a pong that nobody may have asked for. */
+void test_key_server_pong(struct test_key_server *server, uint32_t id);
 /* Answers held request number i, under another id if id_change is not 0; it stays held. */
 void test_key_server_answer(struct test_key_server *server, size_t i, uint32_t id_change);
 /* Answers all that is held and holds no longer. */
