@@ -98,7 +98,29 @@ static void connection_free(struct connection *connection)
     free(connection);
 }
 
-static void tell_end(const struct connection *connection, enum channel_cause cause, const char *reason)
+/* Within `closed`, of a connection that was served. */
+static enum connection_end end_of(const struct connection *connection, const struct failure *why)
+{
+    static const enum connection_end ENDS[CHANNEL_CAUSES] = {
+        [CHANNEL_CAUSE_OTHER] = CONNECTION_END_OTHER,
+        [CHANNEL_CAUSE_CLOSED] = CONNECTION_END_LOST,
+        [CHANNEL_CAUSE_TIMEOUT] = CONNECTION_END_IDLE,
+        [CHANNEL_CAUSE_CERTIFICATE] = CONNECTION_END_CERTIFICATE,
+        [CHANNEL_CAUSE_NO_CERTIFICATE] = CONNECTION_END_PROTOCOL,
+        [CHANNEL_CAUSE_ALERT] = CONNECTION_END_PROTOCOL,
+        [CHANNEL_CAUSE_PROTOCOL] = CONNECTION_END_PROTOCOL,
+    };
+    bool in_order = why->kind == RESULT_OK;
+    bool timeout = !in_order && channel_cause(connection->channel) == CHANNEL_CAUSE_TIMEOUT;
+    if (timeout && channel_queued(connection->channel) > 0)
+        return CONNECTION_END_UNREAD;
+    if (connection->state == CONNECTION_ENDING && (in_order || timeout))
+        return CONNECTION_END_DRAINED; /* whether or not the client closed its side in time */
+    return in_order ? CONNECTION_END_CLOSED : ENDS[channel_cause(connection->channel)];
+}
+
+static void tell_end(const struct connection *connection, enum channel_cause cause, enum connection_end end,
+                     const char *reason)
 {
     const struct connections *all = connection->all;
     const struct address *peer = channel_peer_address(connection->channel);
@@ -106,6 +128,7 @@ static void tell_end(const struct connection *connection, enum channel_cause cau
         log_warn(all->log, "handshake failed", log_address("peer", peer), log_reason(reason));
         metric_add(all->metrics, KEYSERVER_HANDSHAKE_FAILURES + (size_t)cause, 1);
     } else {
+        metric_add(all->metrics, KEYSERVER_CLOSED + (size_t)end, 1);
         log_info(all->log, "connection closed", log_text("client", connection_client_name(connection)),
                  log_address("peer", peer), log_number("requests", (int64_t)connection->answered),
                  log_number("unanswered", connection->in_flight), log_reason(reason));
@@ -116,7 +139,7 @@ static void on_closed(struct channel *channel, const struct failure *why, void *
 {
     struct connection *connection = owner;
     struct connections *all = connection->all;
-    tell_end(connection, channel_cause(channel), why->text);
+    tell_end(connection, channel_cause(channel), end_of(connection, why), why->text);
     connection_free(connection);
     all->ended(all->owner);
 }
@@ -210,7 +233,7 @@ void connections_clear(struct connections *connections)
     struct connection *connection = TAILQ_FIRST(&connections->list);
     while (connection != NULL) {
         struct connection *next = TAILQ_NEXT(connection, entry);
-        tell_end(connection, CHANNEL_CAUSE_OTHER, "this process ends");
+        tell_end(connection, CHANNEL_CAUSE_OTHER, CONNECTION_END_DROPPED, "this process ends");
         channel_close(connection->channel);
         connection_free(connection);
         connection = next;

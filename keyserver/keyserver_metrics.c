@@ -4,6 +4,7 @@
 #include "keyserver/key_table.h"
 
 #define PAUSES     "keyless_keyserver_accept_pauses_total"
+#define CLOSED     "keyless_keyserver_connections_closed_total"
 #define REQUESTS   "keyless_keyserver_requests_total"
 #define REFUSALS   "keyless_keyserver_refusals_total"
 #define FAILURES   "keyless_keyserver_handshake_failures_total"
@@ -15,6 +16,7 @@
 #define LATE       "keyless_keyserver_queue_late_total"
 
 #define PAUSES_HELP   "Times that accepting connections paused, by reason."
+#define CLOSED_HELP   "Connections that were served and have ended, by reason."
 #define REQUESTS_HELP "Requests answered, by client entry, operation and outcome."
 #define REFUSALS_HELP "Requests answered with an error, by error."
 #define FAILURES_HELP "TLS handshakes of connections that failed, by reason."
@@ -45,6 +47,9 @@
     [KEYSERVER_HANDSHAKE_FAILURES + CHANNEL_CAUSE_##                                                         \
         cause] = {FAILURES, "reason=\"" name "\"", METRIC_COUNTER, FAILURES_HELP}
 
+#define CLOSED_ROW(end, name)                                                                                \
+    [KEYSERVER_CLOSED + CONNECTION_END_##end] = {CLOSED, "reason=\"" name "\"", METRIC_COUNTER, CLOSED_HELP}
+
 #define REFUSAL_ROW(id, error, reason)                                                                       \
     [KEYSERVER_REFUSED_##                                                                                    \
         id] = {REFUSALS, "error=\"" error "\",reason=\"" reason "\"", METRIC_COUNTER, REFUSALS_HELP}
@@ -74,6 +79,16 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     FAILURE_ROW(NO_CERTIFICATE, "no_certificate"),
     FAILURE_ROW(ALERT, "alert"),
     FAILURE_ROW(PROTOCOL, "protocol"),
+
+    CLOSED_ROW(OTHER, "other"),
+    CLOSED_ROW(CLOSED, "closed"),
+    CLOSED_ROW(LOST, "lost"),
+    CLOSED_ROW(IDLE, "idle"),
+    CLOSED_ROW(UNREAD, "unread"),
+    CLOSED_ROW(CERTIFICATE, "certificate_expired"),
+    CLOSED_ROW(PROTOCOL, "protocol"),
+    CLOSED_ROW(DRAINED, "drained"),
+    CLOSED_ROW(DROPPED, "dropped"),
 
     REQUEST_ROWS(PING, "ping"),
     REQUEST_ROWS(HELLO, "hello"),

@@ -15,6 +15,20 @@
 #define KEYSERVER_OUTCOMES(operation)                                                                        \
     KEYSERVER_REQUESTS_##operation##_OK, KEYSERVER_REQUESTS_##operation##_ERROR
 
+/* How a connection that was served has ended. */
+enum connection_end {
+    CONNECTION_END_OTHER,       /* a limit of ours, or the kernel's */
+    CONNECTION_END_CLOSED,      /* by the client, in good order */
+    CONNECTION_END_LOST,        /* by the client in any other way, or it broke */
+    CONNECTION_END_IDLE,        /* nothing came for limits.idle_timeout */
+    CONNECTION_END_UNREAD,      /* the client did not take its answers */
+    CONNECTION_END_CERTIFICATE, /* the client's has expired */
+    CONNECTION_END_PROTOCOL,    /* what came was not TLS as it must be, or an alert */
+    CONNECTION_END_DRAINED,     /* by us, with everything answered */
+    CONNECTION_END_DROPPED,     /* by us, at the end of drain_timeout or at once */
+    CONNECTION_ENDS
+};
+
 /* The label of what is counted by client entry. */
 #define KEYSERVER_CLIENT_LABEL "client"
 
@@ -24,6 +38,8 @@ enum keyserver_metric {
     KEYSERVER_CONNECTIONS_OPEN,
     KEYSERVER_HANDSHAKE_FAILURES, /* in the order of enum channel_cause */
     KEYSERVER_HANDSHAKE_FAILURES_LAST = KEYSERVER_HANDSHAKE_FAILURES + CHANNEL_CAUSES - 1,
+    KEYSERVER_CLOSED, /* served connections that have ended, in the order of enum connection_end */
+    KEYSERVER_CLOSED_LAST = KEYSERVER_CLOSED + CONNECTION_ENDS - 1,
     KEYSERVER_PAUSES_CONNECTIONS, /* accepting paused: limits.connections */
     KEYSERVER_PAUSES_DESCRIPTORS, /* ... out of descriptors or memory */
 

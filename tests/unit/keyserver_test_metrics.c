@@ -76,11 +76,24 @@ static void test_classes(void **state)
         }
 }
 
+static void test_ends(void **state)
+{
+    (void)state;
+    static const char *const REASONS[CONNECTION_ENDS] = {
+        "other", "closed", "lost", "idle", "unread", "certificate_expired", "protocol", "drained", "dropped",
+    };
+    char labels[64];
+    for (unsigned end = 0; end < CONNECTION_ENDS; end++) {
+        (void)snprintf(labels, sizeof labels, "reason=\"%s\"", REASONS[end]);
+        check_labels(KEYSERVER_CLOSED + end, labels);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),    cmocka_unit_test(test_requests), cmocka_unit_test(test_signatures),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_classes),  cmocka_unit_test(test_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
