@@ -70,7 +70,7 @@ def test_a_signature_comes_from_the_key_server(stack):
     """With the key server gone there is no handshake: nothing else can sign."""
     server = stack.key_server()
     proxy = stack.proxy(server, start=False)
-    proxy.config["key_channel"]["timeout"] = "500ms"
+    proxy.config["key_channel"]["timeout"] = "2s"
     proxy.start()
     assert curl("p256.example", proxy.port).status == 0
     assert server.stop() == 0

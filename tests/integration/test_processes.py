@@ -10,7 +10,7 @@ from clients import Load
 from harness import curl, wait_until
 
 # The worst that a client may see while a process is replaced; shared cores and sanitizers get slack.
-LIMIT = 1.0 if harness.STRICT else 2.5 if harness.SANITIZED else 1.5
+LIMIT = 1.0 if harness.STRICT else 4.0 if harness.SANITIZED else 1.5
 
 
 def test_scaling_by_reload(stack):
@@ -81,10 +81,10 @@ def test_stalled_worker(stack):
     """A worker that stands still loses its sockets to the others, and gets them back when it goes on."""
     _, proxy = stack.pair(workers=2)
     victim = proxy.children("worker")[0]
-    with Load(proxy.port, threads=1, timeout=3.0) as load:
+    with Load(proxy.port, threads=1) as load:
         load.more(10)
         victim.signal(signal.SIGSTOP)
-        wait_until(lambda: proxy.metric("keyless_children_stalled_total") == 1, "the stall to be noticed")
+        wait_until(lambda: proxy.find("child stalls", child_pid=victim.pid), "the stall to be noticed")
         failed = len(load.failures)
         load.more(30)
         victim.signal(signal.SIGCONT)
@@ -92,6 +92,7 @@ def test_stalled_worker(stack):
     # The connection that the stalled worker was serving may fail; nobody after it.
     assert len(load.failures) - failed <= 1 and len(load.failures) <= 1, load.failures
     assert victim.alive()
+    assert proxy.metric("keyless_children_stalled_total") >= 1
 
 
 @pytest.mark.parametrize("kind", ["frontend", "signer"])

@@ -79,11 +79,12 @@ def test_delay_is_what_it_reports(relay):
         relay.stats()
         began = time.monotonic()
         exchange(client, b"after")
-        assert time.monotonic() - began >= 0.06
+        took = time.monotonic() - began
         reported = relay.stats()
+    assert took >= 0.06
     assert 30000 <= reported["delay_mean_us"] <= reported["delay_max_us"]
-    # The timer is a precise one: what it adds is far below a millisecond, but the machine is shared.
-    assert reported["delay_mean_us"] < 60000
+    # There and back: both are part of what the client has seen, however busy the machine is.
+    assert 2 * reported["delay_mean_us"] <= took * 1_000_000
 
 
 def test_stall_and_resume(relay):
