@@ -56,7 +56,24 @@ def wait_until(condition, what, timeout=None):
         pause = min(pause * 1.5, 0.1)
 
 
-_ports = itertools.count(20000 + (os.getpid() * 37) % 8000)
+PORTS_OF_ONE = 1000
+
+
+def _own_ports():
+    """Ports below the range that outgoing connections use, of which no other run of these tests takes any: between
+    choosing a port and binding it, another could. An abstract name, held to the end, says whose they are."""
+    for first in range(20000, 32000, PORTS_OF_ONE):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0keyless-tests-{first}")
+        except OSError:
+            claim.close()
+            continue
+        return claim, itertools.cycle(range(first, first + PORTS_OF_ONE))
+    raise AssertionError("too many runs at the same time")
+
+
+_claim, _ports = _own_ports()
 
 
 def loopback_families():
@@ -73,7 +90,7 @@ LOOPBACKS = loopback_families()
 
 
 def free_port():
-    """A port of the loopbacks on which nothing listens, below the range that outgoing connections use."""
+    """A port of the loopbacks on which nothing listens."""
     for port in _ports:
         with contextlib.ExitStack() as stack:
             try:
