@@ -344,14 +344,33 @@ def lean(monkeypatch):
     monkeypatch.setenv("ASAN_OPTIONS", ":".join(filter(None, [options, "quarantine_size_mb=1"])))
 
 
+def small_buffers(peer):
+    """So that what a connection takes is held by the server, and not by the kernel."""
+    peer.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+
+
 def fill(peer, messages):
     """Sends until the server takes no more; the octets that it took."""
     taken = 0
     peer.timeout = 1.5
+    small_buffers(peer)
     with contextlib.suppress(TimeoutError):
         for message in messages:
             peer.send(message)
             taken += len(message)
+    return taken
+
+
+def fill_all(peers, message):
+    """The same over many connections at a time, by one thread: a hundred would keep each other from sending."""
+    for peer in peers:
+        small_buffers(peer)
+    taken, moved = 0, time.monotonic()
+    while time.monotonic() - moved < 1.5:
+        for peer in peers:
+            if peer._write():
+                peer.tls.write(message)
+                taken, moved = taken + len(message), time.monotonic()
     return taken
 
 
@@ -374,28 +393,28 @@ def test_never_reading_client(stack, lean, what):
     with Peer(server.port, rcvbuf=4096) as peer:
         taken = fill(peer, NEVER_READ[what]())
         grown = frontend.resident() - before
-        assert taken < 16 << 20, "the server reads without end"
-        assert grown < 14 << 20, f"{grown >> 10} kB for one connection"
+        # 4 MiB is what the server counts, requests and answers; the rest of what it took is in the kernel's buffer.
+        assert taken < 10 << 20, "the server reads without end"
+        # A queue lies in a buffer that doubles, and malloc keeps what it has outgrown: 7.2 MiB were seen for 4.
+        assert grown < 9 << 20, f"{grown >> 10} kB for one connection"
         assert works(server)
         server.wait_for("connection closed", reason="the peer took none of")
 
 
 @pytest.mark.release
 def test_many_never_reading_clients(stack, lean):
-    """All together stay below 256 MiB, and one that behaves is still served."""
+    """All together stay below 256 MiB, and one that behaves is still served. From 128 on, those that hold more than their
+    share of it wait; the buffers around what they hold, doubled as above, make up to 200 MiB of that."""
     server = stack.key_server(clients=CLIENTS)
     (frontend,) = server.children("frontend")
     assert works(server)
-    before, grown = frontend.resident(), 0
+    before = frontend.resident()
     with contextlib.ExitStack() as opened:
         peers = [opened.enter_context(Peer(server.port, rcvbuf=4096)) for _ in range(100)]
-        threads = [threading.Thread(target=fill, args=(peer, NEVER_READ["pings"]())) for peer in peers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        taken = fill_all(peers, kssl.message(1, Op.PING, bytes(60000)))
         grown = frontend.resident() - before
-        assert grown < 350 << 20, f"{grown >> 20} MB"
+        assert taken > 256 << 20, "too little was sent to come near the bound"
+        assert 100 << 20 < grown < 256 << 20, f"{grown >> 20} MiB"
         for _ in range(3):
             assert works(server)
 
