@@ -166,6 +166,26 @@ def test_corruption_on_the_way(relayed):
     watched.assert_whole()
 
 
+def test_reordering_on_the_way(stack):
+    """A record before its turn is one that does not decrypt: whoever gets it ends the channel, what was asked over it is
+    asked again over the next, and every client is served."""
+    relay = stack.relay(stack.key_server())
+    watched = Watched(stack.proxy(relay.port, key_channel=key_channel(timeout="9s")))
+    # Each new channel's handshake is fewer pieces than that, so every channel works for a while.
+    relay.command("reorder", 20)
+    with clients.Load(watched.proxy.port, threads=3, timeout=15.0) as load:
+        wait_until(lambda: watched.gained("keyless_key_channels_lost_total") >= 4, "four channels to be lost")
+        relay.command("reorder", 0)
+        load.more(4)
+    assert not load.failures, load.failures
+    watched.assert_logged("key server lost", server="keys-a", reason="bad record mac")
+    watched.assert_counted("keyless_key_requests_resent_total")
+    watched.assert_counted(request_series("ok"))
+    for outcome in ("wrong", "invalid", "error", "timeout", "no_server"):
+        assert watched.gained(request_series(outcome)) == 0, outcome
+    watched.assert_whole()
+
+
 def test_connections_that_are_dropped(relayed):
     relay, watched = relayed
     relay.command("drop")
