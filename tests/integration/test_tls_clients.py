@@ -5,12 +5,15 @@ import dataclasses
 import json
 import os
 import re
+import socket
 import subprocess
+import threading
 import time
 
 import pytest
 
 import harness
+import tls_wire
 from harness import wait_until
 from observed import Observed
 
@@ -363,6 +366,52 @@ def test_renegotiation_by_gnutls(proxy, nss):
     observed = Observed(proxy)
     status, text = run("gnutls", proxy, nss, "p256.example", [priority(ONLY12), "--rehandshake"])
     assert status == 1 and "Received alert [100]" in text, text
+    observed.assert_served()
+    observed.assert_whole()
+
+
+class Tap:
+    """One connection to a port, passed on octet for octet; the types of the records that went either way."""
+
+    def __init__(self, target):
+        self.target, self.octets = target, {"up": b"", "down": b""}
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _pass(self, source, target, way):
+        while data := source.recv(65536):
+            self.octets[way] += data
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+    def _run(self):
+        with self.listener, self.listener.accept()[0] as client, socket.create_connection(("127.0.0.1", self.target)) as server:
+            answers = threading.Thread(target=self._pass, args=(server, client, "down"), daemon=True)
+            answers.start()
+            self._pass(client, server, "up")
+            answers.join()
+
+    def records(self):
+        """Of either way, when the connection has ended."""
+        self.thread.join(harness.PATIENCE)
+        return [[kind for kind, _ in tls_wire.plain_records(self.octets[way])] for way in ("up", "down")]
+
+
+def test_renegotiation_by_nss(proxy, nss):
+    """It takes the warning for a no, and goes on."""
+    observed = Observed(proxy)
+    tap = Tap(proxy.port)
+    status, text = run("nss", tap, nss, "p256.example", ["-V", "tls1.2:tls1.2", "-r", "1"])
+    assert status == 0 and answer_of(text)["version"] == "TLSv1.2", text
+    up, down = tap.records()
+    data, handshake, alert = tls_wire.APPLICATION_DATA, tls_wire.HANDSHAKE, tls_wire.ALERT
+    # After its Finished another ClientHello, encrypted as that was; for an answer it gets no handshake message but an alert.
+    finished = up.index(tls_wire.CHANGE_CIPHER_SPEC) + 1
+    assert up[finished:finished + 3] == [handshake, handshake, data]
+    finished = down.index(tls_wire.CHANGE_CIPHER_SPEC) + 1
+    assert down[finished:finished + 3] == [handshake, alert, data]
     observed.assert_served()
     observed.assert_whole()
 
