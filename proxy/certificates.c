@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 
 #include "common/certificate_names.h"
 #include "proxy/certificate_file.h"
@@ -137,10 +138,35 @@ static bool list_push(struct certificates *certificates, struct certificate *cer
     return true;
 }
 
+/* Bits of security of a signature with SHA-1 and worse, which clients refuse. OpenSSL 3.5 serves it all the
+ * same. Nobody looks at a root's. */
+#define SIGNATURE_BITS_MIN 80
+
+static bool is_badly_signed(X509 *certificate)
+{
+    int bits;
+    bool self_signed = (X509_get_extension_flags(certificate) & EXFLAG_SS) != 0;
+    return !self_signed && X509_get_signature_info(certificate, NULL, NULL, &bits, NULL) == 1 &&
+           bits < SIGNATURE_BITS_MIN;
+}
+
+static enum result signatures_check(const struct certificate *certificate, struct failure *why)
+{
+    bool bad = is_badly_signed(certificate->leaf);
+    for (int i = 0; !bad && i < sk_X509_num(certificate->chain); i++)
+        bad = is_badly_signed(sk_X509_value(certificate->chain, i));
+    return bad ? failure_set(why, RESULT_CONFIG,
+                             "%s: a certificate is signed with a digest that clients refuse",
+                             certificate->path)
+               : RESULT_OK;
+}
+
 /* libssl serves no key and no signature below its security level: better told now than to every client. */
 static enum result strength_check(const struct reading *reading, struct failure *why)
 {
     const struct certificate *certificate = reading->current;
+    if (SSL_CTX_get_security_level(reading->scratch) > 0 && signatures_check(certificate, why) != RESULT_OK)
+        return why->kind;
     bool taken = SSL_CTX_use_certificate(reading->scratch, certificate->leaf) == 1;
     for (int i = 0; taken && i < sk_X509_num(certificate->chain); i++)
         taken = SSL_CTX_add1_chain_cert(reading->scratch, sk_X509_value(certificate->chain, i)) == 1;
