@@ -1,7 +1,8 @@
-"""What a client leaves behind at a proxy that serves nobody else meanwhile: one line, one count, nothing open, and the
-next client served."""
+"""What a client leaves behind at a proxy that serves nobody else meanwhile: one line, one count of its outcome and one of
+its reason, nothing open, and the next client served."""
 
 import clients
+from counters import Gains, failure_label
 from harness import wait_until
 
 OUTCOMES = ("ok", "client_gone", "client", "key", "aborted", "internal")
@@ -19,9 +20,15 @@ class Observed:
 
     def __init__(self, proxy):
         self.proxy = proxy
+        (self.worker,) = proxy.children("worker")
+        self.wait_closed()
+        self.descriptors = self.worker.descriptors()
         self.mark = proxy.mark()
         self.before = handshakes(proxy)
-        (self.worker,) = proxy.children("worker")
+        self.gains = Gains(proxy)
+
+    def wait_closed(self):
+        wait_until(lambda: self.proxy.metric("keyless_connections_open") == 0, "all connections to be closed")
 
     def gained(self):
         now = handshakes(self.proxy)
@@ -42,17 +49,20 @@ class Observed:
         assert (line["stage"], line["reason"], line.get("sni", "")) == (stage, reason, sni)
         assert line["client"].startswith("127.0.0.1:")
         self.assert_counted(**{outcome: 1})
+        self.gains.assert_failures(**{failure_label(reason): 1})
         assert len(self.failures()) == 1, self.failures()
 
     def assert_served(self, count=1):
         """So many handshakes were done, and none failed."""
         self.assert_counted(ok=count)
+        self.gains.assert_failures()
         assert not self.failures()
 
     def assert_whole(self, name="p256.example"):
         """Nothing is left of the client, and the next one is served."""
-        wait_until(lambda: self.proxy.metric("keyless_connections_open") == 0, "all connections to be closed")
+        self.wait_closed()
         answer = clients.get(self.proxy.port, name)
         assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
-        wait_until(lambda: self.proxy.metric("keyless_connections_open") == 0, "that connection to be closed")
+        self.wait_closed()
+        wait_until(lambda: self.worker.descriptors() <= self.descriptors, f"{self.descriptors} descriptors again")
         assert self.proxy.children("worker")[0].pid == self.worker.pid, "the worker was replaced"

@@ -13,16 +13,19 @@ import clients
 import fake_key_server as fake
 import key_server_faults as faults
 import kssl_codec as kssl
+from counters import Gains
 from harness import wait_until
 from kssl_codec import Op
 from watched import LONG, SLACK, TIMEOUT, Watched, at_once, key_channel, refused, request_series, served
+
+ALL_LINES = {"level": "debug", "rate": 0}
 
 
 @pytest.fixture
 def world(stack):
     """An honest fake, a proxy that uses it, and what it looks like in good days."""
     server = stack.fake_key_server()
-    watched = Watched(stack.proxy(server, key_channel=key_channel()))
+    watched = Watched(stack.proxy(server, key_channel=key_channel(), log=ALL_LINES))
     yield server, watched
     assert not server.errors, server.errors
 
@@ -31,7 +34,7 @@ def world(stack):
 def patient(stack):
     """The same with a long deadline, where it is not to be waited for."""
     server = stack.fake_key_server()
-    watched = Watched(stack.proxy(server, key_channel=key_channel(timeout=f"{LONG:.0f}s")))
+    watched = Watched(stack.proxy(server, key_channel=key_channel(timeout=f"{LONG:.0f}s"), log=ALL_LINES))
     yield server, watched
     assert not server.errors, server.errors
 
@@ -100,6 +103,8 @@ def test_a_key_server_that_begins_to_lie(patient):
         refused(watched.proxy, tls=tls)
     assert wrong() == 21
     watched.assert_failed("wrong signature from key server", 21)
+    # Those who saw it themselves said so.
+    watched.assert_counted('keyless_handshake_failures_total{reason="client_alert"}', lies - 1)
     server.behaviour = fake.Honest()
     watched.assert_whole()
 
@@ -113,7 +118,10 @@ def test_every_signature_verified(stack):
     server.behaviour = faults.OtherKey()
     for _ in range(20):
         refused(watched.proxy, tls=tls)
+    watched.assert_failed("wrong signature from key server", 20)
     watched.assert_counted(request_series("wrong"), 20)
+    server.behaviour = fake.Honest()
+    watched.assert_whole()
     assert not server.errors
 
 
@@ -135,9 +143,11 @@ def test_wrong_signature_of_each_key_type(patient, name, version, fault):
 
 
 NAMED_ERRORS = {
-    0x01: "cryptography failed", 0x02: "key not found", 0x05: "bad opcode", 0x07: "format error",
-    0x08: "internal error", 0x40: "refused by policy", 0x41: "content not acceptable", 0x42: "over its rate",
-    0x44: "overloaded", 0xC8: "unknown error",
+    0x00: "no error", 0x01: "cryptography failed", 0x02: "key not found", 0x03: "read failed",
+    0x04: "version mismatch", 0x05: "bad opcode", 0x06: "unexpected opcode", 0x07: "format error",
+    0x08: "internal error", 0x0A: "sealing key expired", 0x0B: "remote configuration error",
+    0x40: "refused by policy", 0x41: "content not acceptable", 0x42: "over its rate", 0x43: "replay",
+    0x44: "overloaded",
 }
 
 
@@ -147,10 +157,8 @@ def test_every_error(patient):
     for error in range(256):
         server.behaviour = faults.Answers(Op.ERROR, bytes([error]))
         assert refused(watched.proxy) < LONG
-        if error in NAMED_ERRORS:
-            watched.assert_failed(NAMED_ERRORS[error])
+        watched.assert_failed(NAMED_ERRORS.get(error, "unknown error"))
     watched.assert_counted(request_series("error"), 256)
-    watched.assert_counted('keyless_handshakes_total{outcome="key"}', 256)
     assert watched.gained("keyless_key_channels_lost_total") == 0
     server.behaviour = fake.Honest()
     watched.assert_whole()
@@ -158,30 +166,51 @@ def test_every_error(patient):
 
 # ---- No answer, or one that nobody can tell to be the answer: the client is refused at the deadline.
 
+LOST = 'keyless_key_channels_lost_total{server="keys-a"}'
+LATE = 'keyless_key_answers_late_total{server="keys-a"}'
+UNKNOWN = 'keyless_key_answers_unknown_total{server="keys-a"}'
+SILENT = ("key server lost", "silent: a ping was not answered in time")
+NOT_ASKED = ("stray answer", "the key server answers a request that nobody made")
+BEFORE = ("stray answer", "the key server has answered this request before")
+
+
+def other_id(change):
+    return lambda: faults.OtherId(change)
+
+
+# The proxy has asked once before, in the same slot: what is asked now has the next generation.
 AT_THE_DEADLINE = {
-    # behaviour, the counters that rise
-    "never signs": (faults.NeverSigns, ()),
-    "dead": (faults.Dead, ("keyless_key_channels_lost_total",)),
-    "half a frame": (faults.HalfAFrame, ("keyless_key_channels_lost_total",)),
-    "wrong id": (lambda: faults.OtherId(lambda i: i ^ 1), ("keyless_key_answers_late_total",)),
-    "another generation": (lambda: faults.OtherId(lambda i: i + 0x100), ("keyless_key_answers_late_total",)),
-    "unknown id": (lambda: faults.OtherId(lambda i: 0x7FFF1234), ("keyless_key_answers_late_total",)),
-    "an id of the link's own": (lambda: faults.OtherId(lambda i: 0xFFFF0000 | i), ()),
-    "late": (lambda: faults.Late(2 * TIMEOUT), ("keyless_key_answers_late_total",)),
+    # behaviour, the counter that rises by one, the line beside the handshake's
+    "never signs": (faults.NeverSigns, None, None),
+    "dead": (faults.Dead, LOST, SILENT),
+    "half a frame": (faults.HalfAFrame, LOST, SILENT),
+    "wrong id": (other_id(lambda i: i ^ 2), UNKNOWN, NOT_ASKED),
+    "another generation": (other_id(lambda i: i + 0x100), UNKNOWN, NOT_ASKED),
+    "the generation before": (other_id(lambda i: i - 1), UNKNOWN, BEFORE),
+    "unknown id": (other_id(lambda i: 0x7FFF1234), UNKNOWN, NOT_ASKED),
+    "an id of the link's own": (other_id(lambda i: 0xFFFFF000 | i), UNKNOWN, NOT_ASKED),
+    "the hello's id": (other_id(lambda i: 0xFFFF0001), UNKNOWN, BEFORE),
+    "late": (lambda: faults.Late(2 * TIMEOUT), LATE, None),
 }
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("fault", AT_THE_DEADLINE)
 def test_no_answer_in_time(world, fault):
     server, watched = world
-    behaviour, counters = AT_THE_DEADLINE[fault]
+    behaviour, counter, line = AT_THE_DEADLINE[fault]
     server.behaviour = behaviour()
     took = refused(watched.proxy)
     assert TIMEOUT * 0.9 < took < TIMEOUT + SLACK
     watched.assert_failed("key server timeout")
     watched.assert_counted(request_series("timeout"), 1)
-    for counter in counters:
-        watched.assert_counted(counter)
+    if counter:
+        watched.assert_counted(counter, 1)
+    if line:
+        event, reason = line
+        assert watched.assert_logged(event, server="keys-a")["reason"] == reason
+    if counter != UNKNOWN:
+        assert watched.gained(UNKNOWN) == 0 and not watched.proxy.find("stray answer")
     server.behaviour = fake.Honest()
     watched.assert_whole()
 
@@ -191,8 +220,10 @@ def test_a_dead_link_is_noticed_and_replaced(world):
     server, watched = world
     server.behaviour = faults.Dead()
     refused(watched.proxy)
+    watched.assert_failed("key server timeout")
     lost = watched.assert_logged("key server lost", server="keys-a")
     assert "silent" in lost["reason"]
+    watched.assert_counted(LOST, 1)
     server.behaviour = fake.Honest()
     watched.assert_whole()
 
@@ -211,6 +242,7 @@ UNPARSABLE = {
 }
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("fault", UNPARSABLE)
 def test_unparsable_answer(world, fault):
     server, watched = world
@@ -242,6 +274,7 @@ NEVER_READY = {
 }
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("fault", NEVER_READY)
 def test_never_ready(world, fault):
     """After a restart, something else is there: clients are refused at the deadline."""
@@ -295,9 +328,13 @@ def test_start_without_a_key_server(stack):
     """The proxy starts all the same, refuses, and serves as soon as there is one."""
     server = stack.fake_key_server(faults.NeverTls())
     proxy = stack.proxy(server, key_channel=key_channel())
+    gains = Gains(proxy)
     assert refused(proxy) < TIMEOUT + SLACK
     line = proxy.wait_for("handshake failed", stage="key", sni="p256.example")
     assert line["reason"] == "no key server"
+    gains.assert_failures(no_key_server=1)
+    gains.assert_gained("keyless_key_requests_total", server="none", outcome="no_server")
+    assert proxy.metric("keyless_key_connects_failed_total", server="keys-a") > 0
     server.behaviour = fake.Honest()
     server.cut_all()
     Watched(proxy).assert_whole()
@@ -313,8 +350,11 @@ def test_the_mode_is_never_lowered(world):
     refused(watched.proxy)
     refused(watched.proxy, tls=clients.context(maximum_version=ssl.TLSVersion.TLSv1_2))
     watched.assert_failed("no key server", 2)
+    watched.assert_counted(request_series("no_server"), 2)
     assert server.count(Op.HELLO) > 1
     assert server.signatures_asked() == asked
+    server.behaviour = fake.Honest()
+    watched.assert_whole()
 
 
 @pytest.mark.parametrize("offered, version", [
@@ -322,14 +362,15 @@ def test_the_mode_is_never_lowered(world):
 ], ids=["only 1.3", "only 1.2"])
 def test_operation_that_is_not_offered(stack, offered, version):
     server = stack.fake_key_server(faults.Offers(offered))
-    proxy = stack.proxy(server, key_channel=key_channel(timeout=f"{LONG:.0f}s"))
     other = ssl.TLSVersion.TLSv1_3 if version == ssl.TLSVersion.TLSv1_2 else ssl.TLSVersion.TLSv1_2
-    served(proxy, tls=clients.context(minimum_version=other, maximum_version=other))
+    watched = Watched(stack.proxy(server, key_channel=key_channel(timeout=f"{LONG:.0f}s")),
+                      clients.context(minimum_version=other, maximum_version=other))
     asked = server.signatures_asked()
-    assert refused(proxy, tls=clients.context(minimum_version=version, maximum_version=version)) < LONG
-    proxy.wait_for("handshake failed", stage="key", reason="operation not offered by key server")
-    assert proxy.metric("keyless_key_requests_total", outcome="refused") == 1
+    assert refused(watched.proxy, tls=clients.context(minimum_version=version, maximum_version=version)) < LONG
+    watched.assert_failed("operation not offered by key server")
+    watched.assert_counted(request_series("refused"), 1)
     assert server.signatures_asked() == asked
+    watched.assert_whole()
 
 
 # ---- Faults behind which an answer can still be had: the client is served.
@@ -340,11 +381,14 @@ def test_answered_twice(world):
     server.behaviour = faults.Twice()
     for _ in range(3):
         served(watched.proxy)
-    watched.assert_counted("keyless_key_answers_late_total", 3)
+    watched.assert_counted(UNKNOWN, 3)
+    assert watched.assert_logged("stray answer", server="keys-a")["reason"] == BEFORE[1]
+    assert watched.gained(LATE) == 0
     server.behaviour = fake.Honest()
     watched.assert_whole()
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("also", [None, b"\1\0\4\0half"], ids=["silently", "after half a frame"])
 def test_closed_on_a_request(world, also):
     """A channel that ends under a request: the request goes out again on the next one."""
@@ -352,7 +396,7 @@ def test_closed_on_a_request(world, also):
     server.behaviour = faults.ClosesOnRequest(2, also)
     served(watched.proxy)
     watched.assert_counted("keyless_key_requests_resent_total", 2)
-    watched.assert_counted("keyless_key_channels_lost_total", 2)
+    watched.assert_counted(LOST, 2)
     watched.assert_logged("key server lost", server="keys-a", unanswered="1")
     watched.assert_whole()
 
@@ -373,6 +417,10 @@ def test_closed_after_hello(stack):
     server = stack.fake_key_server(faults.ClosesAfterHello())
     proxy = stack.proxy(server, start=False, key_channel=key_channel()).launch()
     wait_until(lambda: server.accepted > 4, "some attempts")
+    proxy.wait_for("key server lost", server="keys-a")
+    # One whose end overtakes the hello was never up.
+    ends = ("keyless_key_channels_lost_total", "keyless_key_connects_failed_total")
+    wait_until(lambda: sum(proxy.metric(name, server="keys-a") for name in ends) >= 4, "their ends to be counted")
     refused_or_not_yet = clients.client_hello("p256.example")
     assert refused_or_not_yet  # made before the clock runs
     began, first = time.monotonic(), server.accepted

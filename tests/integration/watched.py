@@ -1,6 +1,7 @@
 """A proxy that is watched while its key server misbehaves: what clients get, what is logged and counted, and that
 nothing is left of it in the end."""
 
+import collections
 import concurrent.futures
 import re
 import ssl
@@ -10,13 +11,14 @@ import pytest
 
 import clients
 import harness
+from counters import KEY_FAILURES, failure_label, failures
 from harness import wait_until
 
 TIMEOUT = 1.0
 # A deadline that nobody reaches: who is refused at once is refused before it, however busy the machine is.
 LONG = 5.0
 # What a client may wait beyond the deadline: its own handshake, on a busy machine and with sanitizers.
-SLACK = 3.0
+SLACK = 3.0 if harness.SANITIZED else 0.5
 
 
 def key_channel(**changes):
@@ -51,17 +53,21 @@ def at_once(proxy, count, name="p256.example"):
 
 
 def request_series(outcome):
-    return f'keyless_key_requests_total{{outcome="{outcome}"}}'
+    """Under the key server that got the request, or had it last; of these two outcomes none did, unless it was lost."""
+    server = "none" if outcome in ("no_server", "refused") else "keys-a"
+    return f'keyless_key_requests_total{{server="{server}",outcome="{outcome}"}}'
 
 
 class Watched:
     """A proxy whose counters and descriptors are known from before the fault."""
 
-    def __init__(self, proxy):
-        self.proxy = proxy
+    def __init__(self, proxy, tls=None):
+        """tls: what clients must be that are served in good days."""
+        self.proxy, self.tls = proxy, tls
+        self.told = []  # reasons of the failures that the test knows of, as they are counted
         (self.worker,) = proxy.children("worker")
         self.wait_up()
-        served(proxy)  # what is made at the first use is there
+        served(proxy, tls=tls)  # what is made at the first use is there
         self.wait_quiet()
         self.descriptors = self.worker.descriptors()
         self.mark = proxy.mark()
@@ -71,7 +77,8 @@ class Watched:
         wait_until(lambda: self.proxy.metric("keyless_key_channels_up") == 1, "the channel to be up")
 
     def wait_quiet(self):
-        for name in ("keyless_key_requests_pending", "keyless_connections_open"):
+        for name in ("keyless_key_requests_pending", "keyless_key_server_requests_in_flight",
+                     "keyless_connections_open"):
             wait_until(lambda n=name: self.proxy.metric(n) == 0, f"{name} to be 0")
 
     def gained(self, series):
@@ -88,17 +95,32 @@ class Watched:
         wait_until(lambda: self.gained(series) == count if count else self.gained(series) > 0, what)
 
     def assert_failed(self, reason, count=1):
-        """Lines that name the stage and the cause, and the counter of such handshakes."""
+        """So many more handshakes have failed for want of a signature than were told of before: each has a line that
+        names this cause (or one of these), a count of its outcome and one of its reason."""
         reasons = [reason] if isinstance(reason, str) else reason
 
         def lines():
-            found = self.proxy.find("handshake failed", after=self.mark, stage="key")
-            return [line for line in found if any(text in line["reason"] for text in reasons)]
+            return self.proxy.find("handshake failed", after=self.mark, stage="key")[len(self.told) :]
 
         wait_until(lambda: len(lines()) >= count, f"{count} lines with stage=key and one of {reasons}:\n{self.proxy.tail()}")
-        for line in lines():
+        found = lines()
+        assert len(found) == count, found
+        for line in found:
+            assert line["reason"] in reasons, line
             assert line["client"].startswith("127.0.0.1:") and line["sni"].endswith(".example"), line
-        self.assert_counted('keyless_handshakes_total{outcome="key"}')
+        self.told += [failure_label(line["reason"]) for line in found]
+        self.assert_only_told()
+
+    def failures(self):
+        """{reason: count} of handshakes that failed for want of a signature."""
+        gained = failures(self.proxy.metrics()) - failures(self.before)
+        return {reason: gained[reason] for reason in KEY_FAILURES if gained[reason]}
+
+    def assert_only_told(self):
+        """Those failures are counted that the test knows of, and no others."""
+        wanted = collections.Counter(self.told)
+        wait_until(lambda: self.failures() == wanted, f"failures {wanted}, not {self.failures()}")
+        assert self.gained('keyless_handshakes_total{outcome="key"}') == len(self.told)
 
     def assert_logged(self, event, **fields):
         return self.proxy.wait_for(event, after=self.mark, **fields)
@@ -106,7 +128,8 @@ class Watched:
     def assert_whole(self):
         """The fault is over: the next client is served, and everything is as it was."""
         self.wait_up()
-        served(self.proxy)
+        served(self.proxy, tls=self.tls)
         self.wait_quiet()
+        self.assert_only_told()
         wait_until(lambda: self.worker.descriptors() <= self.descriptors, f"{self.descriptors} descriptors again")
         assert self.proxy.children("worker")[0].pid == self.worker.pid, "the worker was replaced"
