@@ -104,6 +104,7 @@ def test_leaves_while_the_signature_is_pending(stack, version, manner):
         client.send_record(wire.ALERT, wire.alert(wire.INTERNAL_ERROR))
     leave(client, "RST" if manner == "RST" else "FIN")
     observed.assert_failed("client closed", "key", outcome="client_gone")
+    observed.gains.assert_gained("keyless_key_requests_total", server="keys-a", outcome="cancelled")
     wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 0, "the request to be given up")
     relay.command("resume")
     observed.assert_whole()
@@ -149,6 +150,7 @@ def test_falls_silent(impatient):
             assert client.outcome() == "end"
         assert 1.9 < time.monotonic() - began < 2 + harness.PATIENCE / 2
     observed.assert_counted(aborted=len(POINTS))
+    observed.gains.assert_failures(timeout=len(POINTS))
     lines = {int(line["client"].rpartition(":")[2]): line for line in observed.failures()}
     for port, (version, point) in ports.items():
         line = lines[port]
@@ -286,17 +288,14 @@ def test_reads_slowly(stack, tmp_path):
 
 def test_all_at_once(proxy):
     """Every way of leaving, interleaved: as many lines, as many counts."""
-    observed = Observed(proxy)
-    observed.assert_whole()
-    (worker,) = proxy.children("worker")
-    descriptors = worker.descriptors()
+    Observed(proxy).assert_whole()
     observed = Observed(proxy)
     failing = [(version, point, manner) for version, point in POINTS for manner in ("FIN", "RST")]
     leaving = [(client_at(proxy, version, point), manner) for version, point, manner in failing]
     for client, manner in leaving:
         leave(client, manner)
     observed.assert_counted(client_gone=len(failing))
+    observed.gains.assert_failures(client_closed=len(POINTS), client_reset=len(POINTS))
     observed.assert_whole()  # by then each has its line
     assert len(observed.failures()) == len(failing)
-    wait_until(lambda: worker.descriptors() <= descriptors, f"{descriptors} descriptors again")
 
