@@ -125,8 +125,8 @@ static void tell_end(const struct connection *connection, enum channel_cause cau
     const struct connections *all = connection->all;
     const struct address *peer = channel_peer_address(connection->channel);
     if (connection->state == CONNECTION_HANDSHAKE) {
-        log_warn(all->log, "handshake failed", log_address("peer", peer), log_reason(reason));
         metric_add(all->metrics, KEYSERVER_HANDSHAKE_FAILURES + (size_t)cause, 1);
+        log_warn(all->log, "handshake failed", log_address("peer", peer), log_reason(reason));
     } else {
         metric_add(all->metrics, KEYSERVER_CLOSED + (size_t)end, 1);
         log_info(all->log, "connection closed", log_text("client", connection_client_name(connection)),

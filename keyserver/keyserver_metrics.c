@@ -128,6 +128,8 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
                            "Requests given up because the signer did not answer."},
     [KEYSERVER_LINKS_BROKEN] = {"keyless_keyserver_links_broken_total", NULL, METRIC_COUNTER,
                                 "Links between processes closed because of a message that made no sense."},
+    [KEYSERVER_FORBIDDEN] = {"keyless_keyserver_requests_forbidden_total", NULL, METRIC_COUNTER,
+                             "Requests that a front end let through and the signer refused."},
 
     [KEYSERVER_KEYS] = {"keyless_keyserver_keys", NULL, METRIC_GAUGE, "Private keys loaded."},
     CLASS_ROWS(KEYSERVER_QUEUED, QUEUED, METRIC_GAUGE, QUEUED_HELP),

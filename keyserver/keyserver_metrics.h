@@ -75,6 +75,7 @@ enum keyserver_metric {
     KEYSERVER_STALE,
     KEYSERVER_EXPIRED,
     KEYSERVER_LINKS_BROKEN,
+    KEYSERVER_FORBIDDEN,
 
     /* The signer; by cost class, in the order of enum key_class. */
     KEYSERVER_KEYS,

@@ -189,6 +189,7 @@ static void tell_forbidden(const struct asker *asker, const struct sign_request 
     const struct signer *signer = asker->signer;
     const char *client =
         request->entry < signer->config->client_count ? signer->config->clients[request->entry].match : NULL;
+    metric_add(signer->metrics, KEYSERVER_FORBIDDEN, 1);
     log_warn(signer->log, "front end asks for what is forbidden", log_number("frontend", asker->index),
              log_text("client", client), log_text("operation", kssl_opcode_name(request->opcode)),
              log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), log_number("error", error),

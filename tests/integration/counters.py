@@ -1,8 +1,10 @@
 """Counters of the programs as tests look at them: what they gain, and under which reason a failure is counted."""
 
 import collections
+import contextlib
 import re
 
+import kssl_peer
 from harness import wait_until
 
 # The reasons in the log that are counted under a name of their own.
@@ -74,3 +76,28 @@ class Gains:
         wait_until(lambda: self.failures().total() >= sum(expected.values()),
                    f"handshakes to fail for {expected}, not {self.failures()}")
         assert self.failures() == expected
+
+
+# ---- The key server's refusals.
+
+_REFUSALS = (0x01, 0x02, 0x04, 0x05, 0x06, 0x07, 0x08, 0x40, 0x41, 0x44)
+
+
+def refusals_counted(metrics):
+    """{error: count}"""
+    return {error: metrics.sum("keyless_keyserver_refusals_total", f'error="0x{error:02X}"') for error in _REFUSALS}
+
+
+@contextlib.contextmanager
+def refusals_checked(server):
+    """Every error that was answered meanwhile has a count and a line of its own. The log must not be limited."""
+    told, before, mark = kssl_peer.refusals.copy(), server.metrics(), server.mark()
+    yield
+    gained = server.metrics()
+    answered = {error: count - told[where, error] for (where, error), count in kssl_peer.refusals.items()
+                if where == server.port and count > told[where, error]}
+    rise = {error: refusals_counted(gained)[error] - refusals_counted(before)[error] for error in _REFUSALS}
+    assert {error: count for error, count in rise.items() if count} == answered
+    assert gained.sum("keyless_keyserver_refusals_total") - before.sum("keyless_keyserver_refusals_total") == sum(
+        answered.values())
+    assert collections.Counter(int(line["error"]) for line in server.find("request refused", after=mark)) == answered

@@ -3,6 +3,7 @@
 It does what it is told, also what no proper client does; nothing here is shared with the programs' own code.
 """
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -29,6 +30,10 @@ def channel_context(certificate="edge1", ca=CHANNEL / "ca.pem", maximum=None):
     return context
 
 
+# Errors that were answered to any Peer: {(where it connected to, error): count}.
+refusals = collections.Counter()
+
+
 class Closed(Exception):
     """The server has closed the connection; the text says how."""
 
@@ -40,6 +45,7 @@ class Peer:
     """
 
     def __init__(self, where, certificate="edge1", context=None, timeout=None, server_name="keys.example", rcvbuf=None):
+        self.where = where
         is_port = isinstance(where, int)
         self.timeout = PATIENCE if timeout is None else timeout
         self.raw = socket.socket(socket.AF_INET if is_port else socket.AF_UNIX)
@@ -157,6 +163,8 @@ class Peer:
         """The next message."""
         while True:
             for message in self.reader:
+                if message.error is not None:
+                    refusals[self.where, message.error] += 1
                 return message
             try:
                 # At most one record at a time.

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import kssl_codec as kssl
 import kssl_peer
+from counters import Gains, refusals_checked
 from harness import SITES
 from kssl_codec import Error, Op, Tag
 from kssl_peer import Peer, channel_context, site_key
@@ -28,6 +29,12 @@ CLIENTS = [
 @pytest.fixture(scope="module")
 def server(module_stack):
     return module_stack.key_server(clients=CLIENTS, workers=2, log={"level": "debug", "rate": 0})
+
+
+@pytest.fixture(autouse=True)
+def every_refusal_is_told(server):
+    with refusals_checked(server):
+        yield
 
 
 @pytest.fixture
@@ -584,8 +591,10 @@ def test_old_tls_is_refused(server):
     context = channel_context(maximum=ssl.TLSVersion.TLSv1_1)
     context.minimum_version = ssl.TLSVersion.TLSv1
     context.set_ciphers("ALL:@SECLEVEL=0")
+    gains = Gains(server)
     with pytest.raises((ssl.SSLError, kssl_peer.Closed)):
         Peer(server.port, context=context)
+    gains.assert_gained("keyless_keyserver_handshake_failures_total", reason="protocol")
 
 
 @pytest.mark.parametrize("maximum", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -609,20 +618,22 @@ def refusal(server, certificate):
 
 
 @pytest.mark.parametrize(
-    "certificate, alert",
+    "certificate, alert, counted",
     [
-        ("bad-edge-other-ca", "UNKNOWN_CA"),
-        ("bad-edge-expired", "CERTIFICATE_EXPIRED"),
-        ("bad-edge-server-eku", "UNSUPPORTED_CERTIFICATE"),
-        (None, "CERTIFICATE_REQUIRED"),
+        ("bad-edge-other-ca", "UNKNOWN_CA", "certificate_refused"),
+        ("bad-edge-expired", "CERTIFICATE_EXPIRED", "certificate_refused"),
+        ("bad-edge-server-eku", "UNSUPPORTED_CERTIFICATE", "certificate_refused"),
+        (None, "CERTIFICATE_REQUIRED", "no_certificate"),
     ],
 )
-def test_bad_certificates(server, certificate, alert):
-    mark = server.mark()
+def test_bad_certificates(server, certificate, alert, counted):
+    mark, gains = server.mark(), Gains(server)
     said = refusal(server, certificate)
     assert alert.lower() in said.lower().replace(" ", "_"), said
     line = server.wait_for("handshake failed", after=mark)
     assert line["peer"].startswith("127.0.0.1:") and line["reason"]
+    gains.assert_gained("keyless_keyserver_handshake_failures_total", reason=counted)
+    gains.assert_gained("keyless_keyserver_handshake_failures_total")
 
 
 def test_certificate_without_eku(server):
@@ -631,10 +642,11 @@ def test_certificate_without_eku(server):
 
 
 def test_not_tls(server):
-    mark = server.mark()
+    mark, gains = server.mark(), Gains(server)
     with socket.create_connection(("127.0.0.1", server.port)) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         plain.settimeout(10)
         while plain.recv(4096):
             pass
     assert server.wait_for("handshake failed", after=mark)["reason"]
+    gains.assert_gained("keyless_keyserver_handshake_failures_total", reason="protocol")

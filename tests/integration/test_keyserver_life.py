@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 import kssl_codec as kssl
 import kssl_peer
+from counters import Gains
 from harness import CHANNEL, SITES, wait_until
 from kssl_codec import Error, Op, Tag
 from kssl_peer import Closed, Peer, site_key
@@ -115,6 +116,8 @@ def test_signer_killed_again_and_again(stack):
             killed_and_replaced(server, "signer")
             for peer in (one, two):
                 assert peer.raw_request(tls13("p256", number)).error is None
+            assert server.metric("keyless_children_restarted_total") == number + 1
+    assert server.metric("keyless_keyserver_refusals_total") == 0
 
 
 def test_stopped_signer_is_given_up(stack):
@@ -131,6 +134,10 @@ def test_stopped_signer_is_given_up(stack):
         signer.signal(signal.SIGCONT)
         assert peer.raw_request(tls13("p256", 9)).id == 9
     assert server.metric("keyless_keyserver_requests_expired_total") == 1
+    assert server.metric("keyless_keyserver_refusals_total", error="0x08") == 1
+    assert server.metric("keyless_keyserver_refusals_total") == 1
+    # The signer has done it all the same, and nobody waits for it.
+    wait_until(lambda: server.metric("keyless_keyserver_replies_stale_total") == 1, "the stale reply to be counted")
 
 
 def test_signer_checks_again(stack, own_keys):
@@ -148,6 +155,10 @@ def test_signer_checks_again(stack, own_keys):
         assert (answer.id, answer.error) == (7, Error.KEY_NOT_FOUND)
     line = server.wait_for("front end asks for what is forbidden")
     assert (line["client"], line["operation"], line["reason"]) == ("DNS:edge1.example", "sign-tls13", "key not found")
+    assert server.metric("keyless_keyserver_requests_forbidden_total") == 1
+    assert server.metric("keyless_keyserver_requests_resent_total") == 1
+    assert server.metric("keyless_keyserver_refusals_total", error="0x02") == 1
+    assert server.metric("keyless_children_restarted_total") == 1
 
 
 def test_killed_frontend(stack):
@@ -158,6 +169,7 @@ def test_killed_frontend(stack):
         with pytest.raises(Closed):
             peer.receive()
     assert works(server)
+    assert server.metric("keyless_children_restarted_total") == 1
 
 
 def test_killed_helper(stack):
@@ -206,16 +218,52 @@ def test_drain_answers_what_is_in_flight(stack):
     assert line["unanswered"] == "0"
 
 
+def test_ends_of_connections(stack):
+    """In good order, without a word, with garbage, by a reload that drains: each is counted as what it is."""
+    server = stack.key_server(clients=CLIENTS)
+    gains = Gains(server)
+
+    def ended(reason, count=1):
+        gains.assert_gained("keyless_keyserver_connections_closed_total", count, reason=reason)
+
+    Peer(server.port).close()
+    ended("closed")
+    for data in (b"", b"\1\0\0"):  # cut between frames, and within one
+        with Peer(server.port) as peer:
+            peer.send(kssl.message(1, Op.PING) + data)
+            assert peer.receive().opcode == Op.PONG
+            peer.raw.close()
+    ended("lost", 2)
+    with Peer(server.port) as peer:
+        assert peer.ping().opcode == Op.PONG
+        peer.raw.send(b"\x17\3\3\0\x20" + bytes(32))  # a record that does not decrypt
+        assert peer.until_closed()[0] == []
+    ended("protocol")
+    with Peer(server.port) as peer:
+        assert peer.ping().opcode == Op.PONG
+        server.reload()
+        assert peer.until_closed() == ([], "in good order")
+    ended("drained")
+    gains.assert_gained("keyless_keyserver_connections_closed_total", 5)
+
+
 def test_drain_deadline(stack):
     """Who does not take its answers is cut off in the end, with a line."""
     server = stack.key_server(clients=CLIENTS, drain_timeout="300ms", queues={"deadline": "20s"})
     with Peer(server.port, rcvbuf=4096) as peer:
         fill(peer, NEVER_READ["pings"]())
+        server.reload()
+        wait_until(lambda: server.metric("keyless_keyserver_connections_closed_total", reason="dropped") == 1,
+                   "the connection to be counted as dropped")
+    line = server.wait_for("connection closed", reason="this process ends")
+    assert line["client"] == "DNS:edge1.example" and line["peer"].startswith("127.0.0.1:")
+    with Peer(server.port, rcvbuf=4096) as peer:
+        fill(peer, NEVER_READ["pings"]())
+        mark = server.mark()
         server.master().signal(signal.SIGTERM)
         assert server.wait_exit() == 0
         server.popen = None
-    line = server.wait_for("connection closed", reason="this process ends")
-    assert line["client"] == "DNS:edge1.example" and line["peer"].startswith("127.0.0.1:")
+    server.wait_for("connection closed", after=mark, reason="this process ends")
 
 
 @pytest.fixture
@@ -399,6 +447,8 @@ def test_never_reading_client(stack, lean, what):
         assert grown < 9 << 20, f"{grown >> 10} kB for one connection"
         assert works(server)
         server.wait_for("connection closed", reason="the peer took none of")
+        wait_until(lambda: server.metric("keyless_keyserver_connections_closed_total", reason="unread") == 1,
+                   "the connection to be counted as unread")
 
 
 @pytest.mark.release
@@ -454,7 +504,9 @@ def test_overload(stack):
     assert set(answers[0x0804]) == {None, Error.OVERLOADED}
     assert set(answers[Op.RSA_PSS_SHA256]) == {None, Error.INTERNAL}
     assert server.metric("keyless_keyserver_queue_full_total", **{"class": "rsa"}) > 0
+    refused = sum(error is not None for errors in answers.values() for error in errors)
     assert server.metric("keyless_keyserver_refusals_total", error="0x44") > 0
+    assert server.metric("keyless_keyserver_refusals_total") == refused
 
 
 def test_deadline(stack):
@@ -522,6 +574,7 @@ def test_waiting_requests_are_given_up_together(stack):
         signer.signal(signal.SIGCONT)
     assert {a.error for a in answers} == {Error.INTERNAL}
     assert server.metric("keyless_keyserver_requests_pending") == 0
+    assert server.metric("keyless_keyserver_refusals_total", error="0x08") == 100
 
 
 def test_cheap_operations_do_not_wait(stack):
@@ -589,10 +642,13 @@ def test_deadlines_of_connections(stack):
         with contextlib.suppress(ConnectionError):
             assert silent.recv(1) == b""
     server.wait_for("handshake failed")
+    assert server.metric("keyless_keyserver_handshake_failures_total", reason="timeout") == 1
     with Peer(server.port) as idle:
         assert idle.ping().opcode == Op.PONG
         assert idle.until_closed()[0] == []
     server.wait_for("connection closed", reason="idle")
+    assert server.metric("keyless_keyserver_connections_closed_total", reason="idle") == 1
+    assert server.metric("keyless_keyserver_connections_closed_total") == 1
 
 
 def test_client_that_leaves(stack):
@@ -601,13 +657,18 @@ def test_client_that_leaves(stack):
     (frontend,) = server.children("frontend")
     assert works(server)
     wait_until(lambda: server.metric("keyless_keyserver_connections") == 0, "the connection to be closed")
-    descriptors = frontend.descriptors()
+    descriptors, gains = frontend.descriptors(), Gains(server)
     for _ in range(20):
         peer = Peer(server.port)
         peer.send(b"".join(tls13("rsa2048", n) for n in range(30)))
         peer.raw.close()
     wait_until(lambda: server.metric("keyless_keyserver_connections") == 0, "the connections to be closed")
     assert server.metric("keyless_keyserver_requests_pending") == 0
+    gains.assert_gained("keyless_keyserver_connections_closed_total", 20, reason="lost")
+    # What the signer had of them comes back to nobody.
+    wait_until(lambda: server.metric("keyless_keyserver_queue_requests") == 0, "the signer to be done")
+    unanswered = sum(int(line["unanswered"]) for line in server.find("connection closed"))
+    assert 0 < gains.gained("keyless_keyserver_replies_stale_total") <= unanswered
     # A connection is counted as closed a moment before its descriptor is.
     wait_until(lambda: frontend.descriptors() <= descriptors, f"{descriptors} descriptors again")
     assert works(server)

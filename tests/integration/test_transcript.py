@@ -8,6 +8,7 @@ import pytest
 
 import kssl_codec as kssl
 import kssl_peer
+from counters import refusals_checked
 from harness import SITES
 from kssl_codec import Error, Op
 from kssl_peer import Peer, site_key
@@ -78,6 +79,12 @@ def server(module_stack):
     return module_stack.key_server(
         clients=CLIENTS, certificates=[{"dir": str(SITES / "chains")}], log={"level": "debug", "rate": 0}
     )
+
+
+@pytest.fixture(autouse=True)
+def every_refusal_is_told(server):
+    with refusals_checked(server):
+        yield
 
 
 @pytest.fixture
