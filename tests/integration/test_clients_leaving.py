@@ -7,6 +7,7 @@ import pytest
 
 import clients
 import harness
+from counters import Gains
 from harness import curl, wait_until
 
 CLIENTS = 2000
@@ -27,6 +28,7 @@ def test_two_thousand_leave(stack, version):
         tls.maximum_version = clients.ssl.TLSVersion.TLSv1_2
     hello = clients.client_hello("p256.example", tls)
     (worker,) = proxy.children("worker")
+    gains = Gains(proxy)
 
     def pending():
         return proxy.metric("keyless_key_requests_pending")
@@ -59,6 +61,10 @@ def test_two_thousand_leave(stack, version):
     allowed = 24_000_000 if harness.SANITIZED else 8_000_000
     assert worker.resident() - resident < allowed
     assert proxy.children("worker")[0].pid == worker.pid, "the worker was replaced"
+    left = 2 * BATCH + CLIENTS
+    gains.assert_failures(client_closed=left)
+    gains.assert_gained("keyless_handshakes_total", left, outcome="client_gone")
+    gains.assert_gained("keyless_key_requests_total", left, server="keys-a", outcome="cancelled")
 
     # All fibres are there: a full house of handshakes at once is served.
     signer = server.children("signer")[0]
@@ -77,25 +83,34 @@ def test_two_thousand_leave(stack, version):
 @pytest.mark.parametrize("size", [1, 5, 60, 200])
 def test_half_a_client_hello(stack, size):
     _, proxy = stack.pair(limits={"handshake_timeout": "500ms"})
+    gains = Gains(proxy)
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=harness.PATIENCE) as client:
         client.sendall(clients.client_hello("p256.example")[:size])
         answer = b"-"
         while answer:
             answer = client.recv(4096)  # an alert or nothing, then the end
     proxy.wait_for("handshake failed", reason="timeout")
+    gains.assert_failures(timeout=1)
+    gains.assert_gained("keyless_handshakes_total", outcome="aborted")
     assert curl("p256.example", proxy.port).status == 0
 
 
 def test_clients_that_reset(stack):
     """RST at each point of a handshake: one line each, and the proxy goes on."""
     _, proxy = stack.pair()
-    hello = clients.client_hello("p256.example")
+    gains, hello = Gains(proxy), clients.client_hello("p256.example")
     reset = bytes([1, 0, 0, 0, 0, 0, 0, 0])
-    for size in (0, 1, 20, len(hello)):
-        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+    stages = {0: "client hello", 1: "client hello", 20: "client hello", len(hello): "finished"}
+    for count, size in enumerate(stages, 1):
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=harness.PATIENCE) as client:
             client.sendall(hello[:size])
+            if size == len(hello):
+                assert client.recv(1) == b"\x16"  # so that it is not the signature that is waited for
+            wait_until(lambda n=count: gains.gained("keyless_connections_total") == n, "it to be accepted")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-    # None may be open because none has been accepted yet: the lines tell.
-    wait_until(lambda: len(proxy.find("handshake failed")) >= 3, "their lines")
-    wait_until(lambda: proxy.metric("keyless_connections_open") == 0, "the connections to end")
+        gains.assert_failures(client_reset=count)
+    lines = lambda: proxy.find("handshake failed")
+    wait_until(lambda: len(lines()) >= len(stages), "their lines")
+    assert [line["stage"] for line in lines()] == list(stages.values())
+    gains.assert_gained("keyless_handshakes_total", len(stages), outcome="client_gone")
     assert curl("p256.example", proxy.port).status == 0

@@ -9,6 +9,7 @@ import clients
 import fake_key_server as fake
 import key_server_faults as faults
 import kssl_codec as kssl
+from counters import Gains
 from harness import curl, s_client, wait_until
 from kssl_codec import Error, Op
 from watched import LONG, TIMEOUT, Watched, at_once, key_channel, refused, request_series, served
@@ -180,9 +181,11 @@ def test_our_key_server_that_does_not_allow_it(stack):
     server = stack.key_server()
     proxy = digest_proxy(stack, server, timeout=f"{LONG:.0f}s")
     wait_until(lambda: proxy.metric("keyless_key_channels_up") == 1, "the channel to be up")
+    gains = Gains(proxy)
     assert refused(proxy) < LONG
     proxy.wait_for("handshake failed", stage="key", reason="operation not offered by key server")
-    assert proxy.metric("keyless_key_requests_total", outcome="refused") == 1
+    gains.assert_failures(key_refused=1)
+    gains.assert_gained("keyless_key_requests_total", server="none", outcome="refused")
 
 
 def test_key_server_without_the_operation(patient):
@@ -268,8 +271,12 @@ def test_wrong_signature(patient, site):
 @pytest.mark.parametrize("error", [Error.BAD_OPCODE, Error.UNEXPECTED_OPCODE, Error.INTERNAL])
 def test_hello_answered_with_an_error(stack, error):
     server = stack.fake_key_server(mixed(faults.HelloError, error))
-    served(digest_proxy(stack, server))
-    assert not server.violations
+    watched = Watched(digest_proxy(stack, server))
+    served(watched.proxy)
+    watched.assert_counted(request_series("ok"), 1)
+    assert watched.proxy.metric("keyless_key_connects_failed_total") == 0
+    watched.assert_whole()
+    assert server.accepted == 1 and not server.violations
 
 
 @pytest.mark.parametrize("fault", [faults.NeverSigns, faults.Dead], ids=["never signs", "dead"])
@@ -279,5 +286,7 @@ def test_no_answer(world, fault):
     assert refused(watched.proxy) > TIMEOUT * 0.9
     watched.assert_failed("key server timeout")
     watched.assert_counted(request_series("timeout"), 1)
+    if fault is faults.Dead:
+        watched.assert_counted('keyless_key_channels_lost_total{server="keys-a"}', 1)
     server.behaviour = fake.PartA()
     watched.assert_whole()

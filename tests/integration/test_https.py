@@ -8,6 +8,7 @@ import pytest
 
 import clients
 import harness
+from counters import Gains, failure_label
 from harness import curl, s_client, wait_until
 
 KEYS = {
@@ -62,8 +63,10 @@ def test_each_version_key_and_group(proxy_of_group, version, site, group):
 
 def test_group_of_neither(proxy_of_group):
     proxy = proxy_of_group["X25519"]
+    gains = Gains(proxy)
     assert curl("p256.example", proxy.port, "--curves", "P-521").status == 35
     proxy.wait_for("handshake failed", sni="p256.example", reason="no shared group")
+    gains.assert_failures(no_shared_group=1)
 
 
 def test_a_signature_comes_from_the_key_server(stack):
@@ -74,10 +77,13 @@ def test_a_signature_comes_from_the_key_server(stack):
     proxy.start()
     assert curl("p256.example", proxy.port).status == 0
     assert server.stop() == 0
+    gains = Gains(proxy)
     failed = curl("p256.example", proxy.port)
     assert failed.status == 35, failed.error
     line = proxy.wait_for("handshake failed", sni="p256.example", stage="key")
     assert line["client"].startswith("127.0.0.1:")
+    gains.assert_failures(no_key_server=1)
+    gains.assert_gained("keyless_key_requests_total", server="none", outcome="no_server")
     server.start()
     wait_until(lambda: curl("p256.example", proxy.port).status == 0, "handshakes to work again")
 
@@ -132,12 +138,13 @@ def test_alpn(pair):
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_unknown_alpn_gets_an_alert(pair, version):
     _, proxy = pair
-    before = proxy.metric("keyless_handshakes_total", outcome="client")
+    gains = Gains(proxy)
     status, text = s_client(proxy.port, "-servername", "p256.example", "-alpn", "spdy/9", version)
     assert status != 0
     assert "alert number 120" in text, text
     proxy.wait_for("handshake failed", sni="p256.example", reason="application protocol")
-    wait_until(lambda: proxy.metric("keyless_handshakes_total", outcome="client") == before + 1, "the counter")
+    gains.assert_gained("keyless_handshakes_total", outcome="client")
+    gains.assert_failures(no_shared_application_protocol=1)
 
 
 @pytest.mark.parametrize("arguments, reason", [
@@ -148,16 +155,19 @@ def test_unknown_alpn_gets_an_alert(pair, version):
 ], ids=["TLS_RSA", "DHE", "CBC", "TLS 1.1"])
 def test_refused(pair, arguments, reason):
     _, proxy = pair
-    after = proxy.mark()
+    after, gains = proxy.mark(), Gains(proxy)
     status, text = s_client(proxy.port, "-servername", "dual.example", *arguments)
     assert status != 0
     assert "alert" in text, text
     proxy.wait_for("handshake failed", after=after, sni="dual.example", reason=reason)
+    gains.assert_failures(**{failure_label(reason): 1})
 
 
 def test_minimum_version(stack):
     _, proxy = stack.pair(tls={"min_version": "1.3", "default": "localhost"})
+    gains = Gains(proxy)
     assert curl("p256.example", proxy.port, "--tlsv1.2", "--tls-max", "1.2").status == 35
+    gains.assert_failures(protocol_version=1)
     assert curl("p256.example", proxy.port, "--tlsv1.3").status == 0
 
 
@@ -170,10 +180,12 @@ def test_html_for_browsers(pair):
 
 def test_plain_http_to_the_tls_port(pair):
     _, proxy = pair
+    gains = Gains(proxy)
     done = harness.subprocess.run(["curl", "-sS", "--max-time", "10", f"http://127.0.0.1:{proxy.port}/"],
                                   capture_output=True, check=False)
     assert done.returncode != 0
     proxy.wait_for("handshake failed", reason="HTTP")
+    gains.assert_failures(not_tls=1)
     assert curl("p256.example", proxy.port).status == 0
 
 

@@ -10,8 +10,12 @@ import pytest
 
 import clients
 import harness
+from counters import Gains
 from harness import curl, wait_until
 from watched import SLACK, TIMEOUT, Watched, at_once, key_channel, refused, request_series, served
+
+LOST = 'keyless_key_channels_lost_total{server="keys-a"}'
+CONNECTS_FAILED = 'keyless_key_connects_failed_total{server="keys-a"}'
 
 
 @contextlib.contextmanager
@@ -47,6 +51,7 @@ def test_frozen(real):
         watched.assert_failed("key server timeout")
         watched.assert_counted(request_series("timeout"), 1)
         watched.assert_logged("key server lost", server="keys-a", reason="silent")
+        watched.assert_counted(LOST, 1)
     watched.assert_whole()
 
 
@@ -60,6 +65,7 @@ def test_frozen_for_less_than_the_deadline(stack):
             wait_until(lambda: watched.proxy.metric("keyless_key_requests_pending") == 1, "the request to wait")
         client.result()
     watched.assert_whole()
+    watched.assert_counted(request_series("ok"), 2)
     assert watched.gained("keyless_key_channels_lost_total") == 0
 
 
@@ -73,6 +79,8 @@ def test_gone(real):
     watched.assert_counted(request_series("no_server"), 1)
     watched.assert_logged("key server not reached", server="keys-a", reason="refused")
     wait_until(lambda: watched.proxy.metric("keyless_key_channels_up") == 0, "no channel to be up")
+    watched.assert_counted(LOST, 1)
+    watched.assert_counted(CONNECTS_FAILED)
     # Back after an outage of some length: used within a second.
     mark = watched.proxy.mark()
     server.start()
@@ -85,11 +93,10 @@ def test_gone(real):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL])
-def test_restart_under_load(real, number):
+def test_restart_under_load(stack, number):
     """Nobody's handshake fails for a restart that is shorter than the deadline."""
-    server, watched = real
-    watched.proxy.config["key_channel"] = key_channel(timeout="10s")
-    watched.proxy.reload()
+    server = stack.key_server()
+    watched = Watched(stack.proxy(server, key_channel=key_channel(timeout="10s")))
     with clients.Load(watched.proxy.port, threads=3, timeout=20.0) as load:
         load.more(10)
         if number == signal.SIGKILL:
@@ -102,6 +109,10 @@ def test_restart_under_load(real, number):
         assert time.monotonic() - began < 1.0 + SLACK / 2
         load.more(20)
     assert not load.failures, load.failures
+    watched.assert_logged("key server lost", server="keys-a")
+    watched.assert_counted(LOST, 1)
+    watched.assert_counted(request_series("ok"), watched.gained('keyless_handshakes_total{outcome="ok"}'))
+    watched.assert_whole()
 
 
 @pytest.mark.parametrize("edge", ["bad-edge-other-ca", "stranger"])
@@ -109,11 +120,27 @@ def test_key_server_that_refuses_us(stack, edge):
     server = stack.key_server()
     proxy = stack.proxy(server, key_channel=key_channel(
         certificate=str(harness.CHANNEL / f"{edge}.pem"), key=str(harness.CHANNEL / f"{edge}-key.pem")))
+    (worker,) = proxy.children("worker")
+    gains = Gains(proxy)
     assert TIMEOUT * 0.9 < refused(proxy) < TIMEOUT + SLACK
     proxy.wait_for("handshake failed", stage="key", reason="no key server")
     proxy.wait_for("key server not reached", server="keys-a")
-    assert proxy.metric("keyless_key_connects_failed_total") > 0
+    gains.assert_failures(no_key_server=1)
+    gains.assert_gained("keyless_key_requests_total", server="none", outcome="no_server")
+    counted = {"stranger": ("keyless_keyserver_connections_refused_total", "no_client_entry"),
+               "bad-edge-other-ca": ("keyless_keyserver_handshake_failures_total", "certificate_refused")}
+    name, reason = counted[edge]
+    wait_until(lambda: server.metric(name, reason=reason) > 0, "the key server to count its refusals")
+    # Each attempt leaves nothing behind: the one that is under way has one descriptor.
+    attempts, descriptors = 4, worker.descriptors()
+    wait_until(lambda: gains.gained("keyless_key_connects_failed_total", server="keys-a") > attempts, "more attempts")
+    assert worker.descriptors() <= descriptors + 1
     assert proxy.metric("keyless_key_channels_up") == 0
+    proxy.config["key_channel"] = key_channel()
+    proxy.reload()
+    wait_until(lambda: [child.pid for child in proxy.children("worker")] != [worker.pid] and
+               len(proxy.children("worker")) == 1, "the new worker to be alone")
+    Watched(proxy).assert_whole()
 
 
 def test_delay_on_the_way(relayed):
@@ -134,7 +161,9 @@ def test_stall_on_the_way(relayed):
     took = refused(watched.proxy)
     assert TIMEOUT * 0.9 < took < TIMEOUT + SLACK
     watched.assert_failed("key server timeout")
+    watched.assert_counted(request_series("timeout"), 1)
     watched.assert_logged("key server lost", server="keys-a", reason="silent")
+    watched.assert_counted(LOST, 1)
     relay.command("resume")
     watched.assert_whole()
 
@@ -148,7 +177,7 @@ def test_cut_on_the_way(relayed):
             relay.command("cut")
         load.more(4)
     assert not load.failures, load.failures
-    watched.assert_counted("keyless_key_channels_lost_total", 5)
+    watched.assert_counted(LOST, 5)
     watched.assert_whole()
 
 
@@ -193,7 +222,9 @@ def test_connections_that_are_dropped(relayed):
     took = refused(watched.proxy)
     assert TIMEOUT * 0.9 < took < TIMEOUT + SLACK
     watched.assert_failed("no key server")
-    watched.assert_counted("keyless_key_connects_failed_total")
+    watched.assert_counted(request_series("no_server"), 1)
+    watched.assert_counted(LOST, 1)
+    watched.assert_counted(CONNECTS_FAILED)
     relay.command("accept")
     watched.assert_whole()
 

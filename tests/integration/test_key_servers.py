@@ -373,6 +373,49 @@ def test_operation_that_is_not_offered(stack, offered, version):
     watched.assert_whole()
 
 
+# ---- The same fault, again and again.
+
+OFTEN = 500
+LEAN = "quarantine_size_mb=0:thread_local_quarantine_size_kb=0"  # ASan keeps freed memory, which would hide a leak
+
+
+def often(watched, fault, count):
+    """fault: what a client gets, and the reason if that is an alert."""
+    tls = clients.context()
+    for _ in range(count):
+        fault[0](watched.proxy, tls=tls)
+    if fault[1] is not None:
+        watched.assert_failed(fault[1], count)
+
+
+AGAIN = {
+    "wrong signature": (faults.OtherKey, (refused, "wrong signature from key server")),
+    "error": (lambda: faults.Answers(Op.ERROR, b"\x08"), (refused, "internal error")),
+    "closed after each reply": (faults.ClosesAfterReply, (served, None)),
+}
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("fault", AGAIN)
+def test_memory_of_a_fault_that_goes_on(stack, fault):
+    """One leaked fibre has 34 kB, one TLS connection more: hundreds of them would be seen."""
+    behaviour, seen = AGAIN[fault]
+    server = stack.fake_key_server()
+    proxy = stack.proxy(server, start=False, key_channel=key_channel(), log={"level": "debug", "rate": 0})
+    proxy.environment["ASAN_OPTIONS"] = LEAN
+    watched = Watched(proxy.start())
+    server.behaviour = behaviour()
+    often(watched, seen, OFTEN // 5)  # what is made once is there
+    resident = watched.worker.resident()
+    often(watched, seen, OFTEN)
+    watched.wait_quiet()
+    grown = watched.worker.resident() - resident
+    assert grown < OFTEN * 4_000, f"{grown} octets"
+    server.behaviour = fake.Honest()
+    watched.assert_whole()
+    assert not server.errors, server.errors
+
+
 # ---- Faults behind which an answer can still be had: the client is served.
 
 

@@ -104,3 +104,5 @@ def test_backend_that_is_away(stack):
     answer = curl("p256.example", proxy.port)
     assert answer.status in (35, 52, 56), answer.error
     proxy.wait_for("backend connect failed", backend="web", reason="refused")
+    assert proxy.metric("keyless_backend_connects_total", outcome="failed") == 1
+    wait_until(lambda: proxy.metric("keyless_connections_closed_total", reason="no_backend") == 1, "the end to be counted")

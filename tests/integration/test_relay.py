@@ -15,6 +15,7 @@ import pytest
 
 import clients
 import harness
+from counters import Gains
 from harness import PATIENCE, curl, free_port, wait_until
 
 # Each way, over one connection.
@@ -470,6 +471,11 @@ def test_backend_answers_early(proxy_for):
                     client.write(bytes(16384))
                 assert client.hear(8) == b"too long"
                 heard.release()
+        # Whose end is seen first is chance, the client's or the backend's: each is counted once.
+        ends = ("finished", "client_lost", "backend_lost")
+        wait_until(lambda: sum(closed(proxy, reason) for reason in ends) == 5, "the ends to be counted")
+        assert proxy.metric("keyless_connections_closed_total") == 5
+        assert proxy.metric("keyless_client_bytes_total", direction="out") == 5 * len(b"too long")
 
 
 def test_garbage_after_the_handshake(proxy_for):
@@ -537,6 +543,9 @@ def test_server_that_does_not_answer(proxy_for):
             client.socket.shutdown(socket.SHUT_WR)
             assert client.hear_end() == b"here"
         proxy.wait_for("backend connect failed", server=silent, reason="timeout")
+        for outcome in ("ok", "failed"):
+            assert proxy.metric("keyless_backend_connects_total", outcome=outcome) == 1
+        wait_until(lambda: closed(proxy, "finished") == 1, "the connection to end in good order")
 
 
 def test_client_resets_while_its_backend_is_awaited(proxy_for):
@@ -572,10 +581,14 @@ def test_idle_timeout(proxy_for):
 
 def test_client_that_never_says_anything(proxy_for):
     proxy = proxy_for("builtin:hello", limits={"handshake_timeout": "300ms"})
+    gains = Gains(proxy)
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as client:
         assert client.recv(1) == b""
     line = proxy.wait_for("handshake failed", reason="timeout")
     assert line["stage"] == "client hello"
+    gains.assert_failures(timeout=1)
+    gains.assert_gained("keyless_handshakes_total", outcome="aborted")
+    assert closed(proxy, "handshake_failed") == 1
 
 
 def test_client_that_never_closes(proxy_for):
@@ -607,6 +620,7 @@ def test_client_that_never_ends_its_side(proxy_for):
             client.say(b"half an upl")
             wait_until(lambda: seen, "the backend to see its end")
         assert seen == ["reset"]
+        wait_until(lambda: closed(proxy, "finished") == 1, "the end to be counted")
 
 
 # ---- Bounds.
@@ -658,9 +672,17 @@ def test_limit_of_connections(proxy_for):
         assert waiting.recv(1) == b"\x16"
 
 
+def assert_cancelled(gains):
+    """One client has left while its signature was pending."""
+    gains.assert_failures(client_closed=1)
+    gains.assert_gained("keyless_handshakes_total", outcome="client_gone")
+    gains.assert_gained("keyless_key_requests_total", server="keys-a", outcome="cancelled")
+
+
 def test_early_bytes_while_the_signature_is_pending(stack):
     """A client that sends more than its ClientHello is left alone until the signature comes, without spinning."""
     server, proxy = stack.pair()
+    gains = Gains(proxy)
     (worker,) = proxy.children("worker")
     (signer,) = server.children("signer")
     signer.signal(harness.signal.SIGSTOP)
@@ -672,6 +694,7 @@ def test_early_bytes_while_the_signature_is_pending(stack):
             assert_idle(worker)
             assert proxy.metric("keyless_key_requests_pending") == 1
         wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 0, "the client to be missed")
+        assert_cancelled(gains)
     finally:
         signer.signal(harness.signal.SIGCONT)
     assert curl("p256.example", proxy.port).status == 0
@@ -683,6 +706,7 @@ def test_leaving_with_bytes_unread(stack, how):
     server, proxy = stack.pair(key_channel={
         "certificate": str(harness.CHANNEL / "edge1.pem"), "key": str(harness.CHANNEL / "edge1-key.pem"),
         "ca": str(harness.CHANNEL / "ca.pem"), "timeout": "9s"})
+    gains = Gains(proxy)
     (signer,) = server.children("signer")
     signer.signal(harness.signal.SIGSTOP)
     try:
@@ -695,6 +719,7 @@ def test_leaving_with_bytes_unread(stack, how):
         client.close()
         wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 0, "the client to be missed", timeout=5)
         proxy.wait_for("handshake failed", stage="key", reason="client closed")
+        assert_cancelled(gains)
     finally:
         signer.signal(harness.signal.SIGCONT)
 
@@ -702,6 +727,7 @@ def test_leaving_with_bytes_unread(stack, how):
 def test_more_handshakes_than_fibres(stack):
     """With two fibres, six clients whose signatures are slow are served all the same, each in its turn."""
     server, proxy = stack.pair(limits={"handshakes": 2})
+    gains = Gains(proxy)
     (signer,) = server.children("signer")
     (worker,) = proxy.children("worker")
     hello = clients.client_hello("p256.example")
@@ -717,6 +743,8 @@ def test_more_handshakes_than_fibres(stack):
             assert_idle(worker)
             waiting[3].close()  # one that waits for a fibre leaves
             wait_until(lambda: proxy.metric("keyless_connections_open") == 5, "the one that left to be missed")
+            gains.assert_failures(client_closed=1)
+            assert gains.gained("keyless_key_requests_total", outcome="cancelled") == 0  # it had not asked for one
             signer.signal(harness.signal.SIGCONT)
             for client in waiting[:3] + waiting[4:]:
                 assert client.recv(1) == b"\x16"
