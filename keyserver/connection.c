@@ -169,9 +169,9 @@ static void on_open(struct channel *channel, void *owner)
     if (!policy_match(all->policy, channel_peer_certificate(channel), &connection->client)) {
         char names[CLIENT_DESCRIPTION_SIZE];
         client_describe(channel_peer_certificate(channel), names);
+        metric_add(all->metrics, KEYSERVER_CONNECTIONS_REFUSED, 1);
         log_warn(all->log, "client refused", log_address("peer", peer), log_text("certificate", names),
                  log_reason("its certificate matches no client entry"));
-        metric_add(all->metrics, KEYSERVER_CONNECTIONS_REFUSED, 1);
         connection_free(connection);
         channel_close(channel);
         all->ended(all->owner);

@@ -14,6 +14,7 @@ import clients
 import harness
 import watched
 from clients import Load
+from counters import Gains
 from harness import CHANNEL, SITES, curl, wait_until
 
 
@@ -248,6 +249,7 @@ def test_what_a_drain_cuts_off_is_told(stack):
     """Past drain_timeout: each connection is counted, and a handshake that was under way leaves its line."""
     server, proxy = stack.pair(drain_timeout="500ms", key_channel=watched.key_channel(timeout="9s"))
     (signer,) = server.children("signer")
+    gains = Gains(proxy)
     with clients.connect(proxy.port), socket.create_connection(("127.0.0.1", proxy.port)) as waiting:
         signer.signal(signal.SIGSTOP)
         try:
@@ -262,6 +264,8 @@ def test_what_a_drain_cuts_off_is_told(stack):
     assert line["stage"] == "key" and line["sni"] == "p256.example"
     assert [line["sni"] for line in proxy.find("connection", end="dropped")] == ["p256.example"]
     assert proxy.metric("keyless_handshakes_total", outcome="aborted") == 1
+    gains.assert_failures(dropped=1)
+    gains.assert_gained("keyless_key_requests_total", server="keys-a", outcome="cancelled")
 
 
 def test_reload_loses_nothing(stack):
@@ -336,13 +340,13 @@ def test_key_server_over_a_unix_socket(stack):
 
 
 WRONG_CERTIFICATES = {
-    # the end that has it, its certificate: what the key server's log says, what the proxy's says
-    ("proxy", "bad-edge-other-ca"): ("unable to get local issuer certificate", "unknown CA"),
-    ("proxy", "bad-edge-server-eku"): ("purpose", "unsupported certificate"),
-    ("proxy", "stranger"): (None, None),
-    ("keyserver", "bad-keyserver-other-ca"): ("unknown CA", "unable to get local issuer certificate"),
-    ("keyserver", "bad-keyserver-client-eku"): ("unsupported certificate", "purpose"),
-    ("keyserver", "bad-keyserver-name"): ("bad certificate", "other.example"),
+    # the end that has it, its certificate: what the key server's log says and counts, what the proxy's log says
+    ("proxy", "bad-edge-other-ca"): ("unable to get local issuer certificate", "certificate_refused", "unknown CA"),
+    ("proxy", "bad-edge-server-eku"): ("purpose", "certificate_refused", "unsupported certificate"),
+    ("proxy", "stranger"): (None, None, None),
+    ("keyserver", "bad-keyserver-other-ca"): ("unknown CA", "alert", "unable to get local issuer certificate"),
+    ("keyserver", "bad-keyserver-client-eku"): ("unsupported certificate", "alert", "purpose"),
+    ("keyserver", "bad-keyserver-name"): ("bad certificate", "alert", "other.example"),
 }
 
 
@@ -356,16 +360,20 @@ def test_wrong_channel_certificate(stack, which, name):
     proxy.config["key_channel"]["timeout"] = "300ms"
     server.start()
     proxy.launch()
-    of_server, of_proxy = WRONG_CERTIFICATES[which, name]
+    of_server, counted, of_proxy = WRONG_CERTIFICATES[which, name]
     if name == "stranger":
         line = server.wait_for("client refused")
         assert "stranger.example" in str(line)
+        assert server.metric("keyless_keyserver_connections_refused_total", reason="no_client_entry") > 0
     else:
         server.wait_for("handshake failed", reason=of_server)
+        assert server.metric("keyless_keyserver_handshake_failures_total", reason=counted) > 0
         proxy.wait_for("key server not reached", reason=of_proxy)
     proxy.wait_ready()
     assert curl("p256.example", proxy.port).status == 35
     wait_until(lambda: proxy.metric("keyless_handshakes_total", outcome="key") == 1, "the handshake to be counted")
+    assert proxy.metric("keyless_handshake_failures_total", reason="no_key_server") == 1
+    assert proxy.metric("keyless_key_connects_failed_total", server="keys-a") > 0
 
 
 @pytest.mark.parametrize("which, name", [("proxy", "bad-edge-expired"), ("keyserver", "bad-keyserver-expired")])
@@ -393,6 +401,7 @@ def test_suppressed_lines_are_told(stack):
         return written + sum(int(line["count"]) for line in suppressed) == 6
 
     wait_until(told, f"all six lines, written or counted:\n{proxy.tail()}")
+    assert proxy.metric("keyless_handshake_failures_total", reason="client_closed") == 6
 
 
 def test_lines_tell_the_generation(stack):
