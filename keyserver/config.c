@@ -333,6 +333,23 @@ static enum result check_clients(const struct config_scope *scope, const struct 
     return RESULT_OK;
 }
 
+/* What a client was expressly given would never work: a transcript is checked against the certificates. */
+static enum result check_transcripts(const struct config_scope *scope, const struct keyserver_config *config,
+                                     struct failure *why)
+{
+    for (size_t i = 0; config->certificate_count == 0 && i < config->client_count; i++) {
+        const struct keyserver_client *client = &config->clients[i];
+        bool required = client->require == REQUIRE_TRANSCRIPT;
+        if (!required && (client->allow & ALLOW_TRANSCRIPT) == 0)
+            continue;
+        char path[64];
+        (void)snprintf(path, sizeof path, "clients[%zu].%s", i, required ? "require" : "allow");
+        return config_refuse(scope, why, path,
+                             "expected certificates, such as [{dir: sites}], to check transcripts against");
+    }
+    return RESULT_OK;
+}
+
 static enum result settle(const struct config_scope *scope, void *object, struct failure *why)
 {
     struct keyserver_config *config = object;
@@ -340,7 +357,9 @@ static enum result settle(const struct config_scope *scope, void *object, struct
     if (result == RESULT_OK)
         result = config_check_listen(scope, "", listen_address, config, config->listen_count,
                                      &config->admin_listen, why);
-    return result == RESULT_OK ? check_clients(scope, config, why) : result;
+    if (result == RESULT_OK)
+        result = check_clients(scope, config, why);
+    return result == RESULT_OK ? check_transcripts(scope, config, why) : result;
 }
 
 static const struct config_table TABLE = {

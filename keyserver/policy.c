@@ -180,6 +180,8 @@ unsigned policy_allow(const struct policy *policy, size_t entry)
     unsigned allow = client->allow;
     if ((allow & ALLOW_TLS13) != 0)
         allow |= ALLOW_TRANSCRIPT;
+    if (policy->config->certificate_count == 0)
+        allow &= ~(unsigned)ALLOW_TRANSCRIPT;
     if (client->require == REQUIRE_TRANSCRIPT)
         allow &= ~((unsigned)ALLOW_TLS13 | ALLOW_DIGEST);
     return allow;

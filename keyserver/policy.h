@@ -34,7 +34,8 @@ MUST_CHECK bool policy_match(const struct policy *policy, X509 *certificate, siz
 
 /* Entries are numbered as in the configuration. */
 size_t policy_entries(const struct policy *policy);
-/* Of enum keyserver_allow, with what `require` takes away gone and transcript where tls13 implies it. */
+/* Of enum keyserver_allow, with what `require` takes away gone and transcript where tls13 implies it; but no
+ * transcript where no `certificates` are configured, against which one could be checked. */
 unsigned policy_allow(const struct policy *policy, size_t entry);
 
 /* The sites' certificates, borrowed, which transcripts are checked against. None until this was called. */

@@ -409,6 +409,7 @@ class KeyServer(Program):
                 "client_ca": str(CHANNEL / "ca.pem"),
             },
             "keys": [{"dir": str(SITES / "keys")}],
+            "certificates": [{"dir": str(SITES / "chains")}],
             "clients": [{"match": "DNS:edge1.example", "keys": ["*"], "allow": ["tls13", "tls12", "list"]}],
             "admin": {"listen": f"127.0.0.1:{free_port()}"},
             "log": {"level": "debug"},

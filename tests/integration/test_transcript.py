@@ -185,10 +185,24 @@ def test_names(server):
 
 
 def test_without_certificates(stack):
-    """A key server that knows no certificates signs no transcript."""
-    server = stack.key_server(clients=CLIENTS)
+    """A key server that has no certificates signs no transcript, and does not say it did."""
+    server = stack.key_server(
+        certificates=None, clients=[{"match": "DNS:edge1.example", "keys": ["*"], "allow": ["tls13", "tls12"]}]
+    )
     with Peer(server.port, "edge1") as peer:
-        assert sign(peer, "p256", record("p256", "p256.example")).error == Error.KEY_NOT_FOUND
+        assert set(kssl.parse_hello(peer.hello().payload).opcodes) & {0x61, 0x62, 0x63} == {0x61, 0x62}
+        assert sign(peer, "p256", record("p256", "p256.example")).error == Error.BAD_OPCODE
+
+
+@pytest.mark.parametrize("entry, setting", [({"require": "transcript"}, "require"), ({"allow": ["transcript"]}, "allow")])
+def test_transcripts_without_certificates_are_refused(stack, entry, setting):
+    """Who asks for what cannot be had is told so before the start."""
+    server = stack.key_server(
+        start=False, certificates=None, clients=[{"match": "DNS:edge1.example", "keys": ["*"], **entry}]
+    )
+    checked = server.check()
+    assert checked.returncode == 2
+    assert f"clients[0].{setting}: " in checked.stderr and "expected certificates, such as" in checked.stderr
 
 
 def test_renewal(stack, tmp_path):

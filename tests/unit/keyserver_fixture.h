@@ -18,7 +18,8 @@ struct fixture_key {
 
 #define FIXTURE_CONFIG_HEAD                                                                                  \
     "workers: 1\nlisten: \"127.0.0.1:2407\"\n"                                                               \
-    "tls: {certificate: c, key: k, client_ca: a}\nkeys: [{dir: keys}]\n"
+    "tls: {certificate: c, key: k, client_ca: a}\nkeys: [{dir: keys}]\n"                                     \
+    "certificates: [{dir: sites}]\n"
 
 static inline struct keyserver_config *fixture_config(const char *text)
 {

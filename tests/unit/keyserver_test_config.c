@@ -200,6 +200,13 @@ static const struct {
      "4:44: clients[0].names[0]: got \"a.*.example\", expected a host name in lower case"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, require: digest}"),
      "4:45: clients[0].require: got \"digest\", expected tbs or transcript"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, require: transcript}"),
+     "4:45: clients[0].require: got \"transcript\", expected certificates, such as [{dir: sites}], to check "
+     "transcripts against"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a}, {match: \"CN:b\", keys: a, allow: [tls12, transcript]}"),
+     "4:69: clients[1].allow: got a list, expected certificates, such as [{dir: sites}], to check "
+     "transcripts "
+     "against"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: [credential]}"),
      "4:44: clients[0].allow[0]: got \"credential\", expected tls13, tls12, transcript, list or digest"},
 };
@@ -257,7 +264,7 @@ static void example_is_accepted(void **state)
         fail_msg("%s", why.text);
     assert_string_equal(config->keys[0].dir, EXAMPLES "/../certs/out/sites/keys");
     assert_string_equal(config->clients[0].match, "DNS:edge1.example");
-    assert_int_equal(config->clients[0].allow, ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_LIST);
+    assert_int_equal(config->clients[0].allow, ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_TRANSCRIPT | ALLOW_LIST);
     keyserver_config_free(config);
 }
 

@@ -131,6 +131,22 @@ static void entries_have_tables_of_their_own(void **state)
     key_table_clear(&table);
 }
 
+/* Where nothing is there to check one against, none is offered; and tls13 stays what it is. */
+static void transcripts_need_certificates(void **state)
+{
+    (void)state;
+    struct key_table table;
+    fixture_keys(KEYS, COUNT_OF(KEYS), &table);
+    struct keyserver_config *config =
+        fixture_config("listen: \"127.0.0.1:2407\"\ntls: {certificate: c, key: k, client_ca: a}\n"
+                       "keys: [{dir: keys}]\nclients: [{match: \"CN:a\", keys: \"*\"}]\n");
+    struct policy *policy = fixture_policy(config, &table);
+    assert_int_equal(policy_allow(policy, 0), ALLOW_TLS13 | ALLOW_TLS12);
+    policy_free(policy);
+    keyserver_config_free(config);
+    key_table_clear(&table);
+}
+
 static void lists_go_on_behind_an_ski(void **state)
 {
     (void)state;
@@ -366,6 +382,7 @@ int main(void)
         cmocka_unit_test(patterns_choose_keys),
         cmocka_unit_test(nothing_has_the_absent_name),
         cmocka_unit_test(entries_have_tables_of_their_own),
+        cmocka_unit_test(transcripts_need_certificates),
         cmocka_unit_test(lists_go_on_behind_an_ski),
         cmocka_unit_test(keys_out_of_order_are_refused),
         cmocka_unit_test(unused_patterns_are_told),
