@@ -74,7 +74,7 @@ static const struct config_table CERTIFICATES = {
 /* ---- key_servers */
 
 static const struct config_word MODE_WORDS[] = {
-    {"tbs", KEY_MODE_TBS}, {"digest", KEY_MODE_DIGEST}, {NULL, 0}};
+    {"transcript", KEY_MODE_TRANSCRIPT}, {"tbs", KEY_MODE_TBS}, {"digest", KEY_MODE_DIGEST}, {NULL, 0}};
 
 static const struct config_row KEY_SERVER_ROWS[] = {
     {
@@ -99,11 +99,12 @@ static const struct config_row KEY_SERVER_ROWS[] = {
         .type = &CONFIG_CHOICE,
         CONFIG_AT(struct proxy_key_server, mode),
         .words = MODE_WORDS,
-        .fallback = "tbs",
-        .help = "What is sent to be signed. tbs: the parts of what is signed, from which the key server "
-                "rebuilds it. digest: a digest, which it signs blindly; for key servers that know "
-                "nothing else, and without Ed448. The proxy never goes below this, whatever a key server "
-                "answers.",
+        .fallback = "transcript",
+        .help = "What is sent to be signed. transcript: in TLS 1.3 the whole handshake, which the key server "
+                "checks, so it needs the site's certificate; in TLS 1.2 the same as tbs. tbs: the parts of "
+                "what is signed, from which the key server rebuilds it. digest: a digest, which it signs "
+                "blindly; for key servers that know nothing else, and without Ed448. The proxy never goes "
+                "below this, whatever a key server answers.",
     },
     {
         .path = "name",

@@ -31,7 +31,8 @@ struct proxy_certificate_source {
 
 /* What is sent to a key server to be signed. */
 enum proxy_key_mode {
-    KEY_MODE_TBS,    /* the parts of what is signed: operations 0x61 and 0x62 */
+    KEY_MODE_TRANSCRIPT, /* TLS 1.3: the whole handshake, operation 0x63; TLS 1.2 has none: as KEY_MODE_TBS */
+    KEY_MODE_TBS,        /* the parts of what is signed: operations 0x61 and 0x62 */
     KEY_MODE_DIGEST, /* its digest: bare operations, for key servers that know only Part A of the protocol */
 };
 

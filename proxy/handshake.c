@@ -20,6 +20,7 @@ static void on_signature(struct key_operation *operation)
 {
     struct handshake *handshake = operation->owner;
     handshake->signature.finished = true;
+    transcript_capture_release(&handshake->transcript);
     handshake->wake(handshake->owner);
 }
 
@@ -38,6 +39,7 @@ static bool start_tls(struct handshake *handshake, int fd)
     SSL_set_bio(handshake->ssl, handshake->bio, handshake->bio);
     SSL_set_accept_state(handshake->ssl);
     (void)SSL_set_mode(handshake->ssl, SSL_MODE_ASYNC);
+    handshake_messages_watch(handshake);
     return true;
 }
 
@@ -92,6 +94,7 @@ static void note_signature(struct handshake *handshake)
         return;
     const struct tls_scheme *scheme = tls_scheme_find(operation->scheme);
     handshake->facts.scheme = scheme != NULL ? scheme->name : NULL;
+    handshake->facts.operation = kssl_opcode_name(operation->opcode);
     handshake->facts.key_type = operation->key->type;
     handshake->facts.key_server = operation->server;
     handshake->facts.key_duration = operation->duration;
@@ -140,6 +143,7 @@ static enum handshake_state fail(struct handshake *handshake, enum handshake_cla
     if (handshake->reason.class == HANDSHAKE_CLASS_NONE)
         handshake->reason = (struct handshake_reason){class, text};
     handshake->state = HANDSHAKE_FAILED;
+    handshake_messages_leave(handshake);
     note_facts(handshake);
     count_failure(handshake);
     ERR_clear_error();
@@ -160,6 +164,7 @@ static void count_success(const struct handshake *handshake)
 static enum handshake_state succeed(struct handshake *handshake)
 {
     handshake->state = HANDSHAKE_DONE;
+    handshake_messages_leave(handshake);
     note_facts(handshake);
     (void)SSL_clear_mode(handshake->ssl, SSL_MODE_ASYNC);
     client_bio_allow(handshake->bio, SIZE_MAX);
@@ -178,6 +183,7 @@ static enum handshake_class key_class(enum key_outcome outcome)
         [KEY_OUTCOME_WRONG] = HANDSHAKE_CLASS_KEY_WRONG,
         [KEY_OUTCOME_CANCELLED] = HANDSHAKE_CLASS_INTERNAL,
         [KEY_OUTCOME_REFUSED] = HANDSHAKE_CLASS_KEY_REFUSED,
+        [KEY_OUTCOME_MISMATCH] = HANDSHAKE_CLASS_KEY_TRANSCRIPT,
     };
     return CLASSES[outcome];
 }

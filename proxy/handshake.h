@@ -62,11 +62,12 @@ struct handshake_facts {
     uint8_t sni[HANDSHAKE_NAME_MAX];
     size_t sni_size; /* 0: none */
     uint8_t alpn[HANDSHAKE_NAME_MAX];
-    size_t alpn_size;    /* the protocol selected; 0: none */
-    const char *version; /* "TLSv1.3" */
-    const char *suite;   /* "TLS_AES_128_GCM_SHA256" */
-    const char *group;   /* "X25519", "P-256" */
-    const char *scheme;  /* "ecdsa_secp256r1_sha256"; NULL: nothing was signed */
+    size_t alpn_size;      /* the protocol selected; 0: none */
+    const char *version;   /* "TLSv1.3" */
+    const char *suite;     /* "TLS_AES_128_GCM_SHA256" */
+    const char *group;     /* "X25519", "P-256" */
+    const char *scheme;    /* "ecdsa_secp256r1_sha256"; NULL: nothing was signed */
+    const char *operation; /* that the key server was asked for: "sign-transcript"; NULL with scheme */
     enum key_type key_type;
     bool resumed;
     const char *key_server; /* which one signed; NULL: none */

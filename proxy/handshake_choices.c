@@ -41,6 +41,11 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
         *alert = SSL_AD_PROTOCOL_VERSION;
         return SSL_CLIENT_HELLO_ERROR;
     }
+    if (handshake->transcript.hello_too_long) {
+        refuse(handshake, HANDSHAKE_CLASS_MALFORMED, handshake->transcript.failure);
+        *alert = SSL_AD_ILLEGAL_PARAMETER;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
     struct client_hello *hello = &handshake->hello;
     *hello = (struct client_hello){0};
     read_extension(ssl, TLSEXT_TYPE_server_name, hello, client_hello_read_sni);

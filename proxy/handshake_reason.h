@@ -31,10 +31,11 @@ enum handshake_class {
 
     HANDSHAKE_CLASS_KEY_NO_SERVER,
     HANDSHAKE_CLASS_KEY_TIMEOUT,
-    HANDSHAKE_CLASS_KEY_ERROR,   /* the key server answered an error */
-    HANDSHAKE_CLASS_KEY_INVALID, /* what the key server answered cannot be a signature */
-    HANDSHAKE_CLASS_KEY_WRONG,   /* the key server's signature does not verify */
-    HANDSHAKE_CLASS_KEY_REFUSED, /* it was not even asked */
+    HANDSHAKE_CLASS_KEY_ERROR,      /* the key server answered an error */
+    HANDSHAKE_CLASS_KEY_INVALID,    /* what the key server answered cannot be a signature */
+    HANDSHAKE_CLASS_KEY_WRONG,      /* the key server's signature does not verify */
+    HANDSHAKE_CLASS_KEY_REFUSED,    /* it was not even asked */
+    HANDSHAKE_CLASS_KEY_TRANSCRIPT, /* nor here: what was kept of the handshake is not what libssl signs */
 
     HANDSHAKE_CLASS_TIMEOUT,
     HANDSHAKE_CLASS_DROPPED, /* this process ended */

@@ -4,6 +4,7 @@
  *   handshake.c          one handshake: running libssl, and what became of it
  *   handshake_context.c  what all handshakes of a worker share: made once, after the fork
  *   handshake_choices.c  libssl's callbacks: name, certificates, application protocol
+ *   handshake_messages.c libssl's callback for each message: keeps the transcript
  */
 #ifndef KEYLESS_PROXY_HANDSHAKE_STATE_H
 #define KEYLESS_PROXY_HANDSHAKE_STATE_H
@@ -14,6 +15,7 @@
 #include "proxy/handshake.h"
 #include "proxy/handshake_reason.h"
 #include "proxy/remote_key.h"
+#include "proxy/transcript_capture.h"
 
 struct handshake_context {
     const struct proxy_config *config;
@@ -49,11 +51,20 @@ struct handshake {
     bool name_matched, certificates_set;
 
     struct remote_signature signature;
+    struct transcript_capture transcript;
 };
 
 /* ---- handshake_choices.c */
 
 /* From now on the context's handshakes, each its SSL's app data, are asked. */
 void handshake_choices_set(SSL_CTX *context);
+
+/* ---- handshake_messages.c */
+
+/* From now on the messages up to Certificate are kept for the signature, if the mode wants them and the
+ * handshake turns out to be one of TLS 1.3. */
+void handshake_messages_watch(struct handshake *handshake);
+/* What was kept is given back, and nothing more is. */
+void handshake_messages_leave(struct handshake *handshake);
 
 #endif

@@ -16,7 +16,7 @@ struct fact {
     bool known;
 };
 
-#define FACT_ROWS 13
+#define FACT_ROWS 14
 
 static struct bytes text_of(const char *text)
 {
@@ -50,6 +50,7 @@ static void facts_list(const struct hello_facts *facts, const char *client, stru
         fact_text("sni", name_of(h->sni, h->sni_size)),
         fact_text("alpn", name_of(h->alpn, h->alpn_size)),
         fact_text("key_server", text_of(h->key_server)),
+        fact_text("operation", text_of(h->operation)),
         fact_number("key_ms", FACT_MILLISECONDS, h->key_duration, was_signed),
         fact_number("handshake_ms", FACT_MILLISECONDS, h->duration, true),
         fact_number("resumed", FACT_TRUTH, h->resumed, true),

@@ -29,6 +29,7 @@ _Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX <= SLOTS_MAX,
 #define IDLE_PING 15000000u
 
 #define WRONG_SIGNATURE "wrong signature from key server"
+#define NOT_OFFERED     "operation not offered by key server"
 
 /*
  *  FREE ──▶ WAITING ──▶ SENT ──▶ FREE           answered, or out of time
@@ -73,7 +74,8 @@ struct key_client {
     struct event *timer; /* the oldest slot's deadline, or earlier */
 
     uint32_t id_prefix, id_count; /* of request ids */
-    uint8_t frame[KEY_REQUEST_FRAME_MAX];
+    uint8_t *frame;               /* where each is put together before the channel takes it */
+    size_t frame_size;
 
     void (*ready)(void *owner);
     void *ready_owner;
@@ -153,7 +155,7 @@ static void live_change(struct key_client *client, int by)
 
 /* ---- The end of an operation. */
 
-_Static_assert(PROXY_KEY_REQUESTS_OK + (size_t)KEY_OUTCOME_REFUSED == PROXY_KEY_REQUESTS_REFUSED,
+_Static_assert(PROXY_KEY_REQUESTS_OK + (size_t)KEY_OUTCOME_MISMATCH == PROXY_KEY_REQUESTS_MISMATCH,
                "one order");
 
 /* Under the key server that has it, or had it last. */
@@ -219,8 +221,8 @@ static struct key_answer timeout_outcome(const struct key_client *client, const 
 
 static bool slot_send(struct key_client *client, struct slot *slot)
 {
-    struct writer to = writer_of(client->frame, sizeof client->frame);
-    if (!key_request_write(&to, slot_id(slot), &slot->request, slot->operation->request_id) ||
+    struct writer to = writer_of(client->frame, client->frame_size);
+    if (!key_request_write(&to, slot_id(slot), &slot->request, slot->operation) ||
         key_link_send(client->link, writer_bytes(&to)) != RESULT_OK)
         return false;
     TAILQ_REMOVE(&client->waiting, slot, waiting);
@@ -249,7 +251,7 @@ static void send_waiting(struct key_client *client)
 static void fail_not_offered(struct key_client *client)
 {
     const struct key_answer outcome = {KEY_OUTCOME_REFUSED, RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE,
-                                       "operation not offered by key server"};
+                                       NOT_OFFERED};
     struct slot *slot = TAILQ_FIRST(&client->waiting);
     while (slot != NULL) {
         if (key_link_offers(client->link, slot->request.opcode)) {
@@ -377,12 +379,12 @@ static void request_id_make(struct key_client *client, char id[static KSSL_REQUE
 }
 
 static enum result refuse(struct key_client *client, struct key_operation *operation, enum result result,
-                          const char *reason)
+                          enum key_outcome outcome, const char *reason)
 {
     operation->result = result;
-    operation->outcome = KEY_OUTCOME_REFUSED;
+    operation->outcome = outcome;
     operation->reason = reason;
-    metric_add(client->metrics, PROXY_KEY_REQUESTS_REFUSED, 1);
+    metric_add(client->metrics, PROXY_KEY_REQUESTS_OK + (size_t)outcome, 1);
     return result;
 }
 
@@ -412,15 +414,17 @@ enum result key_client_sign(struct key_client *client, struct key_operation *ope
     operation->duration = 0;
     struct slot *slot = client->live < client->live_max ? slot_take(client) : NULL;
     if (slot == NULL)
-        return refuse(client, operation, RESULT_LIMIT, "too many signatures pending");
+        return refuse(client, operation, RESULT_LIMIT, KEY_OUTCOME_REFUSED, "too many signatures pending");
     const char *reason;
-    if (!key_request_make(&slot->request, client->mode, operation, &reason)) {
+    enum key_outcome outcome = key_request_make(&slot->request, client->mode, operation, &reason);
+    if (outcome != KEY_OUTCOME_OK) {
         slot_release(client, slot);
-        return refuse(client, operation, RESULT_PROTOCOL, reason);
+        return refuse(client, operation, RESULT_PROTOCOL, outcome, reason);
     }
+    operation->opcode = slot->request.opcode;
     if (key_link_up(client->link) && !key_link_offers(client->link, slot->request.opcode)) {
         slot_release(client, slot);
-        return refuse(client, operation, RESULT_CONFIG, "operation not offered by key server");
+        return refuse(client, operation, RESULT_CONFIG, KEY_OUTCOME_REFUSED, NOT_OFFERED);
     }
     slot_start(client, slot, operation);
     send_waiting(client);
@@ -487,8 +491,11 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     evutil_secure_rng_get_bytes(&client->id_prefix, sizeof client->id_prefix);
     client->slot_count = client->live_max + client->in_flight_max;
     client->slots = calloc(client->slot_count, sizeof *client->slots);
+    client->frame_size =
+        client->mode == KEY_MODE_TRANSCRIPT ? KEY_REQUEST_TRANSCRIPT_FRAME_MAX : KEY_REQUEST_FRAME_MAX;
+    client->frame = malloc(client->frame_size);
     client->timer = evtimer_new(client->base, on_timer, client);
-    if (client->slots == NULL || client->timer == NULL)
+    if (client->slots == NULL || client->frame == NULL || client->timer == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for %u signatures at a time", client->slot_count);
     const struct key_link_settings settings = {
         .base = client->base,
@@ -534,5 +541,6 @@ void key_client_free(struct key_client *client)
     if (client->timer != NULL)
         event_free(client->timer);
     free(client->slots);
+    free(client->frame);
     free(client);
 }

@@ -24,6 +24,7 @@
 #include "common/result.h"
 #include "proxy/config.h"
 #include "proxy/signature_check.h"
+#include "proxy/transcript_capture.h"
 #include "proxy/worker_status.h"
 
 #define KEY_SIGNATURE_MAX 2048 /* RSA-16384 */
@@ -40,6 +41,7 @@ enum key_outcome {
     KEY_OUTCOME_WRONG,     /* a signature, but not of this content with this key */
     KEY_OUTCOME_CANCELLED, /* by its owner */
     KEY_OUTCOME_REFUSED,   /* not tried: too many pending, not offered, or nothing a TLS server signs */
+    KEY_OUTCOME_MISMATCH,  /* not tried: the transcript is not what is to be signed */
     KEY_OUTCOMES
 };
 
@@ -51,7 +53,10 @@ struct key_operation {
     struct signature_check *check; /* of signatures with the key; NULL: they are taken as they come */
     struct bytes content;          /* to be signed; borrowed until done is called, or key_client_cancel */
     struct bytes sni;              /* borrowed until key_client_sign returns; absent: no SNI */
-    struct address client;         /* for the key server's policy and audit */
+    const struct transcript_capture *transcript; /* the handshake that content is of; borrowed as content is.
+                                                    NULL: none was kept, which only KEY_MODE_TRANSCRIPT minds
+                                                  */
+    struct address client;                       /* for the key server's policy and audit */
     void (*done)(
         struct key_operation *operation); /* never called from within key_client_sign or key_client_cancel */
     void *owner;
@@ -63,6 +68,7 @@ struct key_operation {
     enum key_outcome outcome;
     const char *reason; /* a fixed string: "key not found", "key server timeout", "no key server", ... */
     const char *server; /* which key server answered; borrowed from the configuration */
+    uint8_t opcode;     /* what it was asked */
     uint64_t duration;  /* microseconds from key_client_sign to done */
     size_t signature_size;
     uint8_t signature[KEY_SIGNATURE_MAX];
@@ -80,8 +86,8 @@ MUST_CHECK enum result key_client_new(struct event_base *base, const struct prox
 void key_client_free(struct key_client *client);
 
 /* Sends operation, or keeps it until the channel is up. Not RESULT_OK: it cannot be tried at all
- * (RESULT_LIMIT: too many wait; RESULT_PROTOCOL: content is nothing a TLS server signs), done will not be
- * called. */
+ * (RESULT_LIMIT: too many wait; RESULT_PROTOCOL: content is nothing a TLS server signs, or not the
+ * transcript's; RESULT_CONFIG: the key server does not offer it), done will not be called. */
 MUST_CHECK enum result key_client_sign(struct key_client *client, struct key_operation *operation);
 /* The operation's owner goes away: done will not be called, a late answer is dropped. Legal when not pending.
  */

@@ -134,6 +134,30 @@ static void link_down(struct key_link *link, const char *reason)
         link->handler->down(link, link->owner);
 }
 
+/* Each mode stands or falls with one operation; that of TLS 1.2 may be missing on purpose. */
+static const struct {
+    enum proxy_key_mode mode;
+    uint8_t opcode;
+    const char *advice;
+} NEEDED[] = {
+    {KEY_MODE_TRANSCRIPT, KSSL_OP_SIGN_TRANSCRIPT,
+     "no TLS 1.3 handshake will be signed: on the key server set certificates, and allow: transcript for "
+     "this client; or here mode: tbs"},
+    {KEY_MODE_TBS, KSSL_OP_SIGN_TLS13,
+     "no TLS 1.3 handshake will be signed: on the key server allow: tls13 for this client, without require: "
+     "transcript; or here mode: transcript"},
+};
+
+static void warn_of_missing(const struct key_link *link)
+{
+    for (size_t i = 0; i < sizeof NEEDED / sizeof *NEEDED; i++) {
+        if (NEEDED[i].mode == link->settings.server->mode && !key_link_offers(link, NEEDED[i].opcode))
+            log_warn(link->settings.log, "operation not offered by key server",
+                     log_text("server", link->settings.server->name),
+                     log_text("operation", kssl_opcode_name(NEEDED[i].opcode)), log_reason(NEEDED[i].advice));
+    }
+}
+
 static void link_go_up(struct key_link *link)
 {
     link->state = STATE_UP;
@@ -145,6 +169,7 @@ static void link_go_up(struct key_link *link)
     log_info(link->settings.log, "key server connected", log_text("server", link->settings.server->name),
              log_address("address", channel_peer_address(link->channel)),
              log_text("tls", channel_tls_version(link->channel)));
+    warn_of_missing(link);
     timer_set(link, link->received_at + link->settings.idle);
     link->handler->up(link, link->owner);
 }

@@ -5,6 +5,8 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
+_Static_assert(KEY_REQUEST_TRANSCRIPT_FRAME_MAX <= KSSL_FRAME_MAX, "the largest request is one frame");
+
 #define UNKNOWN_CONTENT "not a content that a TLS server signs"
 
 /* The same payload as 0x61 or 0x62 has, or nothing if the content is neither's. */
@@ -70,29 +72,55 @@ static bool bare_make(struct key_request *request, struct writer *to, const stru
     return writer_ok(to);
 }
 
-static bool payload_make(struct key_request *request, enum proxy_key_mode mode,
-                         const struct key_operation *operation, const char **reason)
+static enum key_outcome payload_make(struct key_request *request, enum proxy_key_mode mode,
+                                     const struct key_operation *operation, const char **reason)
 {
     struct writer to = writer_of(request->payload, sizeof request->payload);
     *reason = UNKNOWN_CONTENT;
     if (!parts_write(&to, operation->scheme, operation->content, &request->opcode))
-        return false;
+        return KEY_OUTCOME_REFUSED;
     request->bare = mode == KEY_MODE_DIGEST;
     if (request->bare) {
         to = writer_of(request->payload, sizeof request->payload);
         if (!bare_make(request, &to, operation, reason))
-            return false;
+            return KEY_OUTCOME_REFUSED;
     }
     request->payload_size = (uint16_t)to.size;
-    return true;
+    return KEY_OUTCOME_OK;
 }
 
-bool key_request_make(struct key_request *request, enum proxy_key_mode mode,
-                      const struct key_operation *operation, const char **reason)
+/* The hash that libssl wants signed, and what was kept, must be of the same handshake. */
+static enum key_outcome transcript_check(const struct key_operation *operation, struct bytes hash,
+                                         const char **reason)
+{
+    const struct transcript_capture *transcript = operation->transcript;
+    *reason = "no whole transcript of the handshake";
+    if (transcript != NULL && transcript->failure != NULL)
+        *reason = transcript->failure;
+    if (transcript == NULL || !transcript->complete)
+        return KEY_OUTCOME_REFUSED;
+    *reason = "the transcript is not what libssl signs";
+    return transcript_capture_matches(transcript, hash) ? KEY_OUTCOME_OK : KEY_OUTCOME_MISMATCH;
+}
+
+static enum key_outcome content_make(struct key_request *request, enum proxy_key_mode mode,
+                                     const struct key_operation *operation, const char **reason)
+{
+    struct bytes hash;
+    if (mode != KEY_MODE_TRANSCRIPT || !tls_certificate_verify_parse(operation->content, &hash))
+        return payload_make(request, mode, operation, reason);
+    request->opcode = KSSL_OP_SIGN_TRANSCRIPT;
+    request->bare = false;
+    request->payload_size = 0;
+    return transcript_check(operation, hash, reason);
+}
+
+enum key_outcome key_request_make(struct key_request *request, enum proxy_key_mode mode,
+                                  const struct key_operation *operation, const char **reason)
 {
     *reason = "SNI is too long";
     if (operation->sni.size > KEY_REQUEST_SNI_MAX)
-        return false;
+        return KEY_OUTCOME_REFUSED;
     memcpy(request->ski, operation->key->ski, sizeof request->ski);
     request->has_sni = operation->sni.data != NULL;
     request->sni_size = (uint16_t)operation->sni.size;
@@ -103,20 +131,27 @@ bool key_request_make(struct key_request *request, enum proxy_key_mode mode,
     request->ip_size = (uint16_t)(ip.size <= sizeof request->ip ? ip.size : 0);
     if (ip.data != NULL && request->ip_size > 0)
         memcpy(request->ip, ip.data, request->ip_size);
-    return payload_make(request, mode, operation, reason);
+    return content_make(request, mode, operation, reason);
+}
+
+static struct bytes payload_of(const struct key_request *request, const struct key_operation *operation)
+{
+    if (request->opcode == KSSL_OP_SIGN_TRANSCRIPT)
+        return transcript_capture_payload(operation->transcript, operation->scheme);
+    return bytes_of(request->payload, request->payload_size);
 }
 
 bool key_request_write(struct writer *to, uint32_t id, const struct key_request *request,
-                       const char *request_id)
+                       const struct key_operation *operation)
 {
     struct kssl_message message = {
         .has_opcode = true,
         .opcode = request->opcode,
-        .payload = bytes_of(request->payload, request->payload_size),
+        .payload = payload_of(request, operation),
         .ski = bytes_of(request->ski, sizeof request->ski),
     };
     if (!request->bare)
-        message.trace = bytes_of(request_id, strlen(request_id));
+        message.trace = bytes_of(operation->request_id, strlen(operation->request_id));
     if (request->has_sni)
         message.sni = bytes_of(request->sni, request->sni_size);
     if (request->ip_size > 0)

@@ -70,6 +70,7 @@ const struct metric proxy_metrics[] = {
     FAILURE_ROW(KEY_INVALID, "key_invalid"),
     FAILURE_ROW(KEY_WRONG, "key_wrong"),
     FAILURE_ROW(KEY_REFUSED, "key_refused"),
+    FAILURE_ROW(KEY_TRANSCRIPT, "key_transcript"),
     FAILURE_ROW(TIMEOUT, "timeout"),
     FAILURE_ROW(DROPPED, "dropped"),
     FAILURE_ROW(INTERNAL, "internal"),
@@ -96,6 +97,7 @@ const struct metric proxy_metrics[] = {
     KEY_ROW(WRONG, "wrong"),
     KEY_ROW(CANCELLED, "cancelled"),
     KEY_ROW(REFUSED, "refused"),
+    KEY_ROW(MISMATCH, "mismatch"),
     [PROXY_KEY_SECONDS] = {"keyless_key_request_duration_seconds", SERVER, METRIC_HISTOGRAM,
                            "Time from the request for a signature to the signature, waiting to be sent "
                            "included, by key server."},

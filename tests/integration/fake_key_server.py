@@ -125,14 +125,33 @@ def sign_bare(request, key):
 
 
 def sign_parts(request, key):
-    """Operations 0x61 and 0x62: rebuilds what is signed."""
+    """Operations 0x61, 0x62 and 0x63: rebuilds what is signed. A transcript is not checked: a real key server does."""
     (scheme,) = struct.unpack_from("!H", request.payload)
     if scheme not in SCHEMES:
         raise Refused(Error.CRYPTO)
     content = request.payload[2:]
-    if request.opcode == Op.SIGN_TLS13:
+    if request.opcode == Op.SIGN_TRANSCRIPT:
+        content = kssl.certificate_verify(transcript_hash(content))
+    elif request.opcode == Op.SIGN_TLS13:
         content = kssl.certificate_verify(content)
     return sign_message(key, *SCHEMES[scheme], content)
+
+
+def transcript_hash(messages):
+    """What a TLS 1.3 server signs of the messages ClientHello .. Certificate (RFC 8446 section 4.4.1)."""
+    split, left = [], messages
+    while left:
+        size = 4 + int.from_bytes(left[1:4], "big")
+        assert size <= len(left), "a message is cut short"
+        split.append(left[:size])
+        left = left[size:]
+    assert [message[0] for message in split] in ([1, 2, 8, 11], [1, 2, 1, 2, 8, 11]), "not the messages of a transcript"
+    server_hello = split[-3]
+    suite = server_hello[39 + server_hello[38] : 41 + server_hello[38]]
+    size = 48 if suite == b"\x13\x02" else 32
+    if len(split) > 4:
+        split[0] = b"\xfe\0\0" + bytes([size]) + digest_of(size, split[0])
+    return digest_of(size, b"".join(split))
 
 
 # ---- One connection.
@@ -172,7 +191,7 @@ class Link:
 class Behaviour:
     """An honest key server of ours (Part B). A fault overrides what it does otherwise."""
 
-    opcodes = (Op.SIGN_TLS13, Op.SIGN_TLS12)
+    opcodes = (Op.SIGN_TLS13, Op.SIGN_TLS12, Op.SIGN_TRANSCRIPT)
     clock_ahead = 0
     idle_timeout = 3600
 

@@ -26,6 +26,7 @@ static struct hello_facts some_facts(void)
                                               .suite = "TLS_AES_128_GCM_SHA256",
                                               .group = "X25519",
                                               .scheme = "ecdsa_secp256r1_sha256",
+                                              .operation = "sign-transcript",
                                               .key_server = "keys-a",
                                               .key_duration = 1050,
                                               .duration = 2000007,
@@ -67,6 +68,7 @@ static void test_json(void **state)
                                   "  \"sni\": \"a\\u0022<&'\\u005c\\u0001\\u007f\\u00e9.example\",\n"
                                   "  \"alpn\": \"http/1.1\",\n"
                                   "  \"key_server\": \"keys-a\",\n"
+                                  "  \"operation\": \"sign-transcript\",\n"
                                   "  \"key_ms\": 1.050,\n"
                                   "  \"handshake_ms\": 2000.007,\n"
                                   "  \"resumed\": false,\n"
@@ -89,7 +91,8 @@ static void test_json_of_a_resumption(void **state)
     const struct http_request request = {.status = 200};
     char *text = document(&request, &facts);
     const char *const expected[] = {"\"scheme\": null",     "\"sni\": null",    "\"alpn\": null",
-                                    "\"key_server\": null", "\"key_ms\": null", "\"resumed\": true"};
+                                    "\"key_server\": null", "\"key_ms\": null", "\"resumed\": true",
+                                    "\"operation\": null"};
     for (size_t i = 0; i < COUNT_OF(expected); i++)
         CHECK(expected[i], strstr(text, expected[i]) != NULL);
     free(text);

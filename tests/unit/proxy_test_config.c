@@ -83,7 +83,7 @@ static void defaults_are_the_documented_ones(void **state)
     assert_int_equal(config->key_server_count, 1);
     assert_string_equal(config->key_servers[0].name, "keys.example:2407");
     assert_string_equal(config->key_servers[0].server_name, "keys.example");
-    assert_int_equal(config->key_servers[0].mode, KEY_MODE_TBS);
+    assert_int_equal(config->key_servers[0].mode, KEY_MODE_TRANSCRIPT);
     assert_string_equal(config->key_channel.key, "/etc/keyless/edge1-key.pem");
     assert_int_equal(config->key_channel.timeout, 2000000);
     assert_int_equal(config->key_channel.in_flight, 512);
@@ -216,9 +216,8 @@ static const struct {
     {LISTEN CERTIFICATES
      "key_servers: [{address: \"keys.example:2407\", server_name: \"a/b\"}]\n" KEY_CHANNEL BACKENDS,
      "3:59: key_servers[0].server_name: got \"a/b\", expected a host name"},
-    {LISTEN CERTIFICATES
-     "key_servers: [{address: \"keys.example:2407\", mode: transcript}]\n" KEY_CHANNEL BACKENDS,
-     "3:52: key_servers[0].mode: got \"transcript\", expected tbs or digest"},
+    {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example:2407\", mode: hash}]\n" KEY_CHANNEL BACKENDS,
+     "3:52: key_servers[0].mode: got \"hash\", expected transcript, tbs or digest"},
     {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example:2407\", mode: digest}]\n"
                          "key_channel: {certificate: a, key: b, ca: c, in_flight: 1001}\n" BACKENDS,
      "4:57: key_channel.in_flight: got \"1001\", expected at most 1000 with a key server of mode digest"},

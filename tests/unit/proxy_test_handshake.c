@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "proxy/handshake_state.h"
 #include "tests/unit/check.h"
 
 static int set_up(void **state)
@@ -165,6 +166,8 @@ static void test_successes(void **state)
         CHECK(row, strcmp(facts->group, SUCCESSES[i].group) == 0);
         CHECK(row, strcmp(facts->scheme, SUCCESSES[i].scheme) == 0);
         CHECK(row, facts->key_type == SUCCESSES[i].key_type);
+        CHECK(row, strcmp(facts->operation,
+                          strcmp(facts->version, "TLSv1.3") == 0 ? "sign-transcript" : "sign-tls12") == 0);
         CHECK(row, strcmp(facts->key_server, "keys") == 0);
         CHECK(row, facts->sni_size == (sni != NULL ? strlen(sni) : 0));
         CHECK(row, facts->retries == 0 && !facts->resumed && facts->alpn_size == 0);
@@ -255,19 +258,157 @@ static void test_hybrid_group(void **state)
     test_client_end(&client);
 }
 
-static void test_hello_retry(void **state)
+static void open_with_retries(struct test_world *world)
 {
-    struct test_world *world = *state;
-    struct test_client client;
     test_world_close(world);
     test_world_configure(world);
     world->config.tls.groups = "P-384";
     test_world_open(world);
-    test_client_start(&client, world, &(struct test_offer){.sni = "both.example", .groups = "X25519:P-384"});
+}
+
+static const struct test_offer RETRIED = {.sni = "both.example", .groups = "X25519:P-384"};
+
+static void test_hello_retry(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    open_with_retries(world);
+    test_client_start(&client, world, &RETRIED);
     test_client_run(&client);
     assert_int_equal(client.state, HANDSHAKE_DONE);
     assert_int_equal(handshake_facts(client.handshake)->retries, 1);
     assert_string_equal(handshake_facts(client.handshake)->group, "P-384");
+    assert_int_equal(world->server.last.opcode, KSSL_OP_SIGN_TRANSCRIPT);
+    test_client_end(&client);
+}
+
+/* ---- The transcript. */
+
+/* The mode is what the configuration says; and only TLS 1.3 has a transcript to sign. */
+static void test_operation_by_mode(void **state)
+{
+    static const struct {
+        enum proxy_key_mode mode;
+        int version;
+        uint8_t opcode;
+    } rows[] = {
+        {KEY_MODE_TRANSCRIPT, TLS1_3_VERSION, 0x63},
+        {KEY_MODE_TRANSCRIPT, TLS1_2_VERSION, 0x62},
+        {KEY_MODE_TBS, TLS1_3_VERSION, 0x61},
+        {KEY_MODE_TBS, TLS1_2_VERSION, 0x62},
+    };
+    struct test_world *world = *state;
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct test_client client;
+        test_world_close(world);
+        world->key_server_config.mode = rows[i].mode;
+        test_world_open(world);
+        test_client_start(&client, world,
+                          &(struct test_offer){.sni = "p256.example", .version = rows[i].version});
+        test_client_run(&client);
+        assert_int_equal(client.state, HANDSHAKE_DONE);
+        assert_int_equal(world->server.last.opcode, rows[i].opcode);
+        test_client_end(&client);
+    }
+}
+
+/* It is there while the signature is pending, in TLS 1.3 alone, and gone as soon as the signature is there.
+ */
+static void test_transcript_is_kept_while_needed(void **state)
+{
+    static const int versions[] = {TLS1_3_VERSION, TLS1_2_VERSION};
+    struct test_world *world = *state;
+    for (size_t i = 0; i < COUNT_OF(versions); i++) {
+        bool tls13 = versions[i] == TLS1_3_VERSION;
+        struct test_client client;
+        world->server.hold = true;
+        test_client_start(&client, world, &(struct test_offer){.sni = "rsa.example", .version = versions[i]});
+        assert_null(client.handshake->transcript.payload);
+        test_client_park(&client);
+        WORLD_UNTIL(world, world->server.held_count == 1);
+        assert_int_equal(client.handshake->transcript.payload != NULL, tls13);
+        if (tls13)
+            assert_int_equal(client.handshake->transcript.size, world->server.last.payload_size);
+        test_key_server_release(&world->server);
+        WORLD_UNTIL(world, client.woken > 0);
+        assert_null(client.handshake->transcript.payload);
+        test_client_run(&client);
+        assert_int_equal(client.state, HANDSHAKE_DONE);
+        assert_null(client.handshake->transcript.payload);
+        test_client_end(&client);
+    }
+}
+
+/* A hello of about so many octets, of which most are protocols that nobody speaks. */
+static void start_with_long_hello(struct test_client *client, struct test_world *world, size_t size,
+                                  const char *groups)
+{
+    static uint8_t protocols[17000];
+    size_t used = sizeof "\x08http/1.1" - 1;
+    memcpy(protocols, "\x08http/1.1", used);
+    for (; used < size; used += 100) {
+        memset(protocols + used, 'x', 100);
+        protocols[used] = 99;
+    }
+    const struct test_offer offer = {
+        .sni = "p256.example", .groups = groups, .alpn = bytes_of(protocols, used)};
+    test_client_start(client, world, &offer);
+}
+
+/* Whole messages are kept, in however many records they come; also twice 15 kB. */
+static void test_long_hello_in_pieces(void **state)
+{
+    struct test_world *world = *state;
+    open_with_retries(world);
+    for (unsigned retries = 0; retries <= 1; retries++) {
+        struct test_client client;
+        start_with_long_hello(&client, world, 15000, retries == 1 ? "X25519:P-384" : "P-384");
+        assert_int_equal(SSL_set_max_send_fragment(client.ssl, 512), 1);
+        test_client_run(&client);
+        assert_int_equal(client.state, HANDSHAKE_DONE);
+        assert_true(client.connected);
+        assert_int_equal(handshake_facts(client.handshake)->retries, retries);
+        assert_true(world->server.last.payload_size > 15000 * (1 + retries));
+        assert_int_equal(world->server.last.opcode, KSSL_OP_SIGN_TRANSCRIPT);
+        test_client_end(&client);
+    }
+}
+
+static void test_hello_too_long(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    const char *stage, *reason;
+    start_with_long_hello(&client, world, 16200, "X25519");
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_FAILED);
+    handshake_failure(client.handshake, &stage, &reason);
+    assert_string_equal(reason, "ClientHello too long");
+    assert_int_equal(client.alert, SSL_AD_ILLEGAL_PARAMETER);
+    assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_CLIENT), 1);
+    test_client_end(&client);
+}
+
+/* What was kept must be what libssl signs. Nothing but a fault of ours can make it differ. */
+static void test_transcript_mismatch(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    const char *stage, *reason;
+    open_with_retries(world);
+    test_client_start(&client, world, &RETRIED);
+    test_client_step(&client); /* HelloRetryRequest is out */
+    assert_int_equal(client.state, HANDSHAKE_WANT_READ);
+    client.handshake->transcript.payload[40] ^= 1;
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_FAILED);
+    handshake_failure(client.handshake, &stage, &reason);
+    assert_string_equal(stage, "key");
+    assert_string_equal(reason, "the transcript is not what libssl signs");
+    assert_int_equal(client.alert, SSL_AD_INTERNAL_ERROR);
+    assert_int_equal(world->server.requests, 0);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_MISMATCH), 1);
+    assert_int_equal(test_world_metric(world, PROXY_FAILURES + HANDSHAKE_CLASS_KEY_TRANSCRIPT - 1), 1);
     test_client_end(&client);
 }
 
@@ -418,6 +559,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_renegotiation, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hybrid_group, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hello_retry, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_operation_by_mode, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_transcript_is_kept_while_needed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_long_hello_in_pieces, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_hello_too_long, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_transcript_mismatch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_protocols, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_failures, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_strangers, set_up, tear_down),

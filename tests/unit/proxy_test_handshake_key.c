@@ -362,6 +362,9 @@ static void test_channel_lost(void **state)
     assert_int_equal(world->server.hellos, 2);
     assert_int_equal(world->server.held[0].id, world->server.held[1].id);
     assert_string_equal(world->server.held[0].request_id, world->server.held[1].request_id);
+    assert_int_equal(world->server.held[0].opcode, KSSL_OP_SIGN_TRANSCRIPT);
+    assert_int_equal(world->server.held[0].payload_size, world->server.held[1].payload_size);
+    assert_memory_equal(world->server.held[0].content, world->server.held[1].content, 64 + 34 + 32);
     test_key_server_release(&world->server); /* answers it twice */
     test_client_run(&client);
     assert_int_equal(client.state, HANDSHAKE_DONE);

@@ -21,7 +21,9 @@ static int set_up(void **state)
 {
     memset(operations, 0, sizeof operations);
     done_count = 0;
-    test_world_configure(*state);
+    struct test_world *world = *state;
+    test_world_configure(world);
+    world->key_server_config.mode = KEY_MODE_TBS;
     return 0;
 }
 

@@ -89,6 +89,7 @@ static void test_offers(void **state)
     world->server.opcodes[0] = 0x00;
     world->server.opcodes[1] = 0xff;
     world->server.opcodes[2] = KSSL_OP_SIGN_TLS12;
+    world->server.opcode_count = 3;
     struct owner *owner = start(world, 5000000, 5000000);
     for (unsigned opcode = 0; opcode <= 0xff; opcode++)
         assert_int_equal(key_link_offers(owner->link, (uint8_t)opcode),

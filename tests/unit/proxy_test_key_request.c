@@ -35,13 +35,14 @@ static struct key_operation operation_of(uint16_t scheme, struct bytes content)
 }
 
 /* The frame as a key server sees it; message borrows from octets. */
-static void write_and_parse(const struct key_request *request, uint8_t octets[static KEY_REQUEST_FRAME_MAX],
-                            struct kssl_message *message)
+static void write_and_parse(const struct key_request *request, struct key_operation *operation,
+                            uint8_t octets[static KEY_REQUEST_FRAME_MAX], struct kssl_message *message)
 {
     struct writer to = writer_of(octets, KEY_REQUEST_FRAME_MAX);
     struct kssl_header header;
     struct failure why;
-    assert_true(key_request_write(&to, 0x01020304, request, "some-request"));
+    (void)strcpy(operation->request_id, "some-request");
+    assert_true(key_request_write(&to, 0x01020304, request, operation));
     assert_int_equal(to.size, KSSL_PAD_TO);
     kssl_header_parse(octets, &header);
     assert_int_equal(header.id, 0x01020304);
@@ -76,8 +77,8 @@ static void test_parts_of_tls13(void **state)
         struct kssl_message message;
         struct kssl_sign_tls13 parts;
         const char *reason;
-        assert_true(key_request_make(&request, KEY_MODE_TBS, &operation, &reason));
-        write_and_parse(&request, octets, &message);
+        assert_int_equal(key_request_make(&request, KEY_MODE_TBS, &operation, &reason), KEY_OUTCOME_OK);
+        write_and_parse(&request, &operation, octets, &message);
         assert_int_equal(message.opcode, KSSL_OP_SIGN_TLS13);
         assert_true(kssl_sign_tls13_parse(message.payload, &parts));
         assert_int_equal(parts.scheme, 0x0804);
@@ -97,14 +98,114 @@ static void test_parts_of_tls12(void **state)
     const char *reason;
     bool valid;
     (void)state;
-    assert_true(key_request_make(&request, KEY_MODE_TBS, &operation, &reason));
-    write_and_parse(&request, octets, &message);
+    assert_int_equal(key_request_make(&request, KEY_MODE_TBS, &operation, &reason), KEY_OUTCOME_OK);
+    write_and_parse(&request, &operation, octets, &message);
     assert_int_equal(message.opcode, KSSL_OP_SIGN_TLS12);
     assert_true(kssl_sign_tls12_parse(message.payload, &parts, &valid) && valid);
     assert_int_equal(parts.scheme, 0x0401);
     assert_int_equal(parts.parts.params.size, 36);
     assert_non_null(message.trace.data);
     check_context(&message);
+}
+
+/* ---- Transcripts. */
+
+/* The messages of a handshake, as far as the capture looks at them, and the content that is of them. */
+static size_t capture(struct transcript_capture *transcript, size_t certificate_size,
+                      uint8_t content[static TLS_CERTIFICATE_VERIFY_MAX])
+{
+    static uint8_t messages[300 + 100 + CERTIFICATE_MESSAGE_MAX];
+    uint8_t hash[32];
+    struct writer to = writer_of(content, TLS_CERTIFICATE_VERIFY_MAX);
+    size_t size = 300 + 100 + certificate_size;
+    messages[0] = 1, messages[300] = 2, messages[400] = 11;
+    transcript_capture_add(transcript, bytes_of(messages, 300));
+    transcript_capture_add(transcript, bytes_of(messages + 300, 100));
+    transcript_capture_add(transcript, bytes_of(messages + 400, certificate_size));
+    assert_int_equal(EVP_Digest(messages, size, hash, NULL, EVP_sha256(), NULL), 1);
+    assert_true(tls_certificate_verify_write(&to, bytes_of(hash, sizeof hash)));
+    return to.size;
+}
+
+/* The largest chain too, and a name of the greatest length: one frame; twice the same. */
+static void test_transcript(void **state)
+{
+    static uint8_t octets[2][KEY_REQUEST_TRANSCRIPT_FRAME_MAX], name[KEY_REQUEST_SNI_MAX];
+    (void)state;
+    for (size_t size = 4; size <= CERTIFICATE_MESSAGE_MAX; size += CERTIFICATE_MESSAGE_MAX - 4) {
+        struct transcript_capture transcript = {0};
+        uint8_t content[TLS_CERTIFICATE_VERIFY_MAX];
+        struct key_operation operation =
+            operation_of(0x0804, bytes_of(content, capture(&transcript, size, content)));
+        struct key_request request;
+        struct kssl_message message;
+        struct failure why;
+        const char *reason;
+        operation.transcript = &transcript;
+        operation.sni = bytes_of(name, sizeof name);
+        assert_int_equal(key_request_make(&request, KEY_MODE_TRANSCRIPT, &operation, &reason),
+                         KEY_OUTCOME_OK);
+        for (size_t i = 0; i < 2; i++) {
+            struct writer to = writer_of(octets[i], sizeof octets[i]);
+            assert_true(key_request_write(&to, 7, &request, &operation));
+            assert_int_equal(
+                kssl_body_parse(bytes_of(octets[i] + KSSL_HEADER_SIZE, to.size - KSSL_HEADER_SIZE), &message,
+                                &why),
+                RESULT_OK);
+            assert_int_equal(message.opcode, KSSL_OP_SIGN_TRANSCRIPT);
+            assert_int_equal(message.payload.size, 2 + 300 + 100 + size);
+            assert_memory_equal(message.payload.data, "\x08\x04\x01", 3);
+            assert_int_equal(message.payload.data[2 + 400], 11);
+        }
+        assert_memory_equal(octets[0], octets[1], sizeof octets[0]);
+        transcript_capture_release(&transcript);
+    }
+}
+
+/* TLS 1.2 has no transcript to sign; no digest either is sent of it. */
+static void test_transcript_mode_in_tls12(void **state)
+{
+    uint8_t content[TLS_SERVER_KEY_EXCHANGE_MAX];
+    struct key_operation operation = operation_of(0x0401, bytes_of(content, tls12_content(content)));
+    struct key_request request;
+    const char *reason;
+    (void)state;
+    assert_int_equal(key_request_make(&request, KEY_MODE_TRANSCRIPT, &operation, &reason), KEY_OUTCOME_OK);
+    assert_int_equal(request.opcode, KSSL_OP_SIGN_TLS12);
+    assert_false(request.bare);
+}
+
+static void refuse(enum proxy_key_mode mode, const struct key_operation *operation, const char *expected);
+
+/* Never by the hash alone instead, in this mode. */
+static void test_transcript_that_is_missing(void **state)
+{
+    struct transcript_capture transcript = {0};
+    uint8_t content[TLS_CERTIFICATE_VERIFY_MAX];
+    struct key_operation operation = operation_of(0x0403, bytes_of(content, tls13_content(content, 32)));
+    (void)state;
+    refuse(KEY_MODE_TRANSCRIPT, &operation, "no whole transcript of the handshake");
+    operation.transcript = &transcript;
+    refuse(KEY_MODE_TRANSCRIPT, &operation, "no whole transcript of the handshake");
+    transcript.failure = "why not";
+    refuse(KEY_MODE_TRANSCRIPT, &operation, "why not");
+}
+
+static void test_transcript_of_another_handshake(void **state)
+{
+    struct transcript_capture transcript = {0};
+    uint8_t content[TLS_CERTIFICATE_VERIFY_MAX];
+    struct key_operation operation =
+        operation_of(0x0403, bytes_of(content, capture(&transcript, 1000, content)));
+    struct key_request request;
+    const char *reason = NULL;
+    (void)state;
+    operation.transcript = &transcript;
+    transcript.payload[2 + 17] ^= 1;
+    assert_int_equal(key_request_make(&request, KEY_MODE_TRANSCRIPT, &operation, &reason),
+                     KEY_OUTCOME_MISMATCH);
+    assert_string_equal(reason, "the transcript is not what libssl signs");
+    transcript_capture_release(&transcript);
 }
 
 /* ---- Digests. */
@@ -128,8 +229,8 @@ static void check_bare(size_t row, struct bytes content)
     struct kssl_message message;
     const char *reason;
     size_t size;
-    assert_true(key_request_make(&request, KEY_MODE_DIGEST, &operation, &reason));
-    write_and_parse(&request, octets, &message);
+    assert_int_equal(key_request_make(&request, KEY_MODE_DIGEST, &operation, &reason), KEY_OUTCOME_OK);
+    write_and_parse(&request, &operation, octets, &message);
     assert_int_equal(message.opcode, BARE[row].opcode);
     if (BARE[row].hash != NULL) {
         assert_int_equal(EVP_Q_digest(NULL, BARE[row].hash, NULL, content.data, content.size, digest, &size),
@@ -158,7 +259,7 @@ static void refuse(enum proxy_key_mode mode, const struct key_operation *operati
 {
     struct key_request request;
     const char *reason = NULL;
-    assert_false(key_request_make(&request, mode, operation, &reason));
+    assert_int_equal(key_request_make(&request, mode, operation, &reason), KEY_OUTCOME_REFUSED);
     assert_string_equal(reason, expected);
 }
 
@@ -174,15 +275,15 @@ static void test_schemes_without_a_bare_operation(void **state)
     }
 }
 
-/* Nothing but what a TLS server signs, in either mode: a client certificate's proof is not. */
+/* Nothing but what a TLS server signs, in any mode: a client certificate's proof is not. */
 static void test_other_contents(void **state)
 {
-    static const enum proxy_key_mode modes[] = {KEY_MODE_TBS, KEY_MODE_DIGEST};
+    static const enum proxy_key_mode modes[] = {KEY_MODE_TRANSCRIPT, KEY_MODE_TBS, KEY_MODE_DIGEST};
     uint8_t content[TLS_CERTIFICATE_VERIFY_MAX];
     size_t size = tls13_content(content, 32);
     (void)state;
     content[64 + 9] = 'c';
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         struct key_operation operation = operation_of(0x0403, bytes_of(content, size));
         refuse(modes[i], &operation, "not a content that a TLS server signs");
         operation.content = bytes_of("", 0);
@@ -203,21 +304,28 @@ static void test_long_name(void **state)
     operation.sni = bytes_of(name, sizeof name);
     refuse(KEY_MODE_TBS, &operation, "SNI is too long");
     operation.sni.size--;
-    assert_true(key_request_make(&request, KEY_MODE_TBS, &operation, &reason));
-    write_and_parse(&request, octets, &message);
+    assert_int_equal(key_request_make(&request, KEY_MODE_TBS, &operation, &reason), KEY_OUTCOME_OK);
+    write_and_parse(&request, &operation, octets, &message);
     assert_int_equal(message.sni.size, KEY_REQUEST_SNI_MAX);
     operation.sni = bytes_of(NULL, 0);
-    assert_true(key_request_make(&request, KEY_MODE_DIGEST, &operation, &reason));
-    write_and_parse(&request, octets, &message);
+    assert_int_equal(key_request_make(&request, KEY_MODE_DIGEST, &operation, &reason), KEY_OUTCOME_OK);
+    write_and_parse(&request, &operation, octets, &message);
     assert_null(message.sni.data);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parts_of_tls13),  cmocka_unit_test(test_parts_of_tls12),
-        cmocka_unit_test(test_bare_operations), cmocka_unit_test(test_schemes_without_a_bare_operation),
-        cmocka_unit_test(test_other_contents),  cmocka_unit_test(test_long_name),
+        cmocka_unit_test(test_parts_of_tls13),
+        cmocka_unit_test(test_parts_of_tls12),
+        cmocka_unit_test(test_bare_operations),
+        cmocka_unit_test(test_schemes_without_a_bare_operation),
+        cmocka_unit_test(test_other_contents),
+        cmocka_unit_test(test_long_name),
+        cmocka_unit_test(test_transcript),
+        cmocka_unit_test(test_transcript_mode_in_tls12),
+        cmocka_unit_test(test_transcript_that_is_missing),
+        cmocka_unit_test(test_transcript_of_another_handshake),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,6 +51,7 @@ static const char *const REASONS[HANDSHAKE_CLASSES] = {
     [HANDSHAKE_CLASS_KEY_INVALID] = "key_invalid",
     [HANDSHAKE_CLASS_KEY_WRONG] = "key_wrong",
     [HANDSHAKE_CLASS_KEY_REFUSED] = "key_refused",
+    [HANDSHAKE_CLASS_KEY_TRANSCRIPT] = "key_transcript",
     [HANDSHAKE_CLASS_TIMEOUT] = "timeout",
     [HANDSHAKE_CLASS_DROPPED] = "dropped",
     [HANDSHAKE_CLASS_INTERNAL] = "internal",

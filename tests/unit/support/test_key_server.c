@@ -12,6 +12,7 @@
 #include <openssl/rsa.h>
 
 #include "common/socket.h"
+#include "common/tls_handshake.h"
 #include "common/tls_message.h"
 
 static const struct channel_limits LIMITS = {.handshake_timeout = 10000000, .output_high = 1048576};
@@ -84,6 +85,36 @@ void test_key_server_release(struct test_key_server *server)
 
 /* ---- Requests. */
 
+/* What is signed for these messages (RFC 8446 section 4.4.1), whatever they say: a key server of ours checks
+ * them, this one is there for the proxy. */
+static void transcript_content(struct bytes messages, struct writer *to)
+{
+    struct reader from = reader_of(messages);
+    struct tls_handshake message;
+    struct tls_server_hello hello = {0};
+    uint8_t hash[4 + EVP_MAX_MD_SIZE] = {TLS_MESSAGE_HASH};
+    unsigned size = 0;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    assert_true(tls_handshake_read(&from, &message) && message.type == TLS_CLIENT_HELLO);
+    struct bytes first = message.whole;
+    assert_true(tls_handshake_read(&from, &message) && message.type == TLS_SERVER_HELLO);
+    assert_true(tls_server_hello_parse(message.body, &hello));
+    const EVP_MD *digest = hello.suite == 0x1302 ? EVP_sha384() : EVP_sha256();
+    if (hello.retry) {
+        assert_int_equal(EVP_Digest(first.data, first.size, hash + 4, &size, digest, NULL), 1);
+        hash[3] = (uint8_t)size;
+        first = bytes_of(hash, 4 + size);
+    }
+    assert_int_equal(EVP_DigestInit_ex(context, digest, NULL), 1);
+    assert_int_equal(EVP_DigestUpdate(context, first.data, first.size), 1);
+    for (bool more = true; more; more = tls_handshake_read(&from, &message))
+        assert_int_equal(EVP_DigestUpdate(context, message.whole.data, message.whole.size), 1);
+    assert_true(reader_empty(&from) && message.type == TLS_CERTIFICATE);
+    assert_int_equal(EVP_DigestFinal_ex(context, hash, &size), 1);
+    EVP_MD_CTX_free(context);
+    assert_true(tls_certificate_verify_write(to, bytes_of(hash, size)));
+}
+
 static void content_make(struct test_request *request, const struct kssl_message *message)
 {
     struct writer to = writer_of(request->content, sizeof request->content);
@@ -94,6 +125,10 @@ static void content_make(struct test_request *request, const struct kssl_message
         assert_true(kssl_sign_tls13_parse(message->payload, &tls13));
         request->scheme = tls13.scheme;
         assert_true(tls_certificate_verify_write(&to, tls13.hash));
+    } else if (message->opcode == KSSL_OP_SIGN_TRANSCRIPT) {
+        struct reader from = reader_of(message->payload);
+        assert_true(read_u16(&from, &request->scheme));
+        transcript_content(bytes_of(from.next, from.left), &to);
     } else {
         assert_int_equal(message->opcode, KSSL_OP_SIGN_TLS12);
         assert_true(kssl_sign_tls12_parse(message->payload, &tls12, &valid) && valid);
@@ -113,7 +148,8 @@ static void copy_text(char *into, size_t size, struct bytes from)
 
 static void on_request(struct test_key_server *server, uint32_t id, const struct kssl_message *message)
 {
-    struct test_request request = {.id = id, .opcode = message->opcode};
+    struct test_request request = {
+        .id = id, .opcode = message->opcode, .payload_size = message->payload.size};
     content_make(&request, message);
     assert_int_equal(message->ski.size, sizeof request.ski);
     memcpy(request.ski, message->ski.data, sizeof request.ski);
@@ -258,8 +294,8 @@ void test_key_server_open(struct test_key_server *server, struct event_base *bas
         .base = base,
         .context = context,
         .listener = -1,
-        .opcodes = {KSSL_OP_HELLO, KSSL_OP_SIGN_TLS13, KSSL_OP_SIGN_TLS12},
-        .opcode_count = 3,
+        .opcodes = {KSSL_OP_HELLO, KSSL_OP_SIGN_TLS13, KSSL_OP_SIGN_TLS12, KSSL_OP_SIGN_TRANSCRIPT},
+        .opcode_count = 4,
     };
     assert_int_equal(address_parse("127.0.0.1:0", &server->address, NULL), RESULT_OK);
     server->held = calloc(TEST_HELD_MAX, sizeof *server->held);

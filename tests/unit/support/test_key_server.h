@@ -24,7 +24,7 @@ struct test_request {
     uint16_t scheme;
     uint8_t ski[KEY_ID_SKI_SIZE];
     uint8_t content[256]; /* rebuilt: what is to be signed */
-    size_t content_size;
+    size_t content_size, payload_size;
     char sni[256], request_id[KSSL_REQUEST_ID_MAX + 1];
     uint8_t client_ip[16];
     size_t client_ip_size;
