@@ -269,8 +269,10 @@ static const struct config_row ROWS[] = {
         .max = 253,
         .check = proxy_config_check_name,
         .expected = "a host name",
-        .help = "The name whose chain is shown to clients that ask for none, or for an unknown one. Without "
-                "it: the first chain that is valid.",
+        .help =
+            "The name whose chain is shown to clients that ask for none, or for an unknown one (in TLS 1.3 "
+            "these are refused with a key server of mode transcript, which signs nothing for them). Without "
+            "it: the first chain that is valid.",
     },
     {
         .path = "tls.early_flush",

@@ -66,12 +66,24 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     return SSL_CLIENT_HELLO_SUCCESS;
 }
 
+/* A name with another name's chain is nothing that a key server signs when it sees the whole handshake. */
+static bool is_name_in_vain(SSL *ssl, const struct handshake *handshake)
+{
+    bool by_transcript =
+        handshake->signature.operation.transcript != NULL && SSL_version(ssl) == TLS1_3_VERSION;
+    return by_transcript && handshake->hello.sni_size > 0 && !handshake->name_matched;
+}
+
 /* Makes libssl acknowledge the name if a chain is for it (RFC 6066 section 3). */
 static int on_server_name(SSL *ssl, int *alert, void *argument)
 {
-    const struct handshake *handshake = SSL_get_app_data(ssl);
-    (void)alert;
+    struct handshake *handshake = SSL_get_app_data(ssl);
     (void)argument;
+    if (is_name_in_vain(ssl, handshake)) {
+        refuse(handshake, HANDSHAKE_CLASS_NAME, "no certificate for this name");
+        *alert = SSL_AD_UNRECOGNIZED_NAME;
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
     return handshake->name_matched ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }
 

@@ -61,6 +61,7 @@ const struct metric proxy_metrics[] = {
     FAILURE_ROW(GROUP, "no_shared_group"),
     FAILURE_ROW(SCHEME, "no_shared_signature_algorithm"),
     FAILURE_ROW(ALPN, "no_shared_application_protocol"),
+    FAILURE_ROW(NAME, "unknown_name"),
     FAILURE_ROW(CERTIFICATE, "client_refused_certificate"),
     FAILURE_ROW(ALERT, "client_alert"),
     FAILURE_ROW(MALFORMED, "malformed"),

@@ -144,9 +144,9 @@ static const struct {
      "ecdsa_secp384r1_sha384",
      KEY_TYPE_P384},
     {"no SNI: the default", {.sni = NULL}, "TLSv1.3", "X25519", "rsa_pss_rsae_sha256", KEY_TYPE_RSA},
-    {"unknown SNI: the default",
-     {.sni = "unknown.example"},
-     "TLSv1.3",
+    {"unknown SNI, TLS 1.2: the default",
+     {.sni = "unknown.example", .version = TLS1_2_VERSION},
+     "TLSv1.2",
      "X25519",
      "rsa_pss_rsae_sha256",
      KEY_TYPE_RSA},
@@ -310,6 +310,22 @@ static void test_operation_by_mode(void **state)
         assert_int_equal(world->server.last.opcode, rows[i].opcode);
         test_client_end(&client);
     }
+}
+
+/* ... for a name that no chain is for: the default chain, unless the key server sees the name. */
+static void test_unknown_name_by_hash(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client client;
+    test_world_close(world);
+    world->key_server_config.mode = KEY_MODE_TBS;
+    test_world_open(world);
+    test_client_start(&client, world, &(struct test_offer){.sni = "unknown.example"});
+    test_client_run(&client);
+    assert_int_equal(client.state, HANDSHAKE_DONE);
+    assert_string_equal(handshake_facts(client.handshake)->version, "TLSv1.3");
+    assert_int_equal(handshake_facts(client.handshake)->key_type, KEY_TYPE_RSA);
+    test_client_end(&client);
 }
 
 /* It is there while the signature is pending, in TLS 1.3 alone, and gone as soon as the signature is there.
@@ -482,6 +498,11 @@ static const struct {
      SSL_AD_HANDSHAKE_FAILURE,
      "client hello",
      "no shared group"},
+    {"unknown SNI, TLS 1.3, by transcript",
+     {.sni = "unknown.example", .version = TLS1_3_VERSION},
+     SSL_AD_UNRECOGNIZED_NAME,
+     "client hello",
+     "no certificate for this name"},
     {"ECDSA key, RSA client, TLS 1.3",
      {.sni = "p256.example", .version = TLS1_3_VERSION, .schemes = "rsa_pss_rsae_sha256"},
      SSL_AD_HANDSHAKE_FAILURE,
@@ -560,6 +581,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hybrid_group, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hello_retry, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_operation_by_mode, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_unknown_name_by_hash, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_transcript_is_kept_while_needed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_long_hello_in_pieces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hello_too_long, set_up, tear_down),

@@ -42,6 +42,7 @@ static const char *const REASONS[HANDSHAKE_CLASSES] = {
     [HANDSHAKE_CLASS_GROUP] = "no_shared_group",
     [HANDSHAKE_CLASS_SCHEME] = "no_shared_signature_algorithm",
     [HANDSHAKE_CLASS_ALPN] = "no_shared_application_protocol",
+    [HANDSHAKE_CLASS_NAME] = "unknown_name",
     [HANDSHAKE_CLASS_CERTIFICATE] = "client_refused_certificate",
     [HANDSHAKE_CLASS_ALERT] = "client_alert",
     [HANDSHAKE_CLASS_MALFORMED] = "malformed",
