@@ -433,7 +433,6 @@ class Proxy(Program):
                     "name": "keys-a",
                     "address": f"127.0.0.1:{key_server if isinstance(key_server, int) else key_server.port}",
                     "server_name": "keys.example",
-                    "mode": "tbs",
                 }
             ],
             "key_channel": {

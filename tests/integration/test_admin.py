@@ -371,7 +371,7 @@ def test_no_counter_falls(stack):
     assert proxy.metric("keyless_key_requests_total") == proxy.metric("keyless_key_requests_total", server="keys-a") + (
         proxy.metric("keyless_key_requests_total", server="keys-b")) + (
         proxy.metric("keyless_key_requests_total", server="none"))
-    assert server.metric("keyless_keyserver_requests_total", client="CN:edge1.example", operation="sign-tls13") > 5
+    assert server.metric("keyless_keyserver_requests_total", client="CN:edge1.example", operation="sign-transcript") > 5
     assert proxy.metric("keyless_children_restarted_total") == 2
     assert server.metric("keyless_children_restarted_total") == 3
 

@@ -239,7 +239,7 @@ def deaf(connection):
 @pytest.mark.parametrize("version", ["1.3", "1.2"])
 def test_reads_nothing(stack, tmp_path, version):
     chains = [{"dir": str(harness.SITES / "chains")}, {"dir": str(big_chain(tmp_path))}]
-    _, proxy = stack.pair(certificates=chains, limits={"handshake_timeout": "2s"})
+    _, proxy = stack.pair({"certificates": chains}, certificates=chains, limits={"handshake_timeout": "2s"})
     hello = {"1.3": hello_of_big, "1.2": wire.tls12_hello(name=BIG.encode())}[version]
     with Client(proxy.port, hello) as client:  # it can be done
         client.handshake().ask()
@@ -259,7 +259,7 @@ def test_reads_nothing(stack, tmp_path, version):
 def test_leaves_with_the_flight_unread(stack, tmp_path, manner):
     """Closing with octets unread is a reset either way."""
     chains = [{"dir": str(harness.SITES / "chains")}, {"dir": str(big_chain(tmp_path))}]
-    _, proxy = stack.pair(certificates=chains)
+    _, proxy = stack.pair({"certificates": chains}, certificates=chains)
     shrink_send_buffers(proxy)
     observed = Observed(proxy)
     with Client(proxy.port, hello_of_big, prepare=deaf) as client:
@@ -273,7 +273,7 @@ def test_leaves_with_the_flight_unread(stack, tmp_path, manner):
 def test_reads_slowly(stack, tmp_path):
     """The same flight, in a trickle."""
     chains = [{"dir": str(harness.SITES / "chains")}, {"dir": str(big_chain(tmp_path))}]
-    _, proxy = stack.pair(certificates=chains)
+    _, proxy = stack.pair({"certificates": chains}, certificates=chains)
     shrink_send_buffers(proxy)
     observed = Observed(proxy)
     with Client(proxy.port, hello_of_big, prepare=deaf) as client:

@@ -9,7 +9,7 @@ from cryptography import x509
 import harness
 import tls_wire as wire
 from observed import Observed
-from tls_client import Client, Share
+from tls_client import Alert, Client, Share
 from tls_wire import (ALPN, ECDSA, GREASE, HANDSHAKE, KEY_SHARE, P256, P384, RSA_PKCS1, RSA_PSS, SERVER_NAME,
                       SIGNATURE_ALGORITHMS, SUPPORTED_GROUPS, SUPPORTED_VERSIONS, TLS10, TLS11, TLS12, TLS13, X25519)
 
@@ -18,9 +18,20 @@ X = Share(X25519).public
 P = Share(P256).public
 
 
+TLS = {"default": "localhost", "alpn": ["h2", "http/1.1"]}
+
+
 @pytest.fixture(scope="module")
 def proxy(module_stack):
-    return module_stack.pair(tls={"default": "localhost", "alpn": ["h2", "http/1.1"]})[1]
+    return module_stack.pair(tls=TLS)[1]
+
+
+@pytest.fixture(scope="module")
+def tbs_proxy(module_stack):
+    """One whose key server does not see the hellos."""
+    made = module_stack.proxy(module_stack.key_server(), start=False, tls=TLS)
+    made.config["key_servers"][0]["mode"] = "tbs"
+    return made.start()
 
 
 def hello13(share=(X25519, X), **fields):
@@ -255,6 +266,7 @@ class Served:
     cut: object = wire.Hello.record  # the octets of the ClientHello, or a list of what is sent at once
     site: str = "p256.example"  # whose certificate comes
     largest: int = 16384  # record
+    vain: tuple = ()  # served in mode tbs alone: what becomes of it in mode transcript: alert, stage, reason
 
 
 def of(**fields):
@@ -287,6 +299,7 @@ MODES = (wire.PSK_KEY_EXCHANGE_MODES, b"\1\1")
 PSK = (wire.PRE_SHARED_KEY, wire.identities(b"a ticket that nobody issued", bytes(200)))
 CHROME = dict(suites=(GREASE, *wire.DEFAULT_SUITES, 0xC013, 0x009C), versions=(GREASE, TLS13, TLS12))
 V13, V12 = {"version": "TLSv1.3"}, {"version": "TLSv1.2"}
+NO_NAME = (wire.UNRECOGNIZED_NAME, "client hello", "no certificate for this name")
 
 SERVED = [
     Served("TLS 1.3", of(), {**V13, "suite": "TLS_AES_128_GCM_SHA256", "group": "X25519", "retries": 0}),
@@ -329,7 +342,8 @@ SERVED = [
     Served("HelloRetryRequest, in small records", retry(), {"retries": 1}, (P384,), in_records(7)),
 
     # Names.
-    *[Served(f"name {name}", of(name=sni), {"sni": told}, site=site) for name, sni, told, site in [
+    *[Served(f"name {name}", of(name=sni), {"sni": told}, site=site, vain=NO_NAME if site == "localhost" else ())
+      for name, sni, told, site in [
         ("in capitals", b"P256.EXAMPLE", "P256.EXAMPLE", "p256.example"),
         ("of a wildcard", b"any.wild.example", "any.wild.example", "*.wild.example"),
         ("that is an IPv4 address", b"127.0.0.1", "127.0.0.1", "localhost"),
@@ -339,12 +353,18 @@ SERVED = [
         ("of odd characters", b"\"\\\n\x7f<b>%n", "\"\\\n\x7f<b>%n", "localhost"),
         ("with a dot at its end", b"p256.example.", "p256.example.", "p256.example"),
         ("that is a wildcard", b"*.wild.example", "*.wild.example", "localhost")]],
-    Served("an empty name", plus((SERVER_NAME, wire.names(b"")), name=None), {"sni": None}, site="localhost"),
+    *[Served(f"name {name}, TLS 1.2", hello12(name=sni, groups=(X25519, P256)), {**V12, "sni": told}, site="localhost")
+      for name, sni, told in [
+        ("that is an IPv4 address", b"127.0.0.1", "127.0.0.1"),
+        ("not of ASCII", b"\xc3\xa9\xff.example", "\u00c3\u00a9\u00ff.example")]],
+    Served("an empty name", plus((SERVER_NAME, wire.names(b"")), name=None), {"sni": None}, site="localhost",
+           vain=(wire.INTERNAL_ERROR, "key", "format error")),
 
     # Extensions.
     Served("GREASE everywhere", lambda s: wire.tls13_hello(key_shares=[(GREASE, b"\0"), *s], groups=(GREASE, X25519),
                                                            **CHROME).adding((GREASE, b""), (0xFAFA, b"\0")), V13),
-    Served("unknown extensions, one of them twice", plus((0xABCD, bytes(40)), (0xABCD, b""), (0xFFFF, b"x"))),
+    Served("unknown extensions, one of them twice", plus((0xABCD, bytes(40)), (0xABCD, b""), (0xFFFF, b"x")),
+           vain=(wire.INTERNAL_ERROR, "key", "format error")),
     Served("500 unknown extensions", plus(*[(0x4000 + i, b"\0") for i in range(500)])),
     Served("4,000 suites", of(suites=(*range(0x2000, 0x2000 + 4000), *wire.DEFAULT_SUITES))),
     Served("a PSK that nobody issued", plus(MODES, PSK), {**V13, "resumed": False}),
@@ -362,7 +382,8 @@ SERVED = [
     Served("records of at most 512 octets", plus((wire.MAX_FRAGMENT_LENGTH, b"\1")), largest=512),
     Served("OCSP and SCTs wanted", plus((wire.STATUS_REQUEST, b"\1\0\0\0\0"), (wire.SCT, b""))),
     Served("post-handshake authentication offered", plus((wire.POST_HANDSHAKE_AUTH, b""))),
-    Served("a cookie that nobody gave", plus((wire.COOKIE, wire.vector16(b"abc")))),
+    Served("a cookie that nobody gave", plus((wire.COOKIE, wire.vector16(b"abc"))),
+           vain=(wire.INTERNAL_ERROR, "key", "content not acceptable")),
     Served("ESNI, as some still send", plus((0xFFCE, bytes(300)))),
     Served("renegotiation SCSV", hello12(suites=(wire.ECDSA_AES128, wire.EMPTY_RENEGOTIATION_SCSV))),
 
@@ -370,7 +391,7 @@ SERVED = [
     Served("ClientHello of 511 octets, as of old", lambda s: wire.tls13_hello(key_shares=s).padded(511)),
     Served("ClientHello of 16 kB in one record", lambda s: wire.tls13_hello(key_shares=s).padded(16384)),
     Served("ClientHello of 16 kB and its header in two records", lambda s: wire.tls13_hello(key_shares=s).padded(16388),
-           cut=in_records(16384)),
+           cut=in_records(16384), vain=(wire.ILLEGAL_PARAMETER, "client hello", "ClientHello too long")),
     Served("records of one octet", of(), cut=in_records(1)),
     Served("records of one octet, TLS 1.2", hello12(), V12, cut=in_records(1)),
     Served("segments of one octet", of(), cut=in_segments(1)),
@@ -391,7 +412,8 @@ def leaf_names(client):
 
 
 @pytest.mark.parametrize("row", SERVED, ids=lambda row: row.name)
-def test_served(proxy, row):
+def test_served(proxy, tbs_proxy, row):
+    proxy = tbs_proxy if row.vain else proxy
     observed = Observed(proxy)
     with Client(proxy.port, row.hello, row.groups) as client:
         client.note_hello()
@@ -405,6 +427,21 @@ def test_served(proxy, row):
     assert row.site in leaf_names(client)
     assert client.largest <= row.largest
     observed.assert_served()
+    observed.assert_whole()
+
+
+@pytest.mark.parametrize("row", [row for row in SERVED if row.vain], ids=lambda row: row.name)
+def test_in_vain(proxy, row):
+    """What a key server that sees the whole handshake would not sign, or the proxy does not send it."""
+    alert, stage, reason = row.vain
+    observed = Observed(proxy)
+    with Client(proxy.port, row.hello, row.groups) as client:
+        client.note_hello()
+        client.send(row.cut(client.hello))
+        with pytest.raises(Alert) as seen:  # behind the ServerHello, an encrypted one
+            client.answer_server_hello()
+    assert seen.value.number == alert
+    observed.assert_failed(reason, stage, None, "key" if stage == "key" else "client")
     observed.assert_whole()
 
 

@@ -67,7 +67,7 @@ ALERTS = {
 }
 # What NSS makes of an alert.
 NSS_ALERTS = {70: "SSL_ERROR_PROTOCOL_VERSION_ALERT", 40: "SSL_ERROR_NO_CYPHER_OVERLAP",
-              86: "SSL_ERROR_INAPPROPRIATE_FALLBACK_ALERT"}
+              86: "SSL_ERROR_INAPPROPRIATE_FALLBACK_ALERT", 112: "SSL_ERROR_UNRECOGNIZED_NAME_ALERT"}
 
 
 def run(tool, proxy, nss, site, options):
@@ -218,6 +218,8 @@ REFUSED = [
     Refused("fallback", 86, "client hello", "fallback to an older version (SCSV)", {
         "openssl": ["-tls1_2", "-fallback_scsv"], "gnutls": [priority(ONLY12 + ":%FALLBACK_SCSV")],
         "nss": ["-V", "tls1.2:tls1.2", "-K"]}),
+    Refused("name that no chain is for", 112, "client hello", "no certificate for this name", {
+        "openssl": [], "gnutls": [], "nss": []}, site="unknown.example"),
     Refused("protocol that is not spoken", 120, "client hello", "no shared application protocol", {
         "openssl": ["-alpn", "spdy/3"], "gnutls": ["--alpn=spdy/3"]}),
 ]
@@ -244,9 +246,8 @@ REFUSING = [
     ("openssl", "p256.example", ["-CAfile", STRANGE_CA], "unknown CA"),
     ("gnutls", "p256.example", ["--x509cafile", STRANGE_CA], "bad certificate"),
     ("nss", "p256.example", ["-D"], "unknown CA"),
-    ("openssl", "unknown.example", [], "bad certificate"),
-    ("gnutls", "unknown.example", [], "bad certificate"),
-    ("nss", "unknown.example", [], "bad certificate"),
+    ("openssl", "unknown.example", ["-tls1_2"], "bad certificate"),
+    ("gnutls", "unknown.example", [priority(ONLY12)], "bad certificate"),
     ("nss", "rsa2048.example", [], "certificate unknown"),
 ]
 
