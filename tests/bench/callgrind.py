@@ -15,7 +15,7 @@ import threading
 
 import harness
 
-SHOWN = 40  # functions in each list
+SHOWN = int(os.environ.get("SHOWN", "40"))  # functions in each list
 WARM_UP = 300  # the first 256 signatures are all verified
 
 
@@ -55,6 +55,7 @@ def record(directory, site, count):
     valgrind = ["valgrind", "--quiet", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={directory}/out.%p"]
     proxy = harness.Proxy(directory, server, wrapper=valgrind, log={"level": "info"},
                           backends={"web": {"servers": [f"127.0.0.1:{backend()}"]}})
+    proxy.config["key_servers"][0]["mode"] = os.environ.get("MODE", "transcript")
     proxy.master = lambda: harness.Process(proxy.popen.pid)  # valgrind becomes the program
     try:
         server.start()
