@@ -384,6 +384,7 @@ class FakeKeyServer:
     async def _accept(self):
         while True:
             accepted, _ = await self._loop.sock_accept(self._listener)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so only for what it accepts
             self.accepted += 1
             self.remember(self._loop.create_task(self._serve(accepted)))
 

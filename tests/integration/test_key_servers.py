@@ -391,7 +391,7 @@ def often(watched, fault, count):
 AGAIN = {
     "wrong signature": (faults.OtherKey, (refused, "wrong signature from key server")),
     "error": (lambda: faults.Answers(Op.ERROR, b"\x08"), (refused, "internal error")),
-    "closed after each reply": (faults.ClosesAfterReply, (served, None)),
+    "closed after each reply": (lambda: faults.ClosesAfterReply(politely=True), (served, None)),
 }
 
 
