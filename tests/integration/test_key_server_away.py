@@ -200,18 +200,25 @@ def test_reordering_on_the_way(stack):
     asked again over the next, and every client is served."""
     relay = stack.relay(stack.key_server())
     watched = Watched(stack.proxy(relay.port, key_channel=key_channel(timeout="9s")))
-    # Each new channel's handshake is fewer pieces than that, so every channel works for a while.
-    relay.command("reorder", 20)
-    with clients.Load(watched.proxy.port, threads=3, timeout=15.0) as load:
-        wait_until(lambda: watched.gained("keyless_key_channels_lost_total") >= 4, "four channels to be lost")
+    tls, came = clients.context(), []
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+
+        def come():
+            """Whoever waits for nobody: if all did, a record that is held back would have none behind it."""
+            came.append(pool.submit(served, watched.proxy, tls=tls))
+            return watched.gained("keyless_key_channels_lost_total") >= 4
+
+        # Each new channel's handshake is fewer pieces than that, so what is asked again is asked before the next exchange.
+        relay.command("reorder", 10)
+        wait_until(come, "four channels to be lost")
         relay.command("reorder", 0)
-        load.more(4)
-    assert not load.failures, load.failures
+        wait_until(lambda: come() and all(client.done() for client in came[:-8]), "those who wait to be served")
+    for client in came:
+        client.result()
     watched.assert_logged("key server lost", server="keys-a", reason="bad record mac")
     watched.assert_counted("keyless_key_requests_resent_total")
-    watched.assert_counted(request_series("ok"))
-    for outcome in ("wrong", "invalid", "error", "timeout", "no_server"):
-        assert watched.gained(request_series(outcome)) == 0, outcome
+    watched.wait_quiet()
+    assert watched.gained("keyless_key_requests_total") == watched.gained(request_series("ok")) > 0, "no other outcome"
     watched.assert_whole()
 
 
