@@ -63,7 +63,7 @@ def test_full_handshakes(pair, version):
 
 def test_handshakes_that_fail(pair):
     _, proxy = pair
-    refused = bench("handshake", "--json", "--count", 5, "--warm-up", 0, "--sni", "wrong.example", "--ca", SITE_CA,
+    refused = bench("handshake", "--json", "--count", 5, "--warm-up", 0, "--sni", "p256.example", "--ca", CHANNEL / "ca.pem",
                     f"127.0.0.1:{proxy.port}")
     assert refused.returncode == 1
     assert json.loads(refused.stdout)["done"] == 0
