@@ -58,7 +58,7 @@ class World:
 def test_each_in_its_turn(stack):
     """Six clients and two fibres: signatures are asked for in the order in which the clients came."""
     world = World(stack, handshakes=2)
-    names = [f"client{i}.example" for i in range(6)]
+    names = [f"client{i}.wild.example" for i in range(6)]
     waiting = []
     for i, name in enumerate(names):
         waiting.append(world.client(name))
@@ -88,7 +88,8 @@ def test_each_in_its_turn(stack):
 def test_newcomer_does_not_overtake(stack):
     """A ClientHello that comes in the same turn of the loop as the answer that frees the only fibre."""
     world = World(stack, handshakes=1)
-    first, second, newcomer = (world.client(name) for name in ("first.example", "second.example", "new.example"))
+    names = ["first.wild.example", "second.wild.example", "new.wild.example"]
+    first, second, newcomer = map(world.client, names)
     first.send_hello()
     world.wait_asked(1)
     second.send_hello()
@@ -107,7 +108,7 @@ def test_newcomer_does_not_overtake(stack):
         client.close()
         if client is not newcomer:
             world.release()
-    assert world.names_asked() == ["first.example", "second.example", "new.example"]
+    assert world.names_asked() == names
     world.finish()
 
 
@@ -138,8 +139,8 @@ def test_finished_needs_no_fibre(stack, version):
 def test_counted_once(stack):
     """A client that is sent a HelloRetryRequest needs a fibre twice, and may wait twice: it is one handshake."""
     world = World(stack, handshakes=1, tls={"default": "localhost", "groups": "X25519:P-256"})
-    first, third = world.client("first.example"), world.client("third.example")
-    retried = world.client("retried.example", groups=())
+    first, third = world.client("first.wild.example"), world.client("third.wild.example")
+    retried = world.client("retried.wild.example", groups=())
     first.send_hello()
     world.wait_asked(1)
     retried.send_hello()
@@ -163,7 +164,7 @@ def test_counted_once(stack):
         client.finish()
         client.ask()
         client.close()
-    assert world.names_asked() == ["first.example", "third.example", "retried.example"]
+    assert world.names_asked() == ["first.wild.example", "third.wild.example", "retried.wild.example"]
     assert served_before == 0
     world.watched.assert_counted(EXHAUSTED, 2)
     assert len(world.proxy.find("handshake has to wait", after=world.watched.mark)) == 2
