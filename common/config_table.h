@@ -114,6 +114,7 @@ struct config_row {
     bool required;                    /* must be given; a list must not be empty */
     bool shorthand;                   /* a scalar in place of the mapping is this: `tickets: off` */
     bool resolve;                     /* host names are allowed in an address */
+    bool empty;                       /* a text may be "" */
     uint64_t min, max;                /* of a number, a text's octets; max 0: as far as the type goes */
     size_t most;                      /* elements of a list; 0: as many as fit into a file */
     const struct config_word *words;

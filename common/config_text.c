@@ -36,7 +36,7 @@ static enum result text_parse(const struct config_row *row, const struct config_
 {
     (void)source;
     size_t size = strlen(text);
-    if (size == 0 || size < row->min || size > text_max(row))
+    if ((size == 0 && !row->empty) || size < row->min || size > text_max(row))
         return config_unexpected(why);
     *(char **)value = strdup(text);
     return *(char **)value != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");

@@ -76,6 +76,35 @@ static const struct config_word REQUIRE_WORDS[] = {
     {NULL, 0},
 };
 
+/* The schemes of common/tls_message.h. */
+static const struct config_word SCHEME_WORDS[] = {
+    {"ecdsa_secp256r1_sha256", 0x0403},
+    {"ecdsa_secp384r1_sha384", 0x0503},
+    {"ecdsa_secp521r1_sha512", 0x0603},
+    {"ed25519", 0x0807},
+    {"ed448", 0x0808},
+    {"rsa_pss_rsae_sha256", 0x0804},
+    {"rsa_pss_rsae_sha384", 0x0805},
+    {"rsa_pss_rsae_sha512", 0x0806},
+    {"rsa_pkcs1_sha256", 0x0401},
+    {"rsa_pkcs1_sha384", 0x0501},
+    {"rsa_pkcs1_sha512", 0x0601},
+    {NULL, 0},
+};
+
+#define PROTOCOL_EXPECTED                                                                                    \
+    "an ALPN protocol such as h2, of at most 255 octets, or \"\" for none; acme-tls/1 is never signed for"
+
+static enum result check_protocol(const struct config_row *row, const void *value, struct failure *why)
+{
+    const char *name = *(char *const *)value;
+    (void)row;
+    if (strlen(name) <= 255 && strcmp(name, "acme-tls/1") != 0)
+        return RESULT_OK;
+    return failure_set(why, RESULT_CONFIG, "got \"%.255s\", expected " PROTOCOL_EXPECTED, name);
+}
+
+#define KEYS_EXPECTED "labels, globs or SKIs of keys"
 #define NAME_EXPECTED "a host name in lower case, \"*.\" and one, \"*\" for any or no name, or \"\" for none"
 
 static enum result check_name(const struct config_row *row, const void *value, struct failure *why)
@@ -106,9 +135,8 @@ static const struct config_row CLIENT_ROWS[] = {
         .path = "keys",
         .type = &CONFIG_TEXT,
         CONFIG_LIST_AT(struct keyserver_client, keys, key_count),
-        .required = true,
         .min = 1,
-        .expected = "labels, globs or SKIs of keys",
+        .expected = KEYS_EXPECTED,
         .help = "The keys that it may use: labels, globs on labels (\"*\" is all), or SKIs in hex. Any other "
                 "key looks to it like one that does not exist.",
     },
@@ -130,6 +158,7 @@ static const struct config_row CLIENT_ROWS[] = {
         .type = &CONFIG_TEXT,
         CONFIG_LIST_AT(struct keyserver_client, names, name_count),
         .fallback = "*",
+        .empty = true,
         .check = check_name,
         .expected = NAME_EXPECTED,
         .help =
@@ -146,12 +175,48 @@ static const struct config_row CLIENT_ROWS[] = {
         .help = "transcript: TLS 1.3 signatures only from whole handshakes, and nothing bare, whatever allow "
                 "says.",
     },
+    {
+        .path = "schemes",
+        .type = &CONFIG_CHOICE,
+        CONFIG_LIST_AT(struct keyserver_client, schemes, scheme_count),
+        .words = SCHEME_WORDS,
+        .help = "The TLS signature schemes that it may have signatures with. None listed: all that fit the "
+                "key. A bare digest is taken for the scheme with its padding and hash (ECDSA, SHA-256: "
+                "ecdsa_secp256r1_sha256, whatever the curve); those with older hashes are none that could be "
+                "listed.",
+    },
+    {
+        .path = "alpn",
+        .type = &CONFIG_TEXT,
+        CONFIG_LIST_AT(struct keyserver_client, alpn, alpn_count),
+        .empty = true,
+        .check = check_protocol,
+        .expected = PROTOCOL_EXPECTED,
+        .help = "The protocols that a whole handshake may have agreed on, \"\" being none. None listed: any. "
+                "acme-tls/1, which proves to a CA whose name it is, is never signed for.",
+    },
+    {
+        .path = "deny",
+        .type = &CONFIG_BOOL,
+        CONFIG_AT(struct keyserver_client, deny),
+        .fallback = "off",
+        .help = "Turns these clients away, even where a later entry would take them. Needs no keys.",
+    },
 };
+
+static enum result check_client(const struct config_scope *scope, void *object, struct failure *why)
+{
+    const struct keyserver_client *client = object;
+    if (client->deny || client->key_count > 0)
+        return RESULT_OK;
+    return config_refuse(scope, why, "keys", "expected " KEYS_EXPECTED ", at least one");
+}
 
 static const struct config_table CLIENTS = {
     CONFIG_ROWS(CLIENT_ROWS),
     .size = sizeof(struct keyserver_client),
     CONFIG_POSITION(struct keyserver_client, where),
+    .check = check_client,
 };
 
 /* ---- The file. */

@@ -43,6 +43,11 @@ struct keyserver_client {
     char **names;   /* SNI: "www.example.com", "*.example.com", "*" (any, or none), "" (none) */
     size_t name_count;
     enum keyserver_require require;
+    int *schemes; /* TLS SignatureSchemes; none: all */
+    size_t scheme_count;
+    char **alpn; /* "" is a handshake without; none: any */
+    size_t alpn_count;
+    bool deny; /* turned away; it may have no keys then */
 };
 
 struct keyserver_config {

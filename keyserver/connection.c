@@ -161,20 +161,49 @@ static void on_drained(struct channel *channel, void *owner)
 
 /* ---- The beginning. */
 
+/* Why a client is turned away. */
+struct refusal {
+    size_t metric;
+    const char *reason;
+};
+
+/* NULL: it is served. Finds its entry. */
+static const struct refusal *find_refusal(struct connection *connection)
+{
+    static const struct refusal NO_ENTRY = {KEYSERVER_CONNECTIONS_NO_ENTRY,
+                                            "its certificate matches no client entry"};
+    static const struct refusal DENIED = {KEYSERVER_CONNECTIONS_DENIED, "its client entry denies it"};
+    const struct policy *policy = connection->all->policy;
+    if (!policy_match(policy, channel_peer_certificate(connection->channel), &connection->client))
+        return &NO_ENTRY;
+    return policy_denies(policy, connection->client) ? &DENIED : NULL;
+}
+
+static void turn_away(struct connection *connection, const struct refusal *refusal)
+{
+    struct connections *all = connection->all;
+    struct channel *channel = connection->channel;
+    const char *client =
+        refusal->metric != KEYSERVER_CONNECTIONS_NO_ENTRY ? connection_client_name(connection) : NULL;
+    char names[CLIENT_DESCRIPTION_SIZE];
+    client_describe(channel_peer_certificate(channel), names);
+    metric_add(all->metrics, refusal->metric, 1);
+    log_warn(all->log, "client refused", log_text("client", client),
+             log_address("peer", channel_peer_address(channel)), log_text("certificate", names),
+             log_reason(refusal->reason));
+    connection_free(connection);
+    channel_close(channel);
+    all->ended(all->owner);
+}
+
 static void on_open(struct channel *channel, void *owner)
 {
     struct connection *connection = owner;
     struct connections *all = connection->all;
     const struct address *peer = channel_peer_address(channel);
-    if (!policy_match(all->policy, channel_peer_certificate(channel), &connection->client)) {
-        char names[CLIENT_DESCRIPTION_SIZE];
-        client_describe(channel_peer_certificate(channel), names);
-        metric_add(all->metrics, KEYSERVER_CONNECTIONS_REFUSED, 1);
-        log_warn(all->log, "client refused", log_address("peer", peer), log_text("certificate", names),
-                 log_reason("its certificate matches no client entry"));
-        connection_free(connection);
-        channel_close(channel);
-        all->ended(all->owner);
+    const struct refusal *refusal = find_refusal(connection);
+    if (refusal != NULL) {
+        turn_away(connection, refusal);
         return;
     }
     connection->state = all->draining ? CONNECTION_ENDING : CONNECTION_SERVING;

@@ -3,7 +3,7 @@
  * from.
  *
  *   HANDSHAKE ──▶ SERVING ──▶ ENDING (answers what is in flight) ──▶ closed, freed
- *       └────────────┴──── failure, unknown certificate ──────────────▲
+ *       └────────────┴──── failure, client turned away ───────────────▲
  *
  * Back pressure, never an error: a connection is not read from while it has too much in flight, in number or
  * in octets; while it does not take its answers; or while it holds more than its share and the whole process

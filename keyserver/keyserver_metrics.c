@@ -3,6 +3,7 @@
 #include "common/kssl.h"
 #include "keyserver/key_table.h"
 
+#define REFUSED    "keyless_keyserver_connections_refused_total"
 #define PAUSES     "keyless_keyserver_accept_pauses_total"
 #define CLOSED     "keyless_keyserver_connections_closed_total"
 #define REQUESTS   "keyless_keyserver_requests_total"
@@ -15,6 +16,7 @@
 #define FULL       "keyless_keyserver_queue_full_total"
 #define LATE       "keyless_keyserver_queue_late_total"
 
+#define REFUSED_HELP  "Connections closed after their handshake, by reason."
 #define PAUSES_HELP   "Times that accepting connections paused, by reason."
 #define CLOSED_HELP   "Connections that were served and have ended, by reason."
 #define REQUESTS_HELP "Requests answered, by client entry, operation and outcome."
@@ -64,9 +66,8 @@ _Static_assert(KEY_CLASSES == 3, "the ids leave room for three classes");
 const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     [KEYSERVER_CONNECTIONS_ACCEPTED] = {"keyless_keyserver_connections_total", NULL, METRIC_COUNTER,
                                         "Connections accepted."},
-    [KEYSERVER_CONNECTIONS_REFUSED] = {"keyless_keyserver_connections_refused_total",
-                                       "reason=\"no_client_entry\"", METRIC_COUNTER,
-                                       "Connections closed after their handshake, by reason."},
+    [KEYSERVER_CONNECTIONS_NO_ENTRY] = {REFUSED, "reason=\"no_client_entry\"", METRIC_COUNTER, REFUSED_HELP},
+    [KEYSERVER_CONNECTIONS_DENIED] = {REFUSED, "reason=\"denied\"", METRIC_COUNTER, REFUSED_HELP},
     [KEYSERVER_CONNECTIONS_OPEN] = {"keyless_keyserver_connections", NULL, METRIC_GAUGE,
                                     "Connections there are, those in their handshake included."},
     [KEYSERVER_PAUSES_CONNECTIONS] = {PAUSES, "reason=\"connections\"", METRIC_COUNTER, PAUSES_HELP},

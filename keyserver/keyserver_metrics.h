@@ -34,7 +34,8 @@ enum connection_end {
 
 enum keyserver_metric {
     KEYSERVER_CONNECTIONS_ACCEPTED,
-    KEYSERVER_CONNECTIONS_REFUSED, /* a certificate that matches no client entry */
+    KEYSERVER_CONNECTIONS_NO_ENTRY, /* closed after their handshake: no client entry matches */
+    KEYSERVER_CONNECTIONS_DENIED,   /* ... the client entry denies it */
     KEYSERVER_CONNECTIONS_OPEN,
     KEYSERVER_HANDSHAKE_FAILURES, /* in the order of enum channel_cause */
     KEYSERVER_HANDSHAKE_FAILURES_LAST = KEYSERVER_HANDSHAKE_FAILURES + CHANNEL_CAUSES - 1,

@@ -135,7 +135,8 @@ static enum kssl_error ask(struct decision *decision)
     size_t key;
     operation->request.entry = (uint16_t)decision->entry;
     operation->request.opcode = operation->message.opcode;
-    enum kssl_error error = sign_request_check(decision->policy, &operation->request, &key);
+    enum kssl_error error =
+        sign_request_check(decision->policy, &operation->request, &key, &operation->reason);
     if (error != KSSL_ERROR_NONE)
         return error;
     operation->key = policy_key(decision->policy, key);
@@ -235,6 +236,8 @@ static enum kssl_error check_transcript_policy(struct decision *decision, const 
         return refuse(decision, KSSL_ERROR_POLICY, "the SNI is none of the client's names");
     if (transcript_is_for_acme(transcript))
         return refuse(decision, KSSL_ERROR_POLICY, "the protocol is acme-tls/1");
+    if (!policy_allows_protocol(decision->policy, decision->entry, transcript->alpn))
+        return refuse(decision, KSSL_ERROR_POLICY, "the protocol is none of the client's");
     return KSSL_ERROR_NONE;
 }
 

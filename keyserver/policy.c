@@ -177,7 +177,7 @@ size_t policy_entries(const struct policy *policy)
 unsigned policy_allow(const struct policy *policy, size_t entry)
 {
     const struct keyserver_client *client = &policy->config->clients[entry];
-    unsigned allow = client->allow;
+    unsigned allow = client->deny ? 0 : client->allow;
     if ((allow & ALLOW_TLS13) != 0)
         allow |= ALLOW_TRANSCRIPT;
     if (policy->config->certificate_count == 0)
@@ -185,6 +185,29 @@ unsigned policy_allow(const struct policy *policy, size_t entry)
     if (client->require == REQUIRE_TRANSCRIPT)
         allow &= ~((unsigned)ALLOW_TLS13 | ALLOW_DIGEST);
     return allow;
+}
+
+bool policy_denies(const struct policy *policy, size_t entry)
+{
+    return policy->config->clients[entry].deny;
+}
+
+bool policy_allows_scheme(const struct policy *policy, size_t entry, uint16_t scheme)
+{
+    const struct keyserver_client *client = &policy->config->clients[entry];
+    for (size_t i = 0; i < client->scheme_count; i++)
+        if (client->schemes[i] == scheme)
+            return true;
+    return client->scheme_count == 0;
+}
+
+bool policy_allows_protocol(const struct policy *policy, size_t entry, struct bytes alpn)
+{
+    const struct keyserver_client *client = &policy->config->clients[entry];
+    for (size_t i = 0; i < client->alpn_count; i++)
+        if (bytes_equal(alpn, bytes_of(client->alpn[i], strlen(client->alpn[i]))))
+            return true;
+    return client->alpn_count == 0;
 }
 
 /* ---- Names. */

@@ -38,6 +38,13 @@ size_t policy_entries(const struct policy *policy);
  * transcript where no `certificates` are configured, against which one could be checked. */
 unsigned policy_allow(const struct policy *policy, size_t entry);
 
+/* An entry whose clients are turned away; nothing is allowed to it. */
+bool policy_denies(const struct policy *policy, size_t entry);
+/* Whether the entry may have signatures with this TLS SignatureScheme; 0: with something that is none. */
+bool policy_allows_scheme(const struct policy *policy, size_t entry, uint16_t scheme);
+/* Whether it may have them for handshakes that agree on this protocol; size 0: on none. */
+bool policy_allows_protocol(const struct policy *policy, size_t entry, struct bytes alpn);
+
 /* The sites' certificates, borrowed, which transcripts are checked against. None until this was called. */
 void policy_use_certificates(struct policy *policy, const struct site_certificates *certificates);
 /* A leaf of this key. NULL: not one of ours. */

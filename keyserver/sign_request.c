@@ -80,19 +80,46 @@ static bool anything_acceptable(const struct sign_request *request, unsigned all
     return true;
 }
 
+/* ---- May this client have it? (0x40) */
+
+static uint16_t tls13_scheme(const struct sign_request *request)
+{
+    return request->tls13.scheme;
+}
+
+static uint16_t tls12_scheme(const struct sign_request *request)
+{
+    return request->tls12.scheme;
+}
+
+/* What a bare operation amounts to in TLS. Those with hashes that TLS 1.2 has left behind are 0: no list of
+ * schemes has them. */
+static uint16_t bare_scheme(const struct sign_request *request)
+{
+    static const uint16_t SCHEMES[256] = {
+        [KSSL_OP_RSA_SIGN_SHA256] = 0x0401, [KSSL_OP_RSA_SIGN_SHA384] = 0x0501,
+        [KSSL_OP_RSA_SIGN_SHA512] = 0x0601, [KSSL_OP_ECDSA_SHA256] = 0x0403,
+        [KSSL_OP_ECDSA_SHA384] = 0x0503,    [KSSL_OP_ECDSA_SHA512] = 0x0603,
+        [KSSL_OP_ED25519] = 0x0807,         [KSSL_OP_RSA_PSS_SHA256] = 0x0804,
+        [KSSL_OP_RSA_PSS_SHA384] = 0x0805,  [KSSL_OP_RSA_PSS_SHA512] = 0x0806,
+    };
+    return SCHEMES[request->opcode];
+}
+
 /* ---- Kinds of requests. */
 
 struct kind_rule {
     unsigned allow;
     bool (*fits)(const struct sign_request *request, const struct key_id *key);
     bool (*acceptable)(const struct sign_request *request, unsigned allow);
+    uint16_t (*scheme)(const struct sign_request *request); /* 0: of none */
 };
 
 static const struct kind_rule RULES[] = {
-    [SIGN_TLS13] = {ALLOW_TLS13, tls13_fits, tls13_acceptable},
-    [SIGN_TLS12] = {ALLOW_TLS12, tls12_fits, tls12_acceptable},
-    [SIGN_DIGEST] = {ALLOW_DIGEST, digest_fits, anything_acceptable},
-    [SIGN_MESSAGE] = {ALLOW_DIGEST, message_fits, anything_acceptable},
+    [SIGN_TLS13] = {ALLOW_TLS13, tls13_fits, tls13_acceptable, tls13_scheme},
+    [SIGN_TLS12] = {ALLOW_TLS12, tls12_fits, tls12_acceptable, tls12_scheme},
+    [SIGN_DIGEST] = {ALLOW_DIGEST, digest_fits, anything_acceptable, bare_scheme},
+    [SIGN_MESSAGE] = {ALLOW_DIGEST, message_fits, anything_acceptable, bare_scheme},
 };
 
 bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
@@ -108,10 +135,25 @@ bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
     return true;
 }
 
+static enum kssl_error refuse(const char **reason, const char *text)
+{
+    *reason = text;
+    return KSSL_ERROR_POLICY;
+}
+
+static enum kssl_error check_policy(const struct policy *policy, const struct sign_request *request,
+                                    const char **reason)
+{
+    if (!policy_allows_scheme(policy, request->entry, RULES[request->kind].scheme(request)))
+        return refuse(reason, "the scheme is none of the client's");
+    return KSSL_ERROR_NONE;
+}
+
 enum kssl_error sign_request_check(const struct policy *policy, const struct sign_request *request,
-                                   size_t *key)
+                                   size_t *key, const char **reason)
 {
     enum sign_kind kind;
+    *reason = NULL;
     if (request->entry >= policy_entries(policy) || !sign_kind_of(request->opcode, &kind) ||
         kind != request->kind)
         return KSSL_ERROR_INTERNAL;
@@ -124,7 +166,7 @@ enum kssl_error sign_request_check(const struct policy *policy, const struct sig
         return KSSL_ERROR_KEY_NOT_FOUND;
     if (!rule->fits(request, &policy_key(policy, *key)->id))
         return KSSL_ERROR_CRYPTO;
-    return rule->acceptable(request, allow) ? KSSL_ERROR_NONE : KSSL_ERROR_CONTENT;
+    return rule->acceptable(request, allow) ? check_policy(policy, request, reason) : KSSL_ERROR_CONTENT;
 }
 
 bool sign_request_point_valid(const struct sign_request *request)

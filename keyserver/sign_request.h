@@ -54,12 +54,13 @@ struct sign_request {
 
 /*
  * Whether this entry may have this signature, in the order of the protocol: 0x05 not allowed, 0x02 no such
- * key for it, 0x01 the scheme or digest does not fit the key, 0x41 the content is not acceptable. *key is the
- * key's index when the answer is KSSL_ERROR_NONE. Costs no public-key arithmetic: whether a point is on its
- * curve is sign_request_point_valid's to say.
+ * key for it, 0x01 the scheme or digest does not fit the key, 0x41 the content is not acceptable, 0x40 the
+ * entry may not have it. *key is the key's index when the answer is KSSL_ERROR_NONE; *reason says in fixed
+ * words what the error alone does not tell, or is NULL. Costs no public-key arithmetic: whether a point is on
+ * its curve is sign_request_point_valid's to say.
  */
 MUST_CHECK enum kssl_error sign_request_check(const struct policy *policy, const struct sign_request *request,
-                                              size_t *key);
+                                              size_t *key, const char **reason);
 
 /* True for everything but a SIGN_TLS12 whose point is not on its curve. */
 MUST_CHECK bool sign_request_point_valid(const struct sign_request *request);

@@ -184,7 +184,7 @@ static enum kssl_error enqueue(struct asker *asker, const struct sign_request *r
 /* It has made the same checks: somebody has taken it over, or it asks us what it had asked of a signer with
  * other keys, before us. */
 static void tell_forbidden(const struct asker *asker, const struct sign_request *request,
-                           enum kssl_error error)
+                           enum kssl_error error, const char *reason)
 {
     const struct signer *signer = asker->signer;
     const char *client =
@@ -193,7 +193,7 @@ static void tell_forbidden(const struct asker *asker, const struct sign_request 
     log_warn(signer->log, "front end asks for what is forbidden", log_number("frontend", asker->index),
              log_text("client", client), log_text("operation", kssl_opcode_name(request->opcode)),
              log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), log_number("error", error),
-             log_reason(kssl_error_name((uint8_t)error)));
+             log_reason(reason != NULL ? reason : kssl_error_name((uint8_t)error)));
 }
 
 /* Whatever the front end has checked is checked again. */
@@ -201,14 +201,15 @@ static bool on_message(uint8_t type, struct bytes body, void *owner)
 {
     struct asker *asker = owner;
     struct sign_request request;
+    const char *reason;
     size_t key = 0;
     if (!signer_ask_parse(type, body, &request))
         return false;
-    enum kssl_error error = sign_request_check(asker->signer->policy, &request, &key);
+    enum kssl_error error = sign_request_check(asker->signer->policy, &request, &key, &reason);
     if (error == KSSL_ERROR_NONE)
         error = enqueue(asker, &request, key);
     else
-        tell_forbidden(asker, &request, error);
+        tell_forbidden(asker, &request, error, reason);
     if (error != KSSL_ERROR_NONE) {
         const struct signer_reply reply = {.handle = request.handle, .error = (uint8_t)error};
         reply_to(asker, &reply);

@@ -64,12 +64,13 @@ static void check_request(const struct operation *operation)
     static uint8_t octets[SIGNER_HEADER_SIZE + SIGNER_BODY_MAX];
     struct writer to = writer_of(octets, sizeof octets);
     struct sign_request parsed;
+    const char *reason;
     size_t key;
     signer_ask_write(&to, &operation->request);
     if (!writer_ok(&to) ||
         !signer_ask_parse(octets[0], bytes_of(octets + SIGNER_HEADER_SIZE, to.size - SIGNER_HEADER_SIZE),
                           &parsed) ||
-        sign_request_check(policy(), &parsed, &key) != KSSL_ERROR_NONE || operation->key == NULL)
+        sign_request_check(policy(), &parsed, &key, &reason) != KSSL_ERROR_NONE || operation->key == NULL)
         abort();
 }
 

@@ -31,6 +31,7 @@ static void ask(uint8_t type, struct bytes body)
     uint8_t content[SIGN_CONTENT_MAX];
     struct writer content_to = writer_of(content, sizeof content);
     struct writer to = writer_of(again, sizeof again);
+    const char *reason;
     size_t key;
     if (!signer_ask_parse(type, body, &request))
         return;
@@ -38,7 +39,7 @@ static void ask(uint8_t type, struct bytes body)
     if (to.overflow || to.size != SIGNER_HEADER_SIZE + body.size ||
         memcmp(again + SIGNER_HEADER_SIZE, body.data, body.size) != 0)
         abort();
-    if (sign_request_check(policy(), &request, &key) != KSSL_ERROR_NONE)
+    if (sign_request_check(policy(), &request, &key, &reason) != KSSL_ERROR_NONE)
         return;
     (void)sign_request_point_valid(&request);
     bool rebuilt = sign_request_content(&request, &content_to);

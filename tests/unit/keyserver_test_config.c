@@ -70,6 +70,9 @@ static void defaults_are_the_documented_ones(void **state)
     assert_int_equal(config->clients[0].key_count, 1);
     assert_string_equal(config->clients[0].keys[0], "*");
     assert_int_equal(config->clients[0].allow, ALLOW_TLS13 | ALLOW_TLS12);
+    assert_int_equal(config->clients[0].scheme_count, 0);
+    assert_int_equal(config->clients[0].alpn_count, 0);
+    assert_false(config->clients[0].deny);
     assert_int_equal(config->limits.connections, 1024);
     assert_int_equal(config->limits.in_flight, 1024);
     assert_int_equal(config->limits.handshake_timeout, 5000000);
@@ -148,10 +151,12 @@ static const struct {
     {ONE_CLIENT("{keys: a}"), "4:11: clients[0].match: missing, " MATCH_EXPECTED},
     {ONE_CLIENT("{match: \"CN:a\"}"),
      "4:11: clients[0].keys: missing, expected labels, globs or SKIs of keys"},
+    {ONE_CLIENT("{match: \"CN:a\", deny: off}"),
+     "4:11: clients[0].keys: missing, expected labels, globs or SKIs of keys"},
     {ONE_CLIENT("{match: \"CN:a\", keys: [a, \"\"]}"),
      "4:37: clients[0].keys[1]: got \"\", expected labels, globs or SKIs of keys"},
     {ONE_CLIENT("{match: \"CN:a\", keys: []}"),
-     "4:33: clients[0].keys: got nothing in it, expected at least one"},
+     "4:33: clients[0].keys: got a list, expected labels, globs or SKIs of keys, at least one"},
     /* Listeners. */
     {"listen: [\"127.0.0.1:1\", \"unix:/a\", \"127.0.0.1:1\"]\n" TLS KEYS CLIENTS,
      "1:36: listen[2]: got \"127.0.0.1:1\", expected each address once; it is also listen[0]"},
@@ -192,8 +197,14 @@ static const struct {
     {LISTEN "tls: {certificate: a, key: b, client_ca: c, crl: d}\n" KEYS CLIENTS,
      "2:45: tls: unknown setting \"crl\", expected one of certificate, key, client_ca"},
     {LISTEN TLS "keys: [{uri: \"pkcs11:a\"}]\n" CLIENTS, "3:9: keys[0]: unknown setting \"uri\""},
-    {ONE_CLIENT("{match: \"CN:a\", keys: a, rate: 5}"),
-     "4:36: clients[0]: unknown setting \"rate\", expected one of match, keys, allow, names, require"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, replay: count}"),
+     "4:36: clients[0]: unknown setting \"replay\", expected one of match, keys, allow, names, require"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, schemes: [ed25519, ecdsa_p256]}"),
+     "4:55: clients[0].schemes[1]: got \"ecdsa_p256\", expected ecdsa_secp256r1_sha256, "},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, alpn: [h2, acme-tls/1]}"),
+     "4:47: clients[0].alpn[1]: got \"acme-tls/1\", expected an ALPN protocol such as h2"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, deny: maybe}"),
+     "4:42: clients[0].deny: got \"maybe\", expected on or off"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, names: [a.example, B.example]}"),
      "4:55: clients[0].names[1]: got \"B.example\", expected a host name in lower case"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, names: [\"a.*.example\"]}"),
@@ -238,7 +249,9 @@ static void print_reads_back(void **state)
     struct keyserver_config *first = must_parse(
         "listen: [\"127.0.0.1:2407\", \"unix:keys.sock\"]\n" TLS KEYS "clients:\n"
         "  - {match: \"CN:Edge \\\"One\\\"\", keys: [a, \"b*\"], allow: [list, digest]}\n"
-        "  - {match: \"DNS:edge2.example\", keys: \"*\", allow: []}\n"
+        "  - {match: \"DNS:edge2.example\", keys: \"*\", allow: [], schemes: [ed25519, rsa_pkcs1_sha512],\n"
+        "     alpn: [h2, \"\"], names: [\"\", a.example]}\n"
+        "  - {match: \"DNS:edge3.example\", deny: true}\n"
         "user: keyless\nworkers: 3\nadmin: {listen: \"127.0.0.1:2406\"}\nqueues: {deadline: 250ms}\n");
     char *once = print(first);
     struct keyserver_config *second = must_parse(once);
@@ -248,6 +261,9 @@ static void print_reads_back(void **state)
     assert_non_null(strstr(
         once, "  - match: \"CN:Edge \\\"One\\\"\"\n    keys: [\"a\", \"b*\"]\n    allow: [list, digest]\n"));
     assert_non_null(strstr(once, "    allow: []\n"));
+    assert_non_null(strstr(once, "    schemes: [ed25519, rsa_pkcs1_sha512]\n    alpn: [\"h2\", \"\"]\n"));
+    assert_non_null(strstr(once, "  - match: \"DNS:edge3.example\"\n    keys: []\n"));
+    assert_non_null(strstr(once, "    deny: on\n"));
     assert_non_null(strstr(once, "  deadline: 250ms\n"));
     free(once);
     free(twice);

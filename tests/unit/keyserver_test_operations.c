@@ -24,6 +24,8 @@ enum {
     TRANSCRIPT_ONLY,
     REQUIRED, /* transcripts, by `require` */
     NAMED,    /* has only some names */
+    SCHEMES,  /* has only some schemes */
+    DENIED,
     ENTRIES
 };
 
@@ -40,7 +42,10 @@ static const char CONFIG[] =
                         "  - {match: \"CN:6\", " OWN_KEYS ", allow: [tls13, tls12, digest], "
                         "require: transcript}\n"
                         "  - {match: \"CN:7\", " OWN_KEYS ", allow: [tls13, tls12], "
-                        "names: [www.example.com, \"*.example.org\"]}\n";
+                        "names: [www.example.com, \"*.example.org\"]}\n"
+                        "  - {match: \"CN:8\", " OWN_KEYS ", allow: [tls13, tls12, digest], "
+                        "schemes: [ecdsa_secp256r1_sha256, rsa_pss_rsae_sha384, ed25519]}\n"
+                        "  - {match: \"CN:9\", " OWN_KEYS ", deny: true}\n";
 
 struct world {
     struct keyserver_config *config;
@@ -134,28 +139,28 @@ static const struct {
     bool allowed[ENTRIES];
     uint8_t refused; /* with what, where not allowed */
 } OPCODE_ROWS[] = {
-    {0xF1, {true, true, true, true, true, true, true, true}, 0},
-    {0x60, {true, true, true, true, true, true, true, true}, 0},
-    {0x61, {true, true, false, false, false, false, false, true}, 0x05},
-    {0x62, {true, false, true, false, false, false, true, true}, 0x05},
-    {0x63, {true, true, false, false, false, true, true, true}, 0x05},
+    {0xF1, {true, true, true, true, true, true, true, true, true, true}, 0},
+    {0x60, {true, true, true, true, true, true, true, true, true, true}, 0},
+    {0x61, {true, true, false, false, false, false, false, true, true}, 0x05},
+    {0x62, {true, false, true, false, false, false, true, true, true}, 0x05},
+    {0x63, {true, true, false, false, false, true, true, true, true}, 0x05},
     {0x67, {true, false, false, true, false}, 0x05},
-    {0x02, {true, false, false, false, true}, 0x05},
-    {0x03, {true, false, false, false, true}, 0x05},
-    {0x04, {true, false, false, false, true}, 0x05},
-    {0x05, {true, false, false, false, true}, 0x05},
-    {0x06, {true, false, false, false, true}, 0x05},
-    {0x07, {true, false, false, false, true}, 0x05},
-    {0x12, {true, false, false, false, true}, 0x05},
-    {0x13, {true, false, false, false, true}, 0x05},
-    {0x14, {true, false, false, false, true}, 0x05},
-    {0x15, {true, false, false, false, true}, 0x05},
-    {0x16, {true, false, false, false, true}, 0x05},
-    {0x17, {true, false, false, false, true}, 0x05},
-    {0x18, {true, false, false, false, true}, 0x05},
-    {0x35, {true, false, false, false, true}, 0x05},
-    {0x36, {true, false, false, false, true}, 0x05},
-    {0x37, {true, false, false, false, true}, 0x05},
+    {0x02, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x03, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x04, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x05, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x06, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x07, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x12, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x13, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x14, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x15, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x16, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x17, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x18, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x35, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x36, {true, false, false, false, true, false, false, false, true}, 0x05},
+    {0x37, {true, false, false, false, true, false, false, false, true}, 0x05},
     {0xF0, {false}, 0x06},
     {0xF2, {false}, 0x06},
     {0xFF, {false}, 0x06},
@@ -321,6 +326,24 @@ static const struct {
     {"bare: where transcripts are required", REQUIRED, 0x22, 0, 0x05, WIRE(HASH_32), 0x05},
     {"tls13: no name, where names are listed", NAMED, 0x11, 0, 0x61, WIRE("\x04\x03" HASH_32), 0x40},
     {"tls13: no name, and a bad scheme", NAMED, 0x11, 0, 0x61, WIRE("\x05\x03" HASH_32), 0x01},
+    {"tls13: one of the schemes", SCHEMES, 0x11, 0, 0x61, WIRE("\x04\x03" HASH_32), 0x00},
+    {"tls13: another one of them", SCHEMES, 0x22, 0, 0x61, WIRE("\x08\x05" HASH_32), 0x00},
+    {"tls13: none of them", SCHEMES, 0x22, 0, 0x61, WIRE("\x08\x04" HASH_32), 0x40},
+    {"tls13: none of them, of another key", SCHEMES, 0x44, 0, 0x61, WIRE("\x05\x03" HASH_32), 0x40},
+    {"tls13: one of them that does not fit", SCHEMES, 0x22, 0, 0x61, WIRE("\x04\x03" HASH_32), 0x01},
+    {"tls12: one of the schemes", SCHEMES, 0x44, 0, 0x62, WIRE("\x04\x03" CLIENT MARKED X25519), 0x00},
+    {"tls12: none of them", SCHEMES, 0x11, 0, 0x62, WIRE("\x05\x03" CLIENT MARKED X25519), 0x40},
+    {"tls12: none of them, and bad content", SCHEMES, 0x11, 0, 0x62, WIRE("\x05\x03" CLIENT MARKED_0 X25519),
+     0x41},
+    {"bare: one of the schemes", SCHEMES, 0x11, 0, 0x15, WIRE(HASH_32), 0x00},
+    {"bare: by its hash, not its curve", SCHEMES, 0x55, 0, 0x15, WIRE(HASH_32), 0x00},
+    {"bare: ecdsa, none of them", SCHEMES, 0x44, 0, 0x16, WIRE(HASH_48), 0x40},
+    {"bare: pss, one of them", SCHEMES, 0x22, 0, 0x36, WIRE(HASH_48), 0x00},
+    {"bare: pss, none of them", SCHEMES, 0x22, 0, 0x35, WIRE(HASH_32), 0x40},
+    {"bare: pkcs1, none of them", SCHEMES, 0x22, 0, 0x06, WIRE(HASH_48), 0x40},
+    {"bare: a hash that no scheme has", SCHEMES, 0x11, 0, 0x13, WIRE("twenty octets it has"), 0x40},
+    {"bare: ed25519, one of them", SCHEMES, 0x33, 0, 0x18, WIRE("message"), 0x00},
+    {"tls13: denied", DENIED, 0x11, 0, 0x61, WIRE("\x04\x03" HASH_32), 0x05},
     /* 0x63: what the messages say is keyserver_test_transcript_check.c's. */
     {"transcript: not allowed, and a bad payload", TLS12_ONLY, 0xAA, 0, 0x63, WIRE("x"), 0x05},
     {"transcript: a bad payload, and no such key", TLS13_ONLY, 0xAA, 0, 0x63, WIRE("\x04\x03\x01"), 0x07},
@@ -471,23 +494,24 @@ static void points_are_checked(void **state)
 static void the_signer_believes_nothing(void **state)
 {
     struct world *world = *state;
+    const char *reason;
     size_t key;
     struct sign_request request = {.kind = SIGN_TLS13, .opcode = 0x61};
     memset(request.ski, 0x11, sizeof request.ski);
     request.tls13.scheme = 0x0403;
     request.tls13.hash_size = 32;
-    assert_int_equal(sign_request_check(world->policy, &request, &key), KSSL_ERROR_NONE);
+    assert_int_equal(sign_request_check(world->policy, &request, &key, &reason), KSSL_ERROR_NONE);
     assert_int_equal(key, 0);
     request.entry = ENTRIES;
-    assert_int_equal(sign_request_check(world->policy, &request, &key), KSSL_ERROR_INTERNAL);
+    assert_int_equal(sign_request_check(world->policy, &request, &key, &reason), KSSL_ERROR_INTERNAL);
     request.entry = TLS12_ONLY;
-    assert_int_equal(sign_request_check(world->policy, &request, &key), KSSL_ERROR_BAD_OPCODE);
+    assert_int_equal(sign_request_check(world->policy, &request, &key, &reason), KSSL_ERROR_BAD_OPCODE);
     request.entry = 0;
     request.opcode = 0x05; /* of another kind than the parts */
-    assert_int_equal(sign_request_check(world->policy, &request, &key), KSSL_ERROR_INTERNAL);
+    assert_int_equal(sign_request_check(world->policy, &request, &key, &reason), KSSL_ERROR_INTERNAL);
     request.opcode = 0x61;
     request.tls13.hash_size = 20;
-    assert_int_equal(sign_request_check(world->policy, &request, &key), KSSL_ERROR_CONTENT);
+    assert_int_equal(sign_request_check(world->policy, &request, &key, &reason), KSSL_ERROR_CONTENT);
 }
 
 /* ---- The list, with more keys than fit one answer. */

@@ -215,6 +215,44 @@ static void unused_patterns_are_told(void **state)
     key_table_clear(&table);
 }
 
+/* ---- What an entry may have. */
+
+static void lists_that_are_empty_allow_all(void **state)
+{
+    (void)state;
+    struct key_table table = {0};
+    struct keyserver_config *config =
+        fixture_config(FIXTURE_CONFIG_HEAD "clients:\n"
+                                           "  - {match: \"CN:a\", keys: \"*\"}\n"
+                                           "  - {match: \"CN:b\", keys: \"*\", schemes: ed25519, alpn: h2}\n"
+                                           "  - {match: \"CN:c\", keys: \"*\", alpn: [h2, \"\"]}\n"
+                                           "  - {match: \"CN:d\", deny: true}\n");
+    struct policy *policy = fixture_policy(config, &table);
+    static const struct {
+        const char *protocol;
+        bool allowed[3];
+    } ROWS[] = {{"h2", {true, true, true}},
+                {"", {true, false, true}},
+                {"h", {true, false, false}},
+                {"h22", {true, false, false}},
+                {"http/1.1", {true, false, false}}};
+    for (size_t i = 0; i < COUNT_OF(ROWS); i++)
+        for (size_t entry = 0; entry < 3; entry++)
+            CHECK(
+                ROWS[i].protocol,
+                policy_allows_protocol(policy, entry, bytes_of(ROWS[i].protocol, strlen(ROWS[i].protocol))) ==
+                    ROWS[i].allowed[entry]);
+    assert_true(policy_allows_protocol(policy, 2, bytes_of(NULL, 0)));
+    assert_false(policy_allows_protocol(policy, 1, bytes_of(NULL, 0)));
+    assert_true(policy_allows_scheme(policy, 0, 0) && policy_allows_scheme(policy, 0, 0x0403));
+    assert_true(policy_allows_scheme(policy, 1, 0x0807));
+    assert_false(policy_allows_scheme(policy, 1, 0) || policy_allows_scheme(policy, 1, 0x0808));
+    assert_true(policy_denies(policy, 3) && !policy_denies(policy, 0));
+    assert_int_equal(policy_allow(policy, 3), 0);
+    policy_free(policy);
+    keyserver_config_free(config);
+}
+
 /* ---- Certificates. */
 
 static X509 *load_certificate(const char *path)
@@ -386,6 +424,7 @@ int main(void)
         cmocka_unit_test(lists_go_on_behind_an_ski),
         cmocka_unit_test(keys_out_of_order_are_refused),
         cmocka_unit_test(unused_patterns_are_told),
+        cmocka_unit_test(lists_that_are_empty_allow_all),
         cmocka_unit_test(certificates_match_entries),
         cmocka_unit_test(descriptions_match),
         cmocka_unit_test(long_descriptions_are_cut),

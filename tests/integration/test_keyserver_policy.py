@@ -1,0 +1,147 @@
+"""What a client entry bounds: who is refused and told what, that others are served meanwhile, and that the log and the
+counters name it."""
+
+import hashlib
+
+import pytest
+
+import kssl_codec as kssl
+from harness import SITES
+from kssl_codec import Error, Op, Tag
+from kssl_peer import Peer, site_key
+from test_transcript import record, sign
+
+CERTIFICATES = [{"dir": str(SITES / "chains")}]
+EVERYTHING = {"match": "DNS:edge2.example", "keys": ["*"], "allow": ["tls13", "tls12", "transcript", "list", "digest"]}
+MARKED = bytes(24) + kssl.DOWNGRADE_12
+X25519 = kssl.ecdh_params(0x001D, bytes(range(32)))
+
+
+def entry(**settings):
+    """Of edge1, which the tests are about; edge2 may do everything."""
+    return {"match": "DNS:edge1.example", "keys": ["*"], **settings}
+
+
+def start(stack, mine, **changes):
+    """A key server with this entry for edge1."""
+    settings = {"certificates": CERTIFICATES, "log": {"level": "debug", "rate": 0}, **changes}
+    return stack.key_server(clients=[mine, EVERYTHING], **settings)
+
+
+def refusals(server, error):
+    return server.metric("keyless_keyserver_refusals_total", error=f"0x{error:02X}")
+
+
+class Refused:
+    """The lines and counters of refusals since it was made."""
+
+    def __init__(self, server, error=Error.POLICY):
+        self.server, self.error = server, error
+        self.mark, self.before = server.mark(), refusals(server, error)
+
+    def told(self, reason, client="DNS:edge1.example"):
+        """Each refusal's line has this reason, and each was counted."""
+        lines = self.server.find("request refused", self.mark)
+        assert lines and {line["reason"] for line in lines} == {reason}
+        assert {(line["client"], line["error"]) for line in lines} == {(client, str(int(self.error)))}
+        assert refusals(self.server, self.error) - self.before == len(lines)
+        return lines
+
+
+def edge2_is_served(server):
+    with Peer(server.port, "edge2") as peer:
+        assert peer.sign_tls13(site_key("p256"), 0x0403, bytes(32)).opcode == Op.SUCCESS
+
+
+# ---- schemes
+
+
+def test_schemes(stack):
+    """By the scheme that is asked for, or that a bare operation amounts to."""
+    server = start(stack, entry(allow=["tls13", "tls12", "digest"],
+                                schemes=["ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha384"]))
+    digest = hashlib.sha256(b"").digest()
+    refused = Refused(server)
+    messages = record("rsa2048", "rsa2048.example")
+    with Peer(server.port) as peer:
+        p256, p384, rsa = (site_key(name) for name in ("p256", "p384", "rsa2048"))
+        outcomes = [
+            (peer.sign_tls13(p256, 0x0403, bytes(32)), None),
+            (peer.sign_tls13(rsa, 0x0805, bytes(32)), None),
+            (peer.sign_tls13(rsa, 0x0804, bytes(32)), Error.POLICY),
+            (peer.sign_tls13(p384, 0x0503, bytes(32)), Error.POLICY),
+            (peer.sign_tls12(p384, 0x0403, bytes(32), MARKED, X25519), None),
+            (peer.sign_tls12(rsa, 0x0401, bytes(32), MARKED, X25519), Error.POLICY),
+            (peer.with_key(Op.SIGN_TRANSCRIPT, rsa, b"\x08\x04" + b"".join(messages)), Error.POLICY),
+            (peer.with_key(Op.ECDSA_SHA256, p256, digest), None),
+            (peer.with_key(Op.ECDSA_SHA1, p256, bytes(20)), Error.POLICY),
+            (peer.with_key(Op.RSA_PSS_SHA384, rsa, bytes(48)), None),
+            (peer.with_key(Op.RSA_SHA384, rsa, bytes(48)), Error.POLICY),
+            (peer.with_key(Op.ED25519, site_key("ed25519"), b"x"), Error.POLICY),
+        ]
+        edge2_is_served(server)
+    assert [answer.error for answer, _ in outcomes] == [expected for _, expected in outcomes]
+    assert len(refused.told("the scheme is none of the client's")) == 7
+
+
+# ---- alpn
+
+
+@pytest.mark.parametrize("allowed, passed", [(["h2"], {"h2"}), (["http/1.1", ""], {"http/1.1", None})])
+def test_alpn(stack, allowed, passed):
+    """The protocol that the transcript agrees on; none is one only where "" is listed."""
+    server = start(stack, entry(alpn=allowed))
+    refused = Refused(server)
+    with Peer(server.port) as peer:
+        for protocol in ("h2", "http/1.1", None):
+            messages = record("p256", "p256.example", protocols=[protocol] if protocol else [])
+            answer = sign(peer, "p256", messages)
+            assert answer.error == (None if protocol in passed else Error.POLICY), protocol
+        edge2_is_served(server)
+    refused.told("the protocol is none of the client's")
+
+
+def test_acme_is_never_signed_for(stack):
+    server = start(stack, entry(alpn=[]))
+    refused = Refused(server)
+    with Peer(server.port) as peer:
+        assert sign(peer, "p256", record("p256", "p256.example", protocols=["acme-tls/1"])).error == Error.POLICY
+    refused.told("the protocol is acme-tls/1")
+
+
+# ---- deny
+
+
+def closed_after_handshake(server, name="edge1"):
+    with Peer(server.port, name) as peer:
+        assert peer.until_closed() == ([], "in good order")
+
+
+def test_deny(stack):
+    """The first match wins: a later entry does not let in what an earlier one denies."""
+    server = stack.key_server(clients=[
+        {"match": "DNS:edge1.example", "deny": True},
+        {"match": "CN:edge1.example", "keys": ["*"]},
+        EVERYTHING,
+    ])
+    closed_after_handshake(server)
+    line = server.wait_for("client refused")
+    assert (line["client"], line["reason"]) == ("DNS:edge1.example", "its client entry denies it")
+    assert "DNS:edge1.example" in line["certificate"]
+    assert server.metric("keyless_keyserver_connections_refused_total", reason="denied") == 1
+    assert server.metric("keyless_keyserver_connections_refused_total", reason="no_client_entry") == 0
+    edge2_is_served(server)
+    assert server.metric("keyless_keyserver_connections") == 0
+
+
+def test_deny_by_reload(stack):
+    """A client that a reload denies is gone from its open connections too."""
+    server = start(stack, entry())
+    with Peer(server.port) as peer, Peer(server.port, "edge2") as other:
+        assert peer.sign_tls13(site_key("p256"), 0x0403, bytes(32)).opcode == Op.SUCCESS
+        server.config["clients"][0]["deny"] = True
+        server.reload()
+        assert peer.until_closed() == ([], "in good order")
+        assert other.until_closed() == ([], "in good order")
+    closed_after_handshake(server)
+    edge2_is_served(server)
