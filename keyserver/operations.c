@@ -161,19 +161,23 @@ static enum kssl_error refuse(struct decision *decision, enum kssl_error error, 
     return error;
 }
 
-/* Last, where the client only claims an SNI: it must be one of its names, and so must all others that the
- * signature would serve for. */
+static enum kssl_error ask_with_sni(struct decision *decision, struct bytes sni)
+{
+    struct sign_request *request = &decision->operation->request;
+    if (sni.size > 0 && sni.size <= SIGN_SNI_MAX) {
+        request->sni_size = (uint8_t)sni.size;
+        memcpy(request->sni, sni.data, sni.size);
+    }
+    enum kssl_error error = ask(decision);
+    if (error == KSSL_ERROR_NONE && sni.size > SIGN_SNI_MAX)
+        return refuse(decision, KSSL_ERROR_POLICY, "the SNI is too long for a host name");
+    return error;
+}
+
+/* Where no transcript shows the SNI it is what the client claims. */
 static enum kssl_error ask_claimed(struct decision *decision)
 {
-    enum kssl_error error = ask(decision);
-    if (error != KSSL_ERROR_NONE)
-        return error;
-    if (!policy_allows_name(decision->policy, decision->entry, decision->operation->message.sni))
-        return refuse(decision, KSSL_ERROR_POLICY, "the SNI is none of the client's names");
-    if (!policy_names_cover(decision->policy, decision->entry, decision->operation->request.ski))
-        return refuse(decision, KSSL_ERROR_POLICY,
-                      "the key's certificates have names that the client has not");
-    return KSSL_ERROR_NONE;
+    return ask_with_sni(decision, decision->operation->message.sni);
 }
 
 static enum kssl_error sign_tls13(struct decision *decision)
@@ -271,7 +275,7 @@ static enum kssl_error sign_transcript(struct decision *decision)
     error = check_transcript(decision, &transcript);
     if (error == KSSL_ERROR_NONE)
         error = check_transcript_policy(decision, &transcript);
-    return error == KSSL_ERROR_NONE ? ask(decision) : error;
+    return error == KSSL_ERROR_NONE ? ask_with_sni(decision, transcript.sni) : error;
 }
 
 /* Part A also knows keys by a digest, where there is no SKI. A digest that is no key's of this client's

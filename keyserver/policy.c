@@ -28,6 +28,7 @@ struct policy {
     size_t *sets;                                 /* index of each entry's set */
     struct key_set *key_sets;
     size_t set_count;
+    const char ***names; /* of each entry, in order: the signer looks them up for each signature */
 };
 
 /* ---- Which keys a pattern means. */
@@ -102,6 +103,43 @@ static enum result find_or_make_set(struct policy *policy, const struct keyserve
     return set_fill(made, policy->keys, why);
 }
 
+/* ---- Names. */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static enum result sort_names(const struct keyserver_client *client, const char ***names, struct failure *why)
+{
+    *names = calloc(client->name_count + 1, sizeof **names);
+    if (*names == NULL)
+        return out_of_memory(why);
+    for (size_t i = 0; i < client->name_count; i++)
+        (*names)[i] = client->names[i];
+    qsort(*names, client->name_count, sizeof **names, by_name);
+    return RESULT_OK;
+}
+
+static bool names_have(const struct policy *policy, size_t entry, const char *name)
+{
+    size_t count = policy->config->clients[entry].name_count;
+    return bsearch(&name, policy->names[entry], count, sizeof name, by_name) != NULL;
+}
+
+/* By itself, by a wildcard for its first label, or by "*". */
+static bool names_hold(const struct policy *policy, size_t entry, const char *name)
+{
+    char wildcard[DNS_NAME_MAX + 2] = "*";
+    const char *dot = strchr(name, '.');
+    if (names_have(policy, entry, "*") || names_have(policy, entry, name))
+        return true;
+    if (dot == NULL || strlen(dot) > DNS_NAME_MAX)
+        return false;
+    (void)strcpy(wildcard + 1, dot);
+    return names_have(policy, entry, wildcard);
+}
+
 /* ---- The policy. */
 
 static enum result policy_fill(struct policy *policy, struct failure *why)
@@ -110,13 +148,16 @@ static enum result policy_fill(struct policy *policy, struct failure *why)
     policy->matches = calloc(count + 1, sizeof *policy->matches);
     policy->sets = calloc(count + 1, sizeof *policy->sets);
     policy->key_sets = calloc(count + 1, sizeof *policy->key_sets);
-    if (policy->matches == NULL || policy->sets == NULL || policy->key_sets == NULL)
+    policy->names = calloc(count + 1, sizeof *policy->names);
+    if (policy->matches == NULL || policy->sets == NULL || policy->key_sets == NULL || policy->names == NULL)
         return out_of_memory(why);
     for (size_t i = 0; i < count; i++) {
         const struct keyserver_client *client = &policy->config->clients[i];
         enum result result = client_match_parse(client->match, &policy->matches[i], why);
         if (result == RESULT_OK)
             result = find_or_make_set(policy, client, &policy->sets[i], why);
+        if (result == RESULT_OK)
+            result = sort_names(client, &policy->names[i], why);
         if (result != RESULT_OK)
             return result;
     }
@@ -152,6 +193,9 @@ void policy_free(struct policy *policy)
         key_index_free(policy->key_sets[i].by_ski);
         key_index_free(policy->key_sets[i].by_digest);
     }
+    for (size_t i = 0; policy->names != NULL && i < policy->config->client_count; i++)
+        free(policy->names[i]);
+    free(policy->names);
     free(policy->key_sets);
     free(policy->sets);
     free(policy->matches);
@@ -210,35 +254,44 @@ bool policy_allows_protocol(const struct policy *policy, size_t entry, struct by
     return client->alpn_count == 0;
 }
 
-/* ---- Names. */
-
-static bool names_hold(const struct keyserver_client *client, const char *name)
+bool policy_allows_name(const struct policy *policy, size_t entry, struct bytes sni)
 {
-    for (size_t i = 0; i < client->name_count; i++)
-        if (strcmp(client->names[i], "*") == 0 || site_name_matches(client->names[i], name))
+    char name[DNS_NAME_MAX + 1];
+    if (sni.size == 0)
+        return names_hold(policy, entry, "");
+    /* What is no DNS name is none that anybody can have listed. */
+    return names_hold(policy, entry, dns_name_normalise(sni, false, name) ? name : ".");
+}
+
+static const struct site_leaf *leaves_of(const struct policy *policy,
+                                         const uint8_t ski[static KEY_ID_SKI_SIZE], size_t *count)
+{
+    *count = 0;
+    return policy->certificates != NULL ? site_certificates_of(policy->certificates, ski, count) : NULL;
+}
+
+bool policy_has_leaf_for(const struct policy *policy, const uint8_t ski[static KEY_ID_SKI_SIZE],
+                         struct bytes sni)
+{
+    size_t count;
+    const struct site_leaf *leaves = leaves_of(policy, ski, &count);
+    char name[DNS_NAME_MAX + 1];
+    if (sni.size == 0)
+        return count > 0;
+    bool is_name = dns_name_normalise(sni, false, name);
+    for (size_t i = 0; is_name && i < count; i++)
+        if (site_leaf_covers(&leaves[i], name))
             return true;
     return false;
 }
 
-bool policy_allows_name(const struct policy *policy, size_t entry, struct bytes sni)
-{
-    const struct keyserver_client *client = &policy->config->clients[entry];
-    char name[DNS_NAME_MAX + 1];
-    if (sni.size == 0)
-        return names_hold(client, "");
-    /* What is no DNS name is none that anybody can have listed. */
-    return names_hold(client, dns_name_normalise(sni, false, name) ? name : ".");
-}
-
 bool policy_names_cover(const struct policy *policy, size_t entry, const uint8_t ski[static KEY_ID_SKI_SIZE])
 {
-    const struct keyserver_client *client = &policy->config->clients[entry];
-    size_t count = 0;
-    const struct site_leaf *leaves =
-        policy->certificates != NULL ? site_certificates_of(policy->certificates, ski, &count) : NULL;
+    size_t count;
+    const struct site_leaf *leaves = leaves_of(policy, ski, &count);
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; k < leaves[i].name_count; k++)
-            if (!names_hold(client, leaves[i].names[k]))
+            if (!names_hold(policy, entry, leaves[i].names[k]))
                 return false;
     return true;
 }

@@ -55,6 +55,9 @@ bool policy_allows_name(const struct policy *policy, size_t entry, struct bytes 
 /* Whether they hold every name of every certificate of this key: without a transcript the SNI is only
  * claimed, and a signature would serve for any of them. True for a key without certificates. */
 bool policy_names_cover(const struct policy *policy, size_t entry, const uint8_t ski[static KEY_ID_SKI_SIZE]);
+/* Whether one of this key's certificates is for this SNI; size 0: whether it has any. */
+bool policy_has_leaf_for(const struct policy *policy, const uint8_t ski[static KEY_ID_SKI_SIZE],
+                         struct bytes sni);
 /* Calls `uncovered` for each key of an entry's of which that is not so. */
 void policy_each_uncovered(const struct policy *policy,
                            void (*uncovered)(const struct keyserver_client *client,

@@ -113,13 +113,14 @@ struct kind_rule {
     bool (*fits)(const struct sign_request *request, const struct key_id *key);
     bool (*acceptable)(const struct sign_request *request, unsigned allow);
     uint16_t (*scheme)(const struct sign_request *request); /* 0: of none */
+    bool named;                                             /* it has an SNI */
 };
 
 static const struct kind_rule RULES[] = {
-    [SIGN_TLS13] = {ALLOW_TLS13, tls13_fits, tls13_acceptable, tls13_scheme},
-    [SIGN_TLS12] = {ALLOW_TLS12, tls12_fits, tls12_acceptable, tls12_scheme},
-    [SIGN_DIGEST] = {ALLOW_DIGEST, digest_fits, anything_acceptable, bare_scheme},
-    [SIGN_MESSAGE] = {ALLOW_DIGEST, message_fits, anything_acceptable, bare_scheme},
+    [SIGN_TLS13] = {ALLOW_TLS13, tls13_fits, tls13_acceptable, tls13_scheme, true},
+    [SIGN_TLS12] = {ALLOW_TLS12, tls12_fits, tls12_acceptable, tls12_scheme, true},
+    [SIGN_DIGEST] = {ALLOW_DIGEST, digest_fits, anything_acceptable, bare_scheme, false},
+    [SIGN_MESSAGE] = {ALLOW_DIGEST, message_fits, anything_acceptable, bare_scheme, false},
 };
 
 bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
@@ -141,12 +142,30 @@ static enum kssl_error refuse(const char **reason, const char *text)
     return KSSL_ERROR_POLICY;
 }
 
+/* Where an SNI is only claimed, a signature serves for all names of the key's certificates. Where a
+ * transcript has shown it, that was to the front end alone: so there must at least be a certificate for it.
+ */
+static enum kssl_error check_name(const struct policy *policy, const struct sign_request *request,
+                                  const char **reason)
+{
+    struct bytes sni = bytes_of(request->sni, request->sni_size);
+    if (!policy_allows_name(policy, request->entry, sni))
+        return refuse(reason, "the SNI is none of the client's names");
+    if (request->opcode == KSSL_OP_SIGN_TRANSCRIPT)
+        return policy_has_leaf_for(policy, request->ski, sni)
+                   ? KSSL_ERROR_NONE
+                   : refuse(reason, "the key has no certificate for the SNI");
+    return policy_names_cover(policy, request->entry, request->ski)
+               ? KSSL_ERROR_NONE
+               : refuse(reason, "the key's certificates have names that the client has not");
+}
+
 static enum kssl_error check_policy(const struct policy *policy, const struct sign_request *request,
                                     const char **reason)
 {
     if (!policy_allows_scheme(policy, request->entry, RULES[request->kind].scheme(request)))
         return refuse(reason, "the scheme is none of the client's");
-    return KSSL_ERROR_NONE;
+    return RULES[request->kind].named ? check_name(policy, request, reason) : KSSL_ERROR_NONE;
 }
 
 enum kssl_error sign_request_check(const struct policy *policy, const struct sign_request *request,

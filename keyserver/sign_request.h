@@ -18,6 +18,7 @@
 
 #define SIGN_DIGEST_MAX  64
 #define SIGN_POINT_MAX   133
+#define SIGN_SNI_MAX     255 /* no host name is longer: beyond it nothing is signed for */
 #define SIGN_MESSAGE_MAX KSSL_PAYLOAD_MAX
 
 /* Which member of the union counts. */
@@ -30,6 +31,9 @@ struct sign_request {
                         transcript), KSSL_OP_SIGN_TLS12, or a bare operation's */
     enum sign_kind kind;
     uint8_t ski[KEY_ID_SKI_SIZE];
+    uint8_t sni_size; /* of handshakes: as the client claims it, or the front end has read it in the
+                         transcript; 0: none */
+    uint8_t sni[SIGN_SNI_MAX];
     union {
         struct {
             uint16_t scheme;

@@ -181,6 +181,12 @@ static enum kssl_error enqueue(struct asker *asker, const struct sign_request *r
     return KSSL_ERROR_NONE;
 }
 
+static struct log_field sni_of(const struct sign_request *request)
+{
+    struct bytes sni = bytes_of(request->sni, request->sni_size);
+    return sni.size > 0 ? log_bytes("sni", sni) : log_text("sni", NULL);
+}
+
 /* It has made the same checks: somebody has taken it over, or it asks us what it had asked of a signer with
  * other keys, before us. */
 static void tell_forbidden(const struct asker *asker, const struct sign_request *request,
@@ -192,7 +198,8 @@ static void tell_forbidden(const struct asker *asker, const struct sign_request 
     metric_add(signer->metrics, KEYSERVER_FORBIDDEN, 1);
     log_warn(signer->log, "front end asks for what is forbidden", log_number("frontend", asker->index),
              log_text("client", client), log_text("operation", kssl_opcode_name(request->opcode)),
-             log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), log_number("error", error),
+             log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), sni_of(request),
+             log_number("error", error),
              log_reason(reason != NULL ? reason : kssl_error_name((uint8_t)error)));
 }
 
@@ -301,6 +308,13 @@ static void tell_unused(const struct keyserver_client *client, const char *patte
              log_number("line", client->where.line), log_reason("no key matches"));
 }
 
+static void tell_uncovered(const struct keyserver_client *client, const struct key_info *key, void *owner)
+{
+    log_warn(owner, "key with whole transcripts only", log_text("client", client->match),
+             log_text("key", key->label), log_number("line", client->where.line),
+             log_reason("its certificates have names that the client has not"));
+}
+
 static enum result start_queue(struct signer *signer, struct failure *why)
 {
     const struct keyserver_config *config = signer->config;
@@ -378,7 +392,9 @@ int signer_run(struct child *child, const void *config)
         const size_t keys = key_store_table(signer.store)->count;
         metric_set(signer.metrics, KEYSERVER_KEYS, (int64_t)keys);
         log_info(signer.log, "keys loaded", log_number("keys", (int64_t)keys));
+        policy_use_certificates(signer.policy, plan->certificates);
         policy_each_unused(signer.policy, tell_unused, signer.log);
+        policy_each_uncovered(signer.policy, tell_uncovered, signer.log);
         tell_status(&signer, plan);
         child_start(child, &CHILD_HANDLER, &signer);
         child_ready(child);

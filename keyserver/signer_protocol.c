@@ -30,20 +30,35 @@ static bool read_field(struct reader *from, uint8_t *octets, uint8_t *size, size
 
 /* ---- What front ends ask. */
 
+static void sni_write(struct writer *to, const struct sign_request *request)
+{
+    WRITE_VECTOR(to, 1)
+    {
+        write_bytes(to, bytes_of(request->sni, request->sni_size));
+    }
+}
+
+static bool sni_read(struct reader *from, struct sign_request *request)
+{
+    return read_u8(from, &request->sni_size) && read_copy(from, request->sni, request->sni_size);
+}
+
 static void tls13_write(struct writer *to, const struct sign_request *request)
 {
+    sni_write(to, request);
     write_u16(to, request->tls13.scheme);
     write_field(to, bytes_of(request->tls13.hash, request->tls13.hash_size), TLS_TRANSCRIPT_HASH_MAX);
 }
 
 static bool tls13_read(struct reader *from, struct sign_request *request)
 {
-    return read_u16(from, &request->tls13.scheme) &&
+    return sni_read(from, request) && read_u16(from, &request->tls13.scheme) &&
            read_field(from, request->tls13.hash, &request->tls13.hash_size, TLS_TRANSCRIPT_HASH_MAX);
 }
 
 static void tls12_write(struct writer *to, const struct sign_request *request)
 {
+    sni_write(to, request);
     write_u16(to, request->tls12.scheme);
     write_bytes(to, bytes_of(request->tls12.client_random, TLS_RANDOM_SIZE));
     write_bytes(to, bytes_of(request->tls12.server_random, TLS_RANDOM_SIZE));
@@ -53,7 +68,7 @@ static void tls12_write(struct writer *to, const struct sign_request *request)
 
 static bool tls12_read(struct reader *from, struct sign_request *request)
 {
-    return read_u16(from, &request->tls12.scheme) &&
+    return sni_read(from, request) && read_u16(from, &request->tls12.scheme) &&
            read_copy(from, request->tls12.client_random, TLS_RANDOM_SIZE) &&
            read_copy(from, request->tls12.server_random, TLS_RANDOM_SIZE) &&
            read_u16(from, &request->tls12.group) &&

@@ -15,7 +15,7 @@
 #include "keyserver/sign_request.h"
 
 enum signer_message_type {
-    /* A front end asks. Fixed size, but for the last. */
+    /* A front end asks. Fixed size, but for the SNI of the first two and the last's message. */
     SIGNER_ASK_TLS13 = 0x01,
     SIGNER_ASK_TLS12 = 0x02,
     SIGNER_ASK_DIGEST = 0x03,

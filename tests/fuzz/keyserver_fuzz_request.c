@@ -10,14 +10,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct policy *policy(void)
 {
-    static char match[] = "CN:x", pattern[] = "*", label[] = "key";
-    static char *patterns[] = {pattern};
+    static char match[] = "CN:x", pattern[] = "*", label[] = "key", name[] = "*.a";
+    static char *patterns[] = {pattern}, *names[] = {name};
+    static int schemes[] = {0x0403};
     static struct keyserver_client clients[] = {
         {.match = match,
          .keys = patterns,
          .key_count = 1,
+         .names = patterns,
+         .name_count = 1,
          .allow = ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_DIGEST | ALLOW_LIST},
-        {.match = match, .keys = patterns, .key_count = 1, .allow = ALLOW_TLS12},
+        {.match = match,
+         .keys = patterns,
+         .key_count = 1,
+         .names = names,
+         .name_count = 1,
+         .allow = ALLOW_TLS12 | ALLOW_DIGEST,
+         .schemes = schemes,
+         .scheme_count = 1},
     };
     static const struct keyserver_config config = {.clients = clients, .client_count = 2};
     /* SKIs that a fuzzer finds. */

@@ -11,10 +11,14 @@ static uint8_t again[SIGNER_HEADER_SIZE + SIGNER_BODY_MAX];
 
 static const struct policy *policy(void)
 {
-    static char match[] = "CN:x", pattern[] = "*", label[] = "key";
-    static char *patterns[] = {pattern};
-    static struct keyserver_client client = {
-        .match = match, .keys = patterns, .key_count = 1, .allow = ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_DIGEST};
+    static char match[] = "CN:x", pattern[] = "*", label[] = "key", name[] = "*.a";
+    static char *patterns[] = {pattern}, *names[] = {name};
+    static struct keyserver_client client = {.match = match,
+                                             .keys = patterns,
+                                             .key_count = 1,
+                                             .names = names,
+                                             .name_count = 1,
+                                             .allow = ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_DIGEST};
     static const struct keyserver_config config = {.clients = &client, .client_count = 1};
     static struct key_info key = {.id = {.type = KEY_TYPE_P256, .ski = "ski of twenty octet"},
                                   .label = label};

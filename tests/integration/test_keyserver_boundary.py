@@ -24,6 +24,15 @@ CLIENTS = [
     {"match": "DNS:edge1.example", "keys": ["p256", "rsa2048"], "allow": ["tls13", "tls12", "list"]},
     {"match": "DNS:edge2.example", "keys": ["p256", "ed25519"], "allow": ["digest"]},
 ]
+# As in CLIENTS, then entries that policy bounds further.
+BOUNDED = [
+    *CLIENTS,
+    {"match": "CN:names", "keys": ["demo", "p256"], "allow": ["tls13", "tls12"], "names": ["demo.example"]},
+    {"match": "CN:both", "keys": ["demo"], "allow": ["tls13", "tls12"], "names": ["demo.example", "localhost"]},
+    {"match": "CN:schemes", "keys": ["*"], "allow": ["tls13", "digest"], "schemes": ["ecdsa_secp256r1_sha256"]},
+    {"match": "CN:denied", "keys": ["*"], "deny": True},
+]
+NAMES, BOTH, SCHEMES, DENIED = 2, 3, 4, 5
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root looks into other processes")
 
@@ -144,13 +153,18 @@ def ask(kind, handle, entry, opcode, name, rest):
     return message(kind, struct.pack("!QHB", handle, entry, opcode) + kssl.ski(site_key(name)) + rest)
 
 
-def ask_tls13(entry, name, scheme, transcript_hash=bytes(32), opcode=Op.SIGN_TLS13):
-    return ask(ASK_TLS13, 7, entry, opcode, name, struct.pack("!H", scheme) + field(transcript_hash, 48))
+def ask_tls13(entry, name, scheme, transcript_hash=bytes(32), opcode=Op.SIGN_TLS13, sni=b""):
+    rest = field(sni, len(sni)) + struct.pack("!H", scheme) + field(transcript_hash, 48)
+    return ask(ASK_TLS13, 7, entry, opcode, name, rest)
 
 
-def ask_tls12(entry, name, scheme, server_random, group=0x001D, point=bytes(32)):
-    rest = struct.pack("!H", scheme) + bytes(32) + server_random + struct.pack("!H", group) + field(point, 133)
-    return ask(ASK_TLS12, 7, entry, Op.SIGN_TLS12, name, rest)
+def ask_tls12(entry, name, scheme, server_random, group=0x001D, point=bytes(32), sni=b""):
+    rest = field(sni, len(sni)) + struct.pack("!H", scheme) + bytes(32) + server_random
+    return ask(ASK_TLS12, 7, entry, Op.SIGN_TLS12, name, rest + struct.pack("!H", group) + field(point, 133))
+
+
+def ask_transcript(entry, name, sni):
+    return ask_tls13(entry, name, 0x0403, opcode=Op.SIGN_TRANSCRIPT, sni=sni)
 
 
 def ask_digest(entry, name, opcode, digest):
@@ -182,7 +196,7 @@ FORGED = {
     "the other way round": (lambda: ask_tls13(1, "p256", 0x0403), 0x05),
     "a key of another entry": (lambda: ask_tls13(0, "ed25519", 0x0807), 0x02),
     "a key of nobody": (lambda: ask_tls13(0, "p384", 0x0503), 0x02),
-    "an entry that does not exist": (lambda: ask_tls13(2, "p256", 0x0403), 0x08),
+    "an entry that does not exist": (lambda: ask_tls13(len(BOUNDED), "p256", 0x0403), 0x08),
     "pkcs1 in TLS 1.3": (lambda: ask_tls13(0, "rsa2048", 0x0401), 0x01),
     "another key's scheme": (lambda: ask_tls13(0, "p256", 0x0804), 0x01),
     "a hash of no transcript": (lambda: ask_tls13(0, "p256", 0x0403, bytes(20)), 0x41),
@@ -191,13 +205,26 @@ FORGED = {
     "a point off its curve": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, 0x0017, b"\x04" + bytes(64)), 0x41),
     "a digest of another size": (lambda: ask_digest(1, "p256", Op.ECDSA_SHA256, bytes(20)), 0x01),
     "a digest for another type of key": (lambda: ask_digest(1, "p256", Op.RSA_SHA256, bytes(32)), 0x01),
+    "names that cover the key's": (lambda: ask_tls13(BOTH, "demo", 0x0403, sni=b"demo.example"), 0),
+    "names that do not": (lambda: ask_tls13(NAMES, "demo", 0x0403, sni=b"demo.example"), 0x40),
+    "names that do not, in TLS 1.2": (lambda: ask_tls12(NAMES, "demo", 0x0403, MARKED, sni=b"demo.example"), 0x40),
+    "another SNI": (lambda: ask_tls13(BOTH, "demo", 0x0403, sni=b"p256.example"), 0x40),
+    "another SNI, in TLS 1.2": (lambda: ask_tls12(BOTH, "demo", 0x0403, MARKED, sni=b"p256.example"), 0x40),
+    "no SNI": (lambda: ask_tls13(BOTH, "demo", 0x0403), 0x40),
+    "as from a transcript": (lambda: ask_transcript(NAMES, "demo", b"demo.example"), 0),
+    "as from one for another name": (lambda: ask_transcript(NAMES, "demo", b"localhost"), 0x40),
+    "as from one that no certificate was for": (lambda: ask_transcript(NAMES, "p256", b"demo.example"), 0x40),
+    "a scheme of the entry's": (lambda: ask_tls13(SCHEMES, "p256", 0x0403), 0),
+    "another scheme": (lambda: ask_tls13(SCHEMES, "p384", 0x0503), 0x40),
+    "another scheme, bare": (lambda: ask_digest(SCHEMES, "rsa2048", Op.RSA_SHA256, bytes(32)), 0x40),
+    "a client that is denied": (lambda: ask_tls13(DENIED, "p256", 0x0403), 0x05),
 }
 
 
 @ROOT
 def test_signer_believes_nothing(stack):
     """It checks everything again: whatever a front end lets through that it should not, the signer refuses."""
-    server = stack.key_server(clients=CLIENTS)
+    server = stack.key_server(clients=BOUNDED, certificates=[{"dir": str(SITES / "chains")}])
     (frontend,) = server.children("frontend")
     with steal_link(frontend) as link:
         frontend.signal(signal.SIGSTOP)
@@ -232,7 +259,7 @@ NONSENSE = {
     "unknown type": lambda: message(0x55, b"x"),
     "a type that the signer sends": lambda: message(TELL_REPLY, bytes(17)),
     "too long": lambda: b"\x01\xff\xff\xff",
-    "too short": lambda: message(ASK_TLS13, bytes(81)),
+    "too short": lambda: message(ASK_TLS13, bytes(82)),
     "opcode of another type": lambda: ask_tls13(0, "p256", 0x0403, opcode=Op.ECDSA_SHA256),
 }
 

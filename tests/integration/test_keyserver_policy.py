@@ -84,6 +84,44 @@ def test_schemes(stack):
     assert len(refused.told("the scheme is none of the client's")) == 7
 
 
+# ---- names
+
+
+def test_names_must_cover_the_key(stack):
+    """Where the SNI is only claimed, a key is refused unless all its names are the client's; the start says for which
+    keys that is so, and with the whole handshake it is signed for the names that are."""
+    mine = entry(keys=["demo", "p256"], names=["demo.example", "p256.example"])
+    server = start(stack, mine)
+    (told,) = server.find("key with whole transcripts only")
+    assert (told["client"], told["key"]) == ("DNS:edge1.example", "demo")
+    sni = lambda name: {"items": [(Tag.SNI, name)]}
+    refused = Refused(server)
+    with Peer(server.port) as peer:
+        demo, p256 = site_key("demo"), site_key("p256")
+        assert peer.sign_tls13(demo, 0x0403, bytes(32), **sni(b"demo.example")).error == Error.POLICY
+        assert peer.sign_tls12(demo, 0x0403, bytes(32), MARKED, X25519, **sni(b"demo.example")).error == Error.POLICY
+        refused.told("the key's certificates have names that the client has not")
+        assert peer.sign_tls13(p256, 0x0403, bytes(32), **sni(b"P256.example")).opcode == Op.SUCCESS
+        messages = b"".join(record("demo", "demo.example"))
+        assert peer.with_key(Op.SIGN_TRANSCRIPT, demo, b"\x04\x03" + messages).opcode == Op.SUCCESS
+        refused = Refused(server)
+        for name in (b"localhost", b"", b"a.demo.example", b"a" * 256):
+            assert peer.sign_tls13(p256, 0x0403, bytes(32), **sni(name)).error == Error.POLICY
+        edge2_is_served(server)
+    refused.told("the SNI is none of the client's names")
+
+
+def test_no_name(stack):
+    """A handshake without SNI is for those whose names have ""."""
+    server = start(stack, entry(names=["", "p256.example"]))
+    with Peer(server.port) as peer:
+        assert peer.sign_tls13(site_key("p256"), 0x0403, bytes(32)).opcode == Op.SUCCESS
+    server.config["clients"][0]["names"] = ["p256.example"]
+    server.reload()
+    with Peer(server.port) as peer:
+        assert peer.sign_tls13(site_key("p256"), 0x0403, bytes(32)).error == Error.POLICY
+
+
 # ---- alpn
 
 

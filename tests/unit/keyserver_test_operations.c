@@ -88,6 +88,7 @@ struct ask {
     uint8_t ski;    /* the octet that it repeats; 0: absent */
     uint8_t digest; /* the same for the legacy digest */
     struct bytes payload;
+    struct bytes sni;
 };
 
 static struct bytes body_of(const struct ask *ask, uint8_t frame[static KSSL_FRAME_MAX])
@@ -99,6 +100,7 @@ static struct bytes body_of(const struct ask *ask, uint8_t frame[static KSSL_FRA
         .has_opcode = true,
         .opcode = ask->opcode,
         .payload = ask->payload,
+        .sni = ask->sni,
         .ski = bytes_of(ask->ski != 0 ? ski : NULL, ask->ski != 0 ? sizeof ski : 0),
         .digest = bytes_of(ask->digest != 0 ? digest : NULL, ask->digest != 0 ? sizeof digest : 0)};
     struct writer to = writer_of(frame, KSSL_FRAME_MAX);
@@ -420,8 +422,10 @@ static const struct {
 static void checks_have_their_order(void **state)
 {
     for (size_t i = 0; i < COUNT_OF(SIGN_ROWS); i++) {
-        const struct ask ask = {SIGN_ROWS[i].opcode, SIGN_ROWS[i].ski, SIGN_ROWS[i].digest,
-                                SIGN_ROWS[i].payload};
+        const struct ask ask = {.opcode = SIGN_ROWS[i].opcode,
+                                .ski = SIGN_ROWS[i].ski,
+                                .digest = SIGN_ROWS[i].digest,
+                                .payload = SIGN_ROWS[i].payload};
         check_ask(*state, SIGN_ROWS[i].name, SIGN_ROWS[i].entry, &ask, SIGN_ROWS[i].error);
     }
 }
@@ -490,6 +494,40 @@ static void points_are_checked(void **state)
     assert_true(sign_request_point_valid(&request));
 }
 
+/* Of an entry that has names: the SNI is one of them, and travels to the signer as it was claimed. */
+static void claimed_names_are_checked(void **state)
+{
+    struct world *world = *state;
+    static char long_name[300];
+    memset(long_name, 'a', sizeof long_name);
+    static const struct {
+        const char *sni;
+        size_t entry;
+        uint8_t error;
+    } ROWS[] = {
+        {"www.example.com", NAMED, 0x00}, {"WWW.example.com", NAMED, 0x00},
+        {"a.example.org", NAMED, 0x00},   {"a.b.example.org", NAMED, 0x40},
+        {"example.org", NAMED, 0x40},     {"www.example.net", NAMED, 0x40},
+        {"*.example.org", NAMED, 0x40},   {"", NAMED, 0x40},
+        {"no name", NAMED, 0x40},         {"no name", EVERYTHING, 0x00},
+        {"", EVERYTHING, 0x00},           {long_name, EVERYTHING, 0x40},
+    };
+    static uint8_t frame[KSSL_FRAME_MAX];
+    for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
+        size_t size = ROWS[i].sni == long_name ? sizeof long_name : strlen(ROWS[i].sni);
+        const struct ask ask = {.opcode = 0x61,
+                                .ski = 0x11,
+                                .payload = OCTETS("\x04\x03" HASH_32),
+                                .sni = bytes_of(ROWS[i].sni, size)};
+        struct operation operation;
+        decide(world, ROWS[i].entry, body_of(&ask, frame), &operation);
+        CHECK(ROWS[i].sni, operation.error == ROWS[i].error);
+        CHECK(ROWS[i].sni,
+              operation.outcome != OPERATION_SIGN ||
+                  bytes_equal(bytes_of(operation.request.sni, operation.request.sni_size), ask.sni));
+    }
+}
+
 /* What a front end should never have let through. */
 static void the_signer_believes_nothing(void **state)
 {
@@ -512,6 +550,14 @@ static void the_signer_believes_nothing(void **state)
     request.opcode = 0x61;
     request.tls13.hash_size = 20;
     assert_int_equal(sign_request_check(world->policy, &request, &key, &reason), KSSL_ERROR_CONTENT);
+    request.tls13.hash_size = 32;
+    request.entry = NAMED;
+    assert_int_equal(sign_request_check(world->policy, &request, &key, &reason), KSSL_ERROR_POLICY);
+    assert_string_equal(reason, "the SNI is none of the client's names");
+    request.entry = TRANSCRIPT_ONLY;
+    request.opcode = 0x63; /* of a key that no transcript can have been checked for */
+    assert_int_equal(sign_request_check(world->policy, &request, &key, &reason), KSSL_ERROR_POLICY);
+    assert_string_equal(reason, "the key has no certificate for the SNI");
 }
 
 /* ---- The list, with more keys than fit one answer. */
@@ -581,6 +627,7 @@ int main(void)
         IN_WORLD(requests_have_the_parts),
         IN_WORLD(contents_are_rebuilt),
         cmocka_unit_test(points_are_checked),
+        IN_WORLD(claimed_names_are_checked),
         IN_WORLD(the_signer_believes_nothing),
         cmocka_unit_test(long_lists_come_in_parts),
     };

@@ -217,6 +217,16 @@ static void unused_patterns_are_told(void **state)
 
 /* ---- What an entry may have. */
 
+static X509 *load_certificate(const char *path)
+{
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    X509 *certificate = PEM_read_X509(file, NULL, NULL, NULL);
+    assert_non_null(certificate);
+    assert_int_equal(fclose(file), 0);
+    return certificate;
+}
+
 static void lists_that_are_empty_allow_all(void **state)
 {
     (void)state;
@@ -253,17 +263,104 @@ static void lists_that_are_empty_allow_all(void **state)
     keyserver_config_free(config);
 }
 
-/* ---- Certificates. */
-
-static X509 *load_certificate(const char *path)
+static struct site_certificates *certificates_of(struct test_ca *ca, const char *san,
+                                                 uint8_t ski[static KEY_ID_SKI_SIZE])
 {
-    FILE *file = fopen(path, "re");
-    assert_non_null(file);
-    X509 *certificate = PEM_read_X509(file, NULL, NULL, NULL);
-    assert_non_null(certificate);
-    assert_int_equal(fclose(file), 0);
-    return certificate;
+    struct site_certificates *certificates = site_certificates_new();
+    struct test_identity identity;
+    struct key_id id;
+    test_ca_issue(ca, &(const struct test_subject){.name = "site", .san = san}, &identity);
+    X509 *leaf = load_certificate(identity.certificate);
+    assert_int_equal(site_certificates_add(certificates, leaf, NULL), RESULT_OK);
+    assert_int_equal(key_id_of(X509_get0_pubkey(leaf), &id, NULL), RESULT_OK);
+    memcpy(ski, id.ski, sizeof id.ski);
+    X509_free(leaf);
+    return certificates;
 }
+
+static const struct {
+    const char *names;
+    bool cover; /* all of www.example.com, *.example.org and localhost */
+} COVER_ROWS[] = {
+    {"[\"*\"]", true},
+    {"[localhost, www.example.com, \"*.example.org\"]", true},
+    {"[\"*.example.org\", localhost, \"*.example.com\"]", true},
+    {"[\"*.example.org\", \"*.example.com\"]", false},
+    {"[localhost, www.example.com, a.example.org]", false},
+    {"[localhost, www.example.com, example.org]", false},
+    {"[localhost, \"*.www.example.com\", \"*.example.org\"]", false},
+    {"[localhost, www.example.comm, \"*.example.org\"]", false},
+    {"[\"\"]", false},
+    {"[]", false},
+};
+
+/* What a signature would serve for where nobody sees the SNI. */
+static void names_cover_all_or_nothing(void **state)
+{
+    (void)state;
+    static const uint8_t OTHER[KEY_ID_SKI_SIZE] = {1};
+    uint8_t ski[KEY_ID_SKI_SIZE];
+    struct key_table table = {0};
+    struct test_ca ca;
+    test_ca_make(&ca, "test CA");
+    struct site_certificates *certificates =
+        certificates_of(&ca, "DNS:www.example.com,DNS:*.example.org,DNS:localhost", ski);
+    for (size_t i = 0; i < COUNT_OF(COVER_ROWS); i++) {
+        char text[512];
+        (void)snprintf(text, sizeof text,
+                       FIXTURE_CONFIG_HEAD "clients: [{match: \"CN:x\", keys: \"*\", names: %s}]\n",
+                       COVER_ROWS[i].names);
+        struct keyserver_config *config = fixture_config(text);
+        struct policy *policy = fixture_policy(config, &table);
+        CHECK(COVER_ROWS[i].names, policy_names_cover(policy, 0, ski)); /* without certificates */
+        policy_use_certificates(policy, certificates);
+        CHECK(COVER_ROWS[i].names, policy_names_cover(policy, 0, ski) == COVER_ROWS[i].cover);
+        CHECK(COVER_ROWS[i].names, policy_names_cover(policy, 0, OTHER));
+        policy_free(policy);
+        keyserver_config_free(config);
+    }
+    site_certificates_free(certificates);
+    test_ca_remove(&ca);
+}
+
+static void leaves_are_for_names(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sni;
+        bool has;
+    } ROWS[] = {{"www.example.com", true},
+                {"WWW.Example.com", true},
+                {"a.example.org", true},
+                {"a.b.example.org", false},
+                {"example.org", false},
+                {"other.example", false},
+                {"", true},
+                {"no name", false}};
+    static const uint8_t OTHER[KEY_ID_SKI_SIZE] = {1};
+    uint8_t ski[KEY_ID_SKI_SIZE];
+    struct key_table table = {0};
+    struct test_ca ca;
+    test_ca_make(&ca, "test CA");
+    struct site_certificates *certificates =
+        certificates_of(&ca, "DNS:www.example.com,DNS:*.example.org", ski);
+    struct keyserver_config *config =
+        fixture_config(FIXTURE_CONFIG_HEAD "clients: [{match: \"CN:x\", keys: \"*\"}]\n");
+    struct policy *policy = fixture_policy(config, &table);
+    assert_false(policy_has_leaf_for(policy, ski, bytes_of(NULL, 0)));
+    policy_use_certificates(policy, certificates);
+    for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
+        struct bytes sni = bytes_of(ROWS[i].sni, strlen(ROWS[i].sni));
+        CHECK(ROWS[i].sni, policy_has_leaf_for(policy, ski, sni) == ROWS[i].has);
+        CHECK(ROWS[i].sni, !policy_has_leaf_for(policy, OTHER, sni));
+    }
+    policy_free(policy);
+    keyserver_config_free(config);
+    site_certificates_free(certificates);
+    test_ca_remove(&ca);
+}
+
+/* ---- Certificates. */
 
 static const struct {
     const char *match;
@@ -425,6 +522,8 @@ int main(void)
         cmocka_unit_test(keys_out_of_order_are_refused),
         cmocka_unit_test(unused_patterns_are_told),
         cmocka_unit_test(lists_that_are_empty_allow_all),
+        cmocka_unit_test(names_cover_all_or_nothing),
+        cmocka_unit_test(leaves_are_for_names),
         cmocka_unit_test(certificates_match_entries),
         cmocka_unit_test(descriptions_match),
         cmocka_unit_test(long_descriptions_are_cut),

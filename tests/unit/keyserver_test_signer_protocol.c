@@ -22,6 +22,13 @@ static struct sign_request tls13_request(size_t hash)
     return request;
 }
 
+static struct sign_request with_sni(struct sign_request request, size_t size)
+{
+    request.sni_size = (uint8_t)size;
+    memset(request.sni, 'n', size);
+    return request;
+}
+
 static struct sign_request tls12_request(size_t point)
 {
     struct sign_request request = request_of(SIGN_TLS12, KSSL_OP_SIGN_TLS12);
@@ -80,6 +87,8 @@ static void check_same(const struct sign_request *a, const struct sign_request *
     assert_int_equal(a->opcode, b->opcode);
     assert_int_equal(a->kind, b->kind);
     assert_memory_equal(a->ski, b->ski, sizeof a->ski);
+    assert_int_equal(a->sni_size, b->sni_size);
+    assert_memory_equal(a->sni, b->sni, sizeof a->sni);
     if (a->kind == SIGN_MESSAGE)
         assert_true(bytes_equal(a->message, b->message));
     else if (a->kind == SIGN_TLS13)
@@ -111,6 +120,9 @@ static void asks_round_trip(void **state)
         tls12_request(32),
         tls12_request(133),
         tls12_request(0),
+        with_sni(tls13_request(32), 1),
+        with_sni(tls13_request(48), SIGN_SNI_MAX),
+        with_sni(tls12_request(133), SIGN_SNI_MAX),
         digest_request(KSSL_OP_RSA_SIGN_SHA512, 64),
         digest_request(KSSL_OP_ECDSA_SHA1, 0),
         message_request(octets, 0),
@@ -127,7 +139,7 @@ static void asks_round_trip(void **state)
 static void asks_have_one_size(void **state)
 {
     (void)state;
-    const struct sign_request requests[] = {tls13_request(32), tls12_request(65),
+    const struct sign_request requests[] = {tls13_request(32), with_sni(tls12_request(65), 11),
                                             digest_request(KSSL_OP_ECDSA_SHA256, 32),
                                             message_request((const uint8_t *)"message", 7)};
     for (size_t i = 0; i < COUNT_OF(requests); i++) {
@@ -150,11 +162,12 @@ static void fields_are_strict(void **state)
 {
     (void)state;
     static const struct {
-        size_t offset; /* in the body of a TLS 1.3 request: 8 handle, 2 entry, 1 opcode, 20 SKI, 2 scheme */
+        size_t offset; /* in the body of a TLS 1.3 request: 8 handle, 2 entry, 1 opcode, 20 SKI, 1 SNI, 2
+                          scheme */
         uint8_t octet;
         bool parses;
-    } ROWS[] = {{33, 32, true},  {33, 33, true},   {33, 31, false}, {33, 48, true},
-                {33, 49, false}, {33, 255, false}, {81, 1, false},  {66, 1, false}};
+    } ROWS[] = {{34, 32, true},   {34, 33, true}, {34, 31, false}, {34, 48, true}, {34, 49, false},
+                {34, 255, false}, {82, 1, false}, {67, 1, false},  {31, 1, false}};
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
         const struct sign_request request = tls13_request(32);
         struct writer to = writer_of(wire, sizeof wire);
@@ -162,7 +175,7 @@ static void fields_are_strict(void **state)
         struct sign_request parsed;
         signer_ask_write(&to, &request);
         uint8_t type = split(&to, &body);
-        assert_int_equal(body.size, 82);
+        assert_int_equal(body.size, 83);
         wire[SIGNER_HEADER_SIZE + ROWS[i].offset] = ROWS[i].octet;
         if (parse_exact(type, body, &parsed) != ROWS[i].parses)
             fail_msg("octet %u at %zu", ROWS[i].octet, ROWS[i].offset);
