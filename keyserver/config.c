@@ -196,6 +196,17 @@ static const struct config_row CLIENT_ROWS[] = {
                 "acme-tls/1, which proves to a CA whose name it is, is never signed for.",
     },
     {
+        .path = "rate",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_client, rate),
+        .max = 1000000,
+        .fallback = "0",
+        .unit = "operations a second",
+        .help =
+            "Of all its connections together, twice as many at once after a pause; what is beyond is told "
+            "that it is over its rate. Hello and pings do not count. 0: no limit.",
+    },
+    {
         .path = "deny",
         .type = &CONFIG_BOOL,
         CONFIG_AT(struct keyserver_client, deny),

@@ -47,7 +47,8 @@ struct keyserver_client {
     size_t scheme_count;
     char **alpn; /* "" is a handshake without; none: any */
     size_t alpn_count;
-    bool deny; /* turned away; it may have no keys then */
+    unsigned rate; /* operations a second; 0: any */
+    bool deny;     /* turned away; it may have no keys then */
 };
 
 struct keyserver_config {

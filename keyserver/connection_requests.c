@@ -96,11 +96,12 @@ static struct writer frame_writer(const struct connection *connection)
     return writer_of(connection->all->frame, KSSL_FRAME_MAX);
 }
 
-/* A peer that speaks Part A alone knows no error above 0x0B. */
+/* A peer that speaks Part A alone knows no error for what might be had at another time or place. */
 static uint8_t error_for(const struct connection *connection, uint8_t opcode, uint8_t error)
 {
     bool part_a = opcode < KSSL_OP_HELLO && !connection->said_hello;
-    return error == KSSL_ERROR_OVERLOADED && part_a ? KSSL_ERROR_INTERNAL : error;
+    bool later = error == KSSL_ERROR_OVERLOADED || error == KSSL_ERROR_RATE;
+    return later && part_a ? KSSL_ERROR_INTERNAL : error;
 }
 
 static void send_error(struct connection *connection, uint32_t id, const struct request_line *line)
@@ -289,8 +290,8 @@ void connection_handle(struct connection *connection, const struct kssl_header *
 {
     struct connections *all = connection->all;
     struct operation operation;
-    operation_decide(all->policy, connection->client, header, body, (uint64_t)time(NULL), all->scratch,
-                     &operation);
+    const struct operation_time now = {.unix_seconds = (uint64_t)time(NULL), .clock = clock_now()};
+    operation_decide(all->policy, connection->client, header, body, &now, all->scratch, &operation);
     if (operation.outcome == OPERATION_SIGN) {
         sign(connection, header->id, &operation);
     } else if (operation.outcome == OPERATION_ANSWER) {

@@ -19,6 +19,9 @@
 #define GIVE_UP_AFTER_DEADLINE 2000000
 #define SIGNER_LOST            60000000
 
+/* Seconds' worth of a client's `rate` at once: the configuration's "twice". */
+#define RATE_BURST 2
+
 struct frontend {
     struct child *child;
     const struct keyserver_plan *plan;
@@ -60,7 +63,12 @@ static bool on_keys(struct key_table *keys, void *owner)
         child_end(frontend->child, 1);
         return false;
     }
+    const struct policy_rates rates = {.buckets =
+                                           client_rates_buckets(frontend->plan->rates, RATES_OF_FRONTENDS),
+                                       .numbers = frontend->plan->rate_numbers,
+                                       .burst = RATE_BURST};
     policy_use_certificates(policy, frontend->plan->certificates);
+    policy_use_rates(policy, &rates);
     frontend->policy = policy;
     frontend->connections.policy = policy;
     if (first)
@@ -176,6 +184,7 @@ static enum result start(struct frontend *frontend, struct failure *why)
     struct child *child = frontend->child;
     const struct signer_client_settings settings = {
         .give_up = config->queues.deadline + GIVE_UP_AFTER_DEADLINE, .lost = SIGNER_LOST};
+    client_rates_leave(frontend->plan->rates, RATES_OF_SIGNER);
     enum result result = process_drop_privileges(config->user, why);
     if (result != RESULT_OK)
         return result;

@@ -38,5 +38,7 @@ int helper_run(struct child *child, const void *config)
     const struct keyserver_plan *plan = config;
     struct helper helper = {.source = {.ready = is_ready, .status = write_status, .metrics = write_metrics},
                             .status = {.plan = plan, .generation = child_generation(child)}};
+    client_rates_leave(plan->rates, RATES_OF_FRONTENDS);
+    client_rates_leave(plan->rates, RATES_OF_SIGNER);
     return admin_process_run(child, plan->config->user, plan->program.metrics, &helper.source);
 }

@@ -116,6 +116,7 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     REFUSAL_ROW(INTERNAL, "0x08", "internal error"),
     REFUSAL_ROW(POLICY, "0x40", "refused by policy"),
     REFUSAL_ROW(CONTENT, "0x41", "content not acceptable"),
+    REFUSAL_ROW(RATE, "0x42", "over its rate"),
     REFUSAL_ROW(OVERLOADED, "0x44", "overloaded"),
     REFUSAL_ROW(OTHER, "other", "unknown error"),
 
@@ -181,6 +182,7 @@ size_t keyserver_metric_of_refusal(uint8_t error)
         [KSSL_ERROR_INTERNAL] = KEYSERVER_REFUSED_INTERNAL,
         [KSSL_ERROR_POLICY] = KEYSERVER_REFUSED_POLICY,
         [KSSL_ERROR_CONTENT] = KEYSERVER_REFUSED_CONTENT,
+        [KSSL_ERROR_RATE] = KEYSERVER_REFUSED_RATE,
         [KSSL_ERROR_OVERLOADED] = KEYSERVER_REFUSED_OVERLOADED,
     };
     return METRICS[error] != 0 ? METRICS[error] : KEYSERVER_REFUSED_OTHER;

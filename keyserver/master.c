@@ -30,6 +30,7 @@ struct keyserver_master {
     const char *config_path;
     struct log *log;
     struct program program;
+    struct client_rates *rates;
     bool told_user;
 };
 
@@ -52,6 +53,7 @@ static void free_plan(struct keyserver_plan *plan)
     status_area_free(plan->signer_status);
     status_area_free(plan->key_status);
     site_certificates_free(plan->certificates);
+    free(plan->rate_numbers);
     free(plan->listen);
     free(plan->listen_kind);
     free(plan);
@@ -101,6 +103,8 @@ static enum result read_plan(struct keyserver_master *master, struct keyserver_p
         result = choose_listeners(plan, why);
     if (result == RESULT_OK)
         result = make_status(plan, why);
+    if (result == RESULT_OK)
+        result = client_rates_assign(plan->rates, plan->config, &plan->rate_numbers, why);
     return result;
 }
 
@@ -131,6 +135,7 @@ static enum result load(void *context, struct process_plan *process_plan, struct
     if (plan == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for the configuration");
     plan->program = master->program;
+    plan->rates = master->rates;
     enum result result = read_plan(master, plan, why);
     if (result != RESULT_OK) {
         free_plan(plan);
@@ -177,8 +182,10 @@ int keyserver_master(const char *config_path)
     if (master.log == NULL)
         return 1;
     int status = 1;
-    if (program_init(&master.program, "keyserver", keyserver_metrics, KEYSERVER_METRIC_COUNT, &why) ==
-        RESULT_OK) {
+    enum result result = client_rates_new(&master.rates, &why);
+    if (result == RESULT_OK)
+        result = program_init(&master.program, "keyserver", keyserver_metrics, KEYSERVER_METRIC_COUNT, &why);
+    if (result == RESULT_OK) {
         const struct process_program description = {.name = "keyserver",
                                                     .load = load,
                                                     .release = release,
@@ -191,6 +198,7 @@ int keyserver_master(const char *config_path)
     } else {
         log_error(master.log, "start failed", log_reason(why.text));
     }
+    client_rates_free(master.rates);
     log_free(master.log);
     return status;
 }

@@ -9,7 +9,7 @@
 struct decision {
     const struct policy *policy;
     size_t entry;
-    uint64_t now;
+    const struct operation_time *now;
     struct writer scratch;
     struct operation *operation;
 };
@@ -20,7 +20,7 @@ typedef enum kssl_error step(struct decision *decision);
 static step ping, hello, list, sign_tls13, sign_tls12, sign_transcript, sign_bare, unexpected;
 
 struct rule {
-    unsigned allow; /* one of these must be allowed; 0: always */
+    unsigned allow; /* one of these must be allowed, and it counts for the rate; 0: always, and it does not */
     step *decide;   /* NULL: no such opcode */
 };
 
@@ -92,7 +92,8 @@ static enum kssl_error hello(struct decision *decision)
     for (unsigned opcode = 0; opcode < 256; opcode++)
         if (operation_allowed(allow, (uint8_t)opcode))
             opcodes[count++] = (uint8_t)opcode;
-    const struct kssl_hello said = {.version = 1, .opcodes = bytes_of(opcodes, count), .time = decision->now};
+    const struct kssl_hello said = {
+        .version = 1, .opcodes = bytes_of(opcodes, count), .time = decision->now->unix_seconds};
     kssl_hello_write(&decision->scratch, &said);
     return answer(decision, KSSL_OP_SUCCESS, writer_bytes(&decision->scratch));
 }
@@ -226,7 +227,8 @@ static enum kssl_error check_transcript(struct decision *decision, const struct 
         return refuse(decision, KSSL_ERROR_KEY_NOT_FOUND, "the certificate is none of this key's");
     if (!tls_scheme_fits_tls13(tls_scheme_find(request->tls13.scheme), decision->operation->key->id.type))
         return KSSL_ERROR_CRYPTO;
-    if (!transcript_check(transcript, request->tls13.scheme, leaf, (int64_t)decision->now, &reason))
+    if (!transcript_check(transcript, request->tls13.scheme, leaf, (int64_t)decision->now->unix_seconds,
+                          &reason))
         return refuse(decision, KSSL_ERROR_CONTENT, reason);
     if (!transcript_hash(transcript, request->tls13.hash, &size))
         return KSSL_ERROR_INTERNAL;
@@ -323,11 +325,14 @@ static enum kssl_error decide(struct decision *decision, const struct kssl_heade
     const struct rule *rule = &RULES[message->opcode];
     if (!rule_allows(rule, policy_allow(decision->policy, decision->entry)))
         return KSSL_ERROR_BAD_OPCODE;
+    if (rule->allow != 0 && !policy_admits(decision->policy, decision->entry, decision->now->clock))
+        return KSSL_ERROR_RATE;
     return rule->decide(decision);
 }
 
 void operation_decide(const struct policy *policy, size_t entry, const struct kssl_header *header,
-                      struct bytes body, uint64_t now, uint8_t *scratch, struct operation *operation)
+                      struct bytes body, const struct operation_time *now, uint8_t *scratch,
+                      struct operation *operation)
 {
     *operation = (struct operation){.outcome = OPERATION_REFUSE};
     struct decision decision = {.policy = policy,

@@ -1,6 +1,6 @@
 /*
  * What one frame of a client comes to: refused, answered at once, or asked of the signer. Pure: it looks at
- * the frame and at the policy, in the protocol's order of checks.
+ * the frame and at the policy, in the protocol's order of checks, and changes nothing but the client's rate.
  */
 #ifndef KEYLESS_KEYSERVER_OPERATIONS_H
 #define KEYLESS_KEYSERVER_OPERATIONS_H
@@ -31,9 +31,16 @@ struct operation {
     const struct key_info *key;  /* the key it names, once that is known to be one the client may use */
 };
 
-/* scratch needs KSSL_PAYLOAD_MAX octets. now is in Unix seconds. */
+/* When a frame came: certificates are valid by the one, rates are kept by the other. */
+struct operation_time {
+    uint64_t unix_seconds;
+    uint64_t clock; /* clock_now */
+};
+
+/* scratch needs KSSL_PAYLOAD_MAX octets. Takes from the client's rate. */
 void operation_decide(const struct policy *policy, size_t entry, const struct kssl_header *header,
-                      struct bytes body, uint64_t now, uint8_t *scratch, struct operation *operation);
+                      struct bytes body, const struct operation_time *now, uint8_t *scratch,
+                      struct operation *operation);
 
 /* Whether this client may use the opcode: what hello lists. */
 bool operation_allowed(unsigned allow, uint8_t opcode);

@@ -6,6 +6,7 @@
 
 #include "common/process.h"
 #include "common/program_status.h"
+#include "keyserver/client_rates.h"
 #include "keyserver/config.h"
 #include "keyserver/site_certificates.h"
 
@@ -16,6 +17,8 @@ struct keyserver_plan {
     struct keyserver_config *config;
     SSL_CTX *context; /* the channel's; front ends serve with it */
     struct site_certificates *certificates;
+    struct client_rates *rates; /* borrowed; all readings' */
+    size_t *rate_numbers;       /* by client entry */
     struct process_kind kinds[KIND_COUNT];
     size_t kind_count;
     struct address *listen; /* the configuration's, and the admin endpoint's last if there is one */

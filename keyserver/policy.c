@@ -28,7 +28,8 @@ struct policy {
     size_t *sets;                                 /* index of each entry's set */
     struct key_set *key_sets;
     size_t set_count;
-    const char ***names; /* of each entry, in order: the signer looks them up for each signature */
+    struct policy_rates rates; /* buckets NULL: none */
+    const char ***names;       /* of each entry, in order: the signer looks them up for each signature */
 };
 
 /* ---- Which keys a pattern means. */
@@ -252,6 +253,19 @@ bool policy_allows_protocol(const struct policy *policy, size_t entry, struct by
         if (bytes_equal(alpn, bytes_of(client->alpn[i], strlen(client->alpn[i]))))
             return true;
     return client->alpn_count == 0;
+}
+
+void policy_use_rates(struct policy *policy, const struct policy_rates *rates)
+{
+    policy->rates = *rates;
+}
+
+bool policy_admits(const struct policy *policy, size_t entry, uint64_t now)
+{
+    const struct policy_rates *rates = &policy->rates;
+    const struct rate rate = {.per_second = policy->config->clients[entry].rate, .burst = rates->burst};
+    return rate.per_second == 0 || rates->buckets == NULL ||
+           rate_bucket_take(&rates->buckets[rates->numbers[entry]], &rate, now);
 }
 
 bool policy_allows_name(const struct policy *policy, size_t entry, struct bytes sni)

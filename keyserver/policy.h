@@ -20,6 +20,7 @@
 #include "common/result.h"
 #include "keyserver/config.h"
 #include "keyserver/key_table.h"
+#include "keyserver/rate_bucket.h"
 #include "keyserver/site_certificates.h"
 
 struct policy;
@@ -44,6 +45,17 @@ bool policy_denies(const struct policy *policy, size_t entry);
 bool policy_allows_scheme(const struct policy *policy, size_t entry, uint16_t scheme);
 /* Whether it may have them for handshakes that agree on this protocol; size 0: on none. */
 bool policy_allows_protocol(const struct policy *policy, size_t entry, struct bytes alpn);
+
+/* The buckets that the entries' `rate` is kept in, borrowed, by the entries' numbers of theirs; and how many
+ * seconds' worth may be taken at once. No rate is kept until this was called. */
+struct policy_rates {
+    struct rate_bucket *buckets;
+    const size_t *numbers;
+    unsigned burst;
+};
+void policy_use_rates(struct policy *policy, const struct policy_rates *rates);
+/* Counts an operation of the entry's; false: it is over its rate. now is clock_now(). */
+bool policy_admits(const struct policy *policy, size_t entry, uint64_t now);
 
 /* The sites' certificates, borrowed, which transcripts are checked against. None until this was called. */
 void policy_use_certificates(struct policy *policy, const struct site_certificates *certificates);

@@ -24,6 +24,10 @@
 /* Messages of requests in all queues: what front ends may have in flight together. */
 #define MESSAGES_MAX ((size_t)256 * 1024 * 1024)
 
+/* Seconds' worth of a client's `rate` at once. Twice what front ends let through: what they did over some
+ * time may come together, from a signer that was replaced. */
+#define RATE_BURST 4
+
 struct signer;
 
 /* A front end. Lives until its link is closed and the last of its jobs is done. */
@@ -213,6 +217,8 @@ static bool on_message(uint8_t type, struct bytes body, void *owner)
     if (!signer_ask_parse(type, body, &request))
         return false;
     enum kssl_error error = sign_request_check(asker->signer->policy, &request, &key, &reason);
+    if (error == KSSL_ERROR_NONE && !policy_admits(asker->signer->policy, request.entry, clock_now()))
+        error = KSSL_ERROR_RATE;
     if (error == KSSL_ERROR_NONE)
         error = enqueue(asker, &request, key);
     else
@@ -365,6 +371,15 @@ static void stop(struct signer *signer)
     key_store_free(signer->store);
 }
 
+static void use_plan(const struct signer *signer, const struct keyserver_plan *plan)
+{
+    const struct policy_rates rates = {.buckets = client_rates_buckets(plan->rates, RATES_OF_SIGNER),
+                                       .numbers = plan->rate_numbers,
+                                       .burst = RATE_BURST};
+    policy_use_certificates(signer->policy, plan->certificates);
+    policy_use_rates(signer->policy, &rates);
+}
+
 /* Once: nothing of it changes. */
 static void tell_status(const struct signer *signer, const struct keyserver_plan *plan)
 {
@@ -392,7 +407,7 @@ int signer_run(struct child *child, const void *config)
         const size_t keys = key_store_table(signer.store)->count;
         metric_set(signer.metrics, KEYSERVER_KEYS, (int64_t)keys);
         log_info(signer.log, "keys loaded", log_number("keys", (int64_t)keys));
-        policy_use_certificates(signer.policy, plan->certificates);
+        use_plan(&signer, plan);
         policy_each_unused(signer.policy, tell_unused, signer.log);
         policy_each_uncovered(signer.policy, tell_uncovered, signer.log);
         tell_status(&signer, plan);

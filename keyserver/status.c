@@ -84,6 +84,8 @@ static void write_client(const struct keyserver_client *client, uint64_t connect
             json_text(json, NULL, keyserver_allow_name(bit));
     json_end_array(json);
     json_number(json, "connections", (int64_t)connections);
+    json_number(json, "rate", client->rate);
+    json_bool(json, "denied", client->deny);
     json_end_object(json);
 }
 

@@ -91,7 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return -1;
     struct operation operation;
     const struct kssl_header header = {.major = data[0] != 0 ? 1 : 0, .length = (uint16_t)(size - 2)};
-    operation_decide(policy(), data[1] & 1, &header, bytes_of(data + 2, size - 2), 1, scratch, &operation);
+    const struct operation_time now = {.unix_seconds = 1};
+    operation_decide(policy(), data[1] & 1, &header, bytes_of(data + 2, size - 2), &now, scratch, &operation);
     if (operation.outcome == OPERATION_REFUSE && !error_is_known(operation.error))
         abort();
     if (operation.outcome == OPERATION_ANSWER)

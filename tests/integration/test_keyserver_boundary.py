@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import struct
+import time
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -239,6 +240,29 @@ def test_signer_believes_nothing(stack):
     assert server.metric("keyless_keyserver_replies_stale_total") == 0
     with Peer(server.port) as peer:
         assert peer.raw_request(tls13("p256")).error is None
+
+
+@ROOT
+def test_signer_keeps_rates_itself(stack):
+    """A front end that counts nothing gets no more from the signer than the rate, with a burst of four seconds' worth;
+    what it is refused there is told and counted."""
+    rate = 25
+    server = stack.key_server(clients=[{**CLIENTS[0], "rate": rate}], log={"level": "debug", "rate": 0})
+    (frontend,) = server.children("frontend")
+    errors = []
+    with steal_link(frontend) as link:
+        frontend.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        for _ in range(8 * rate):
+            link.sendall(ask_tls13(0, "p256", 0x0403))
+            errors.append(reply(link)[0])
+        took = time.monotonic() - began
+        frontend.signal(signal.SIGCONT)
+    assert set(errors) == {0, Error.RATE}
+    assert 4 * rate <= errors.count(0) <= 4 * rate + rate * took + 2
+    told = server.find("front end asks for what is forbidden", reason="over its rate", client="DNS:edge1.example")
+    assert len(told) == errors.count(Error.RATE)
+    assert server.metric("keyless_keyserver_requests_forbidden_total") == len(told)
 
 
 @ROOT

@@ -1,14 +1,18 @@
 """What a client entry bounds: who is refused and told what, that others are served meanwhile, and that the log and the
 counters name it."""
 
+import collections
+import contextlib
 import hashlib
+import signal
+import time
 
 import pytest
 
 import kssl_codec as kssl
-from harness import SITES
+from harness import SITES, wait_until
 from kssl_codec import Error, Op, Tag
-from kssl_peer import Peer, site_key
+from kssl_peer import Closed, Peer, site_key
 from test_transcript import record, sign
 
 CERTIFICATES = [{"dir": str(SITES / "chains")}]
@@ -183,3 +187,111 @@ def test_deny_by_reload(stack):
         assert other.until_closed() == ([], "in good order")
     closed_after_handshake(server)
     edge2_is_served(server)
+
+
+# ---- rate
+
+
+def listing(number):
+    return kssl.message(number, Op.LIST, b"")
+
+
+def signing(number, name="p256"):
+    payload = kssl.sign_tls13(0x0403, number.to_bytes(32, "big"))
+    return kssl.message(number, Op.SIGN_TLS13, payload, [(Tag.SKI, kssl.ski(site_key(name)))])
+
+
+def outcomes(answers):
+    return collections.Counter(answer.error for answer in answers)
+
+
+def test_rate(stack):
+    """Twice the rate at once, over all connections and front ends together; then no more than the rate. Others do not
+    notice, and pings and hello are free."""
+    rate = 40
+    server = start(stack, entry(allow=["tls13", "list"], rate=rate), workers=3)
+    refused = Refused(server, Error.RATE)
+    with contextlib.ExitStack() as opened:
+        peers = [opened.enter_context(Peer(server.port)) for _ in range(6)]
+        began = time.monotonic()
+        counts = collections.Counter()
+        for turn in range(4):
+            for peer in peers:
+                counts += outcomes(peer.pipeline([signing(n) for n in range(10)] + [listing(n) for n in range(10)]))
+            edge2_is_served(server)
+        took = time.monotonic() - began
+        assert set(counts) == {None, Error.RATE} and counts.total() == 480
+        # All that the clock can have brought, and at least the burst.
+        assert 2 * rate <= counts[None] <= 2 * rate + rate * took + 2
+        assert all(peer.ping().opcode == Op.PONG and peer.hello().opcode == Op.SUCCESS for peer in peers)
+        places = {line["process"] for line in server.find("connection opened")}
+        assert len(places) > 1, "all connections are with one front end"
+        # After a while there is one again.
+        wait_until(lambda: peers[0].raw_request(listing(1)).error is None, "the rate to allow one more")
+    refused.told("over its rate")
+    requests = server.metrics().sum("keyless_keyserver_requests_total", 'client="DNS:edge1.example"', 'outcome="error"')
+    assert requests == refusals(server, Error.RATE)
+    assert server.metric("keyless_keyserver_requests_forbidden_total") == 0
+
+
+def exhaust(server):
+    """Asks until it is refused; how many there were."""
+    with Peer(server.port) as peer:
+        for count in range(10000):
+            if peer.raw_request(signing(count)).error == Error.RATE:
+                return count
+    raise AssertionError("never refused")
+
+
+def test_rate_tells_nothing_early(stack):
+    """Over it, a request is refused before it is looked at; but an operation that is not allowed stays that."""
+    server = start(stack, entry(allow=["tls13"], rate=1))
+    exhaust(server)
+    with Peer(server.port) as peer:
+        answers = [peer.with_key(Op.SIGN_TLS13, bytes(20), b"nonsense"), peer.listing(), peer.ping(b"x")]
+    assert [answer.error for answer in answers] == [Error.RATE, Error.BAD_OPCODE, None]
+
+
+def test_rate_in_part_a(stack):
+    """Peers that know Part A alone are told what they know: not tried, an internal error."""
+    server = start(stack, entry(allow=["tls13", "digest"], rate=1))
+    mark = server.mark()
+    exhaust(server)
+    with Peer(server.port) as peer:
+        assert peer.with_key(Op.ECDSA_SHA256, site_key("p256"), bytes(32)).error == Error.INTERNAL
+        peer.hello()
+        assert peer.with_key(Op.ECDSA_SHA256, site_key("p256"), bytes(32)).error == Error.RATE
+    lines = server.find("request refused", mark)
+    assert {line["reason"] for line in lines} == {"over its rate"}
+    assert refusals(server, Error.RATE) == len(lines) == 3
+
+
+def test_rate_survives_reload(stack):
+    """Reloading fills no bucket, and neither does the death of a process."""
+    server = start(stack, entry(rate=1), workers=2)
+    exhaust(server)
+    began = time.monotonic()
+    for kind in ("frontend", "signer"):
+        server.reload()
+        for child in server.children(kind):
+            child.signal(signal.SIGKILL)
+        wait_until(lambda: server.readiness()[0] == 200, "the key server to be ready")
+    again = wait_until(lambda: exhaust_if_served(server), "a front end to serve")[0]
+    assert again <= time.monotonic() - began + 1
+
+
+def exhaust_if_served(server):
+    """As exhaust, in a list; nothing while connections are lost."""
+    try:
+        return [exhaust(server)]
+    except (Closed, OSError):
+        return None
+
+
+def test_rate_of_another_entry(stack):
+    """Each entry has its own."""
+    other = {**EVERYTHING, "rate": 5}
+    server = stack.key_server(clients=[entry(rate=1), other], certificates=CERTIFICATES, log={"rate": 0})
+    exhaust(server)
+    with Peer(server.port, "edge2") as peer:
+        assert outcomes(peer.pipeline([signing(n) for n in range(10)])) == {None: 10}

@@ -26,6 +26,7 @@ enum {
     NAMED,    /* has only some names */
     SCHEMES,  /* has only some schemes */
     DENIED,
+    RATED,
     ENTRIES
 };
 
@@ -45,12 +46,14 @@ static const char CONFIG[] =
                         "names: [www.example.com, \"*.example.org\"]}\n"
                         "  - {match: \"CN:8\", " OWN_KEYS ", allow: [tls13, tls12, digest], "
                         "schemes: [ecdsa_secp256r1_sha256, rsa_pss_rsae_sha384, ed25519]}\n"
-                        "  - {match: \"CN:9\", " OWN_KEYS ", deny: true}\n";
+                        "  - {match: \"CN:9\", " OWN_KEYS ", deny: true}\n"
+                        "  - {match: \"CN:10\", " OWN_KEYS ", allow: [list], rate: 3}\n";
 
 struct world {
     struct keyserver_config *config;
     struct key_table table;
     struct policy *policy;
+    uint64_t clock;
     uint8_t scratch[KSSL_PAYLOAD_MAX];
 };
 
@@ -78,7 +81,8 @@ static int world_free(void **state)
 static void decide(struct world *world, size_t entry, struct bytes body, struct operation *operation)
 {
     const struct kssl_header header = {.major = 1, .length = (uint16_t)body.size, .id = 7};
-    operation_decide(world->policy, entry, &header, body, 1234567890, world->scratch, operation);
+    const struct operation_time now = {.unix_seconds = 1234567890, .clock = world->clock};
+    operation_decide(world->policy, entry, &header, body, &now, world->scratch, operation);
 }
 
 /* ---- Bodies. */
@@ -141,12 +145,12 @@ static const struct {
     bool allowed[ENTRIES];
     uint8_t refused; /* with what, where not allowed */
 } OPCODE_ROWS[] = {
-    {0xF1, {true, true, true, true, true, true, true, true, true, true}, 0},
-    {0x60, {true, true, true, true, true, true, true, true, true, true}, 0},
+    {0xF1, {true, true, true, true, true, true, true, true, true, true, true}, 0},
+    {0x60, {true, true, true, true, true, true, true, true, true, true, true}, 0},
     {0x61, {true, true, false, false, false, false, false, true, true}, 0x05},
     {0x62, {true, false, true, false, false, false, true, true, true}, 0x05},
     {0x63, {true, true, false, false, false, true, true, true, true}, 0x05},
-    {0x67, {true, false, false, true, false}, 0x05},
+    {0x67, {true, false, false, true, false, false, false, false, false, false, true}, 0x05},
     {0x02, {true, false, false, false, true, false, false, false, true}, 0x05},
     {0x03, {true, false, false, false, true, false, false, false, true}, 0x05},
     {0x04, {true, false, false, false, true, false, false, false, true}, 0x05},
@@ -284,7 +288,8 @@ static void other_versions_are_refused(void **state)
     for (size_t i = 0; i < COUNT_OF(MAJORS); i++) {
         const struct kssl_header header = {.major = MAJORS[i], .length = 100};
         struct operation operation;
-        operation_decide(world->policy, 0, &header, bytes_of(NULL, 0), 0, world->scratch, &operation);
+        const struct operation_time now = {0};
+        operation_decide(world->policy, 0, &header, bytes_of(NULL, 0), &now, world->scratch, &operation);
         assert_int_equal(operation.error, KSSL_ERROR_VERSION);
     }
 }
@@ -528,6 +533,44 @@ static void claimed_names_are_checked(void **state)
     }
 }
 
+/* Behind the opcode, and before anything is looked at that a client might learn something from. Hello and
+ * pings are free. */
+static void rates_are_checked_after_the_opcode(void **state)
+{
+    static const struct {
+        uint8_t opcode;
+        struct bytes payload;
+        uint8_t error;
+    } ROWS[] = {{0x67, WIRE(""), 0x00},  {0x67, WIRE("x"), 0x07}, {0x61, WIRE("x"), 0x05},
+                {0xF1, WIRE("x"), 0x00}, {0x60, WIRE(""), 0x00},  {0x67, WIRE(""), 0x00},
+                {0x67, WIRE(""), 0x00},  {0x67, WIRE(""), 0x00},  {0x67, WIRE("x"), 0x07},
+                {0x67, WIRE(""), 0x42},  {0x67, WIRE("x"), 0x42}, {0x61, WIRE("x"), 0x05},
+                {0xF0, WIRE("x"), 0x06}, {0xF1, WIRE("x"), 0x00}, {0x60, WIRE(""), 0x00}};
+    static uint8_t frame[KSSL_FRAME_MAX];
+    struct world *world = *state;
+    static const size_t NUMBERS[ENTRIES] = {0};
+    struct rate_bucket bucket = {0};
+    policy_use_rates(world->policy,
+                     &(const struct policy_rates){.buckets = &bucket, .numbers = NUMBERS, .burst = 2});
+    world->clock = 1000000;
+    for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
+        const struct ask ask = {.opcode = ROWS[i].opcode, .ski = 0x11, .payload = ROWS[i].payload};
+        struct operation operation;
+        decide(world, RATED, body_of(&ask, frame), &operation);
+        if (operation.error != ROWS[i].error)
+            fail_msg("row %zu: error 0x%02x", i, operation.error);
+    }
+    world->clock += 333334;
+    const struct ask ask = {.opcode = 0x67, .payload = OCTETS("")};
+    struct operation operation;
+    decide(world, RATED, body_of(&ask, frame), &operation);
+    assert_int_equal(operation.error, 0);
+    decide(world, RATED, body_of(&ask, frame), &operation);
+    assert_int_equal(operation.error, KSSL_ERROR_RATE);
+    decide(world, EVERYTHING, body_of(&ask, frame), &operation); /* has no rate */
+    assert_int_equal(operation.error, 0);
+}
+
 /* What a front end should never have let through. */
 static void the_signer_believes_nothing(void **state)
 {
@@ -628,6 +671,7 @@ int main(void)
         IN_WORLD(contents_are_rebuilt),
         cmocka_unit_test(points_are_checked),
         IN_WORLD(claimed_names_are_checked),
+        IN_WORLD(rates_are_checked_after_the_opcode),
         IN_WORLD(the_signer_believes_nothing),
         cmocka_unit_test(long_lists_come_in_parts),
     };

@@ -137,7 +137,7 @@ static void test_status(void **state)
     char *text = written(fixture);
     assert_has(text, "\"connections\":9,\"client_count\":2,");
     assert_has(text, "\"match\":\"DNS:edge1.example\"");
-    assert_has(text, "\"allow\":[],\"connections\":3}");
+    assert_has(text, "\"allow\":[],\"connections\":3,\"rate\":0,\"denied\":false}");
     assert_has(text, "\"match\":\"CN:\\\\x1b[2J\"");
     assert_has(text, "\"key_count\":2,\"keys\":[{\"label\":\"www\",\"type\":\"P-256\","
                      "\"ski\":\"ab00000000000000000000000000000000000000\"}],");
