@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <openssl/lhash.h>
+
 /* Twice what a configuration may have: there are always some left that are not of the present one. */
 #define BUCKETS_MAX 8192
 #define SET_SIZE    (BUCKETS_MAX * sizeof(struct rate_bucket))
@@ -11,6 +13,7 @@
 /* Whose a bucket is. */
 struct holder {
     char *match;
+    unsigned long hash;
     uint64_t reading; /* the last one of the configuration that it was in */
 };
 
@@ -61,8 +64,9 @@ void client_rates_free(struct client_rates *rates)
 
 static bool find_holder(const struct client_rates *rates, const char *match, size_t *number)
 {
+    const unsigned long hash = OPENSSL_LH_strhash(match);
     for (*number = 0; *number < rates->count; ++*number)
-        if (strcmp(rates->holders[*number].match, match) == 0)
+        if (rates->holders[*number].hash == hash && strcmp(rates->holders[*number].match, match) == 0)
             return true;
     return false;
 }
@@ -87,7 +91,7 @@ static bool hold(struct client_rates *rates, const char *match, size_t *number)
             return false;
         *number = find_free(rates);
         free(rates->holders[*number].match);
-        rates->holders[*number].match = copy;
+        rates->holders[*number] = (struct holder){.match = copy, .hash = OPENSSL_LH_strhash(copy)};
         rates->count += *number == rates->count ? 1 : 0;
         for (size_t set = 0; set < RATES_SETS; set++)
             atomic_store_explicit(&rates->sets[set][*number].full, 0, memory_order_relaxed);

@@ -207,6 +207,26 @@ static const struct config_row CLIENT_ROWS[] = {
             "that it is over its rate. Hello and pings do not count. 0: no limit.",
     },
     {
+        .path = "connections",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_client, connections),
+        .max = 1000000,
+        .fallback = "0",
+        .unit = "connections",
+        .help = "At once; further ones are closed after their handshake. 0: no limit but limits.connections.",
+    },
+    {
+        .path = "in_flight",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_client, in_flight),
+        .max = 1000000,
+        .fallback = "0",
+        .unit = "requests",
+        .help = "Unanswered at once, of all its connections together; past it they are not read from. Each "
+                "worker "
+                "has its share, of one at least. 0: no limit but limits.in_flight for each connection.",
+    },
+    {
         .path = "deny",
         .type = &CONFIG_BOOL,
         CONFIG_AT(struct keyserver_client, deny),

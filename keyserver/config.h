@@ -47,8 +47,9 @@ struct keyserver_client {
     size_t scheme_count;
     char **alpn; /* "" is a handshake without; none: any */
     size_t alpn_count;
-    unsigned rate; /* operations a second; 0: any */
-    bool deny;     /* turned away; it may have no keys then */
+    unsigned rate;                   /* operations a second; 0: any */
+    unsigned connections, in_flight; /* of all its connections together; 0: what `limits` says */
+    bool deny;                       /* turned away; it may have no keys then */
 };
 
 struct keyserver_config {

@@ -34,7 +34,8 @@ static bool must_wait(const struct connection *connection)
 {
     return connection->state != CONNECTION_SERVING ||
            connection->in_flight >= connection->all->config->limits.in_flight ||
-           connection->held >= HELD_MAX || channel_full(connection->channel) || under_pressure(connection);
+           client_load_full(connection->all->load, connection->client) || connection->held >= HELD_MAX ||
+           channel_full(connection->channel) || under_pressure(connection);
 }
 
 static void count_octets(struct connection *connection)
@@ -83,6 +84,13 @@ static void on_review(evutil_socket_t fd, short events, void *owner)
     }
 }
 
+/* Soon, and once for all that happens until then: other connections are left alone in the middle of what is
+ * done with this one. Until then each of them may take one request more. */
+void connections_review(struct connections *connections)
+{
+    event_active(connections->review, EV_TIMEOUT, 0);
+}
+
 /* ---- The end. */
 
 static void connection_free(struct connection *connection)
@@ -93,7 +101,7 @@ static void connection_free(struct connection *connection)
     all->count--;
     all->octets -= connection->counted;
     if (connection->state != CONNECTION_HANDSHAKE)
-        all->serving[connection->client]--;
+        client_load_leave(all->load, connection->client);
     metric_change(all->metrics, KEYSERVER_CONNECTIONS_OPEN, -1);
     free(connection);
 }
@@ -167,16 +175,20 @@ struct refusal {
     const char *reason;
 };
 
-/* NULL: it is served. Finds its entry. */
+/* NULL: it is served, and counted as its entry's. Finds its entry. */
 static const struct refusal *find_refusal(struct connection *connection)
 {
     static const struct refusal NO_ENTRY = {KEYSERVER_CONNECTIONS_NO_ENTRY,
                                             "its certificate matches no client entry"};
     static const struct refusal DENIED = {KEYSERVER_CONNECTIONS_DENIED, "its client entry denies it"};
+    static const struct refusal TOO_MANY = {KEYSERVER_CONNECTIONS_TOO_MANY,
+                                            "its client entry has as many connections as it may"};
     const struct policy *policy = connection->all->policy;
     if (!policy_match(policy, channel_peer_certificate(connection->channel), &connection->client))
         return &NO_ENTRY;
-    return policy_denies(policy, connection->client) ? &DENIED : NULL;
+    if (policy_denies(policy, connection->client))
+        return &DENIED;
+    return client_load_enter(connection->all->load, connection->client) ? NULL : &TOO_MANY;
 }
 
 static void turn_away(struct connection *connection, const struct refusal *refusal)
@@ -209,7 +221,6 @@ static void on_open(struct channel *channel, void *owner)
     connection->state = all->draining ? CONNECTION_ENDING : CONNECTION_SERVING;
     connection->client_value =
         metric_value(all->metrics, KEYSERVER_CLIENT_LABEL, connection_client_name(connection));
-    all->serving[connection->client]++;
     log_info(all->log, "connection opened", log_text("client", connection_client_name(connection)),
              log_address("peer", peer), log_text("tls", channel_tls_version(channel)));
     connection_settle(connection);
@@ -251,10 +262,8 @@ bool connections_init(struct connections *connections)
     pace_init(&connections->pace, connections->config, process_cores());
     connections->frame = malloc(KSSL_FRAME_MAX);
     connections->scratch = malloc(KSSL_PAYLOAD_MAX);
-    connections->serving = calloc(connections->config->client_count + 1, sizeof *connections->serving);
     connections->review = evtimer_new(connections->base, on_review, connections);
-    return connections->frame != NULL && connections->scratch != NULL && connections->serving != NULL &&
-           connections->review != NULL;
+    return connections->frame != NULL && connections->scratch != NULL && connections->review != NULL;
 }
 
 void connections_clear(struct connections *connections)
@@ -271,7 +280,6 @@ void connections_clear(struct connections *connections)
         event_free(connections->review);
     free(connections->frame);
     free(connections->scratch);
-    free(connections->serving);
 }
 
 void connections_drain(struct connections *connections)

@@ -6,9 +6,10 @@
  *       └────────────┴──── failure, client turned away ───────────────▲
  *
  * Back pressure, never an error: a connection is not read from while it has too much in flight, in number or
- * in octets; while it does not take its answers; or while it holds more than its share and the whole process
- * holds too much. All of this is decided in one function. Of what is in flight, each cost class has no more
- * with the signer than pace.h says; the others wait for their turn.
+ * in octets, or all of its client entry's together have; while it does not take its answers; or while it
+ * holds more than its share and the whole process holds too much. All of this is decided in one function. Of
+ * what is in flight, each cost class has no more with the signer than pace.h says; the others wait for their
+ * turn.
  */
 #ifndef KEYLESS_KEYSERVER_CONNECTION_H
 #define KEYLESS_KEYSERVER_CONNECTION_H
@@ -25,6 +26,7 @@
 #include "common/channel.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "keyserver/client_load.h"
 #include "keyserver/config.h"
 #include "keyserver/pace.h"
 #include "keyserver/policy.h"
@@ -43,6 +45,7 @@ struct connections {
     struct log *log;
     struct metrics_row *metrics;
     struct signer_client *signer;
+    struct client_load *load;
     const struct policy *policy; /* may be replaced between two events */
     size_t octets_max;           /* that all connections together may hold */
     void (*ended)(void *owner);  /* a connection has gone */
@@ -50,7 +53,6 @@ struct connections {
     /* ---- */
     struct connections_list list;
     size_t count;
-    uint32_t *serving;    /* connections that are through their handshake, by client entry */
     size_t octets;        /* held by all: queued for sending, in flight */
     struct event *review; /* while too much is held */
     bool draining;

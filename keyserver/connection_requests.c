@@ -14,6 +14,8 @@ static void request_free(struct request *request)
     TAILQ_REMOVE(&connection->requests, request, all);
     connection->in_flight--;
     connection->held -= request->octets;
+    if (client_load_answer(connection->all->load, connection->client))
+        connections_review(connection->all);
     free(request);
 }
 
@@ -246,6 +248,8 @@ static struct request *request_new(struct connection *connection, uint32_t id,
     request->came = clock_now();
     TAILQ_INSERT_TAIL(&connection->requests, request, all);
     connection->in_flight++;
+    if (client_load_ask(connection->all->load, connection->client))
+        connections_review(connection->all);
     connection->held += request->octets;
     return request;
 }

@@ -59,6 +59,10 @@ void connection_handle(struct connection *connection, const struct kssl_header *
 /* Nobody waits for the answers any more. */
 void connection_forget_requests(struct connection *connection);
 
+/* Something that connections share has run out, or is there again: which of them are read from is to be
+ * decided anew. */
+void connections_review(struct connections *connections);
+
 /* After anything has happened to the connection: reads on or waits, and ends what is to end. */
 void connection_settle(struct connection *connection);
 

@@ -26,6 +26,7 @@ struct frontend {
     struct child *child;
     const struct keyserver_plan *plan;
     struct signer_client *signer;
+    struct client_load *load;
     struct acceptor *acceptor;
     struct connections connections;
     size_t connections_max;
@@ -116,13 +117,6 @@ static void on_ended(void *owner)
     end_if_drained(frontend);
 }
 
-/* Each front end's share of what all may have; they add up to it, but each has one at least. */
-static size_t share_of(size_t all, unsigned index, unsigned count)
-{
-    size_t share = all / count + (index < all % count ? 1 : 0);
-    return share > 0 ? share : 1;
-}
-
 /* ---- Telling. */
 
 /* One that drains has a successor, which tells in the same place. */
@@ -135,8 +129,8 @@ static void tell_status(void *owner)
         return;
     status->pid = getpid();
     status->connections = (uint32_t)connections->count;
-    memcpy(status->serving, connections->serving,
-           connections->config->client_count * sizeof *connections->serving);
+    for (size_t i = 0; i < connections->config->client_count; i++)
+        status->serving[i] = client_load_connections(connections->load, i);
     status_area_write(frontend->plan->frontend_status, child_index(frontend->child), status);
 }
 
@@ -167,6 +161,7 @@ static void on_drain(bool orphaned, void *owner)
     (void)orphaned;
     struct frontend *frontend = owner;
     frontend->draining = true;
+    client_load_leave_area(frontend->load);
     connections_drain(&frontend->connections);
     end_if_drained(frontend);
 }
@@ -188,9 +183,11 @@ static enum result start(struct frontend *frontend, struct failure *why)
     enum result result = process_drop_privileges(config->user, why);
     if (result != RESULT_OK)
         return result;
-    frontend->connections_max = share_of(config->limits.connections, child_index(child), config->workers);
+    frontend->connections_max =
+        client_load_share(config->limits.connections, child_index(child), config->workers);
     frontend->signer = signer_client_new(child_base(child), &settings, child_log(child), child_metrics(child),
                                          &SIGNER_HANDLER, frontend);
+    frontend->load = client_load_new(config, frontend->plan->load, child_index(child));
     frontend->acceptor = acceptor_new(child, &ACCEPTOR_METRICS, &ACCEPTOR_HANDLER, frontend);
     frontend->connections = (struct connections){.base = child_base(child),
                                                  .context = frontend->plan->context,
@@ -198,12 +195,13 @@ static enum result start(struct frontend *frontend, struct failure *why)
                                                  .log = child_log(child),
                                                  .metrics = child_metrics(child),
                                                  .signer = frontend->signer,
+                                                 .load = frontend->load,
                                                  .octets_max = OCTETS_MAX / config->workers,
                                                  .ended = on_ended,
                                                  .owner = frontend};
     frontend->status = calloc(1, frontend_status_size(config->client_count));
     if (!connections_init(&frontend->connections) || frontend->signer == NULL || frontend->acceptor == NULL ||
-        frontend->status == NULL)
+        frontend->status == NULL || frontend->load == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for a front end");
     return RESULT_OK;
 }
@@ -214,6 +212,7 @@ static void stop(struct frontend *frontend)
     acceptor_free(frontend->acceptor);
     signer_client_free(frontend->signer);
     replace_keys(frontend, &(const struct key_table){0});
+    client_load_free(frontend->load);
     free(frontend->status);
 }
 

@@ -68,6 +68,7 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
                                         "Connections accepted."},
     [KEYSERVER_CONNECTIONS_NO_ENTRY] = {REFUSED, "reason=\"no_client_entry\"", METRIC_COUNTER, REFUSED_HELP},
     [KEYSERVER_CONNECTIONS_DENIED] = {REFUSED, "reason=\"denied\"", METRIC_COUNTER, REFUSED_HELP},
+    [KEYSERVER_CONNECTIONS_TOO_MANY] = {REFUSED, "reason=\"connections\"", METRIC_COUNTER, REFUSED_HELP},
     [KEYSERVER_CONNECTIONS_OPEN] = {"keyless_keyserver_connections", NULL, METRIC_GAUGE,
                                     "Connections there are, those in their handshake included."},
     [KEYSERVER_PAUSES_CONNECTIONS] = {PAUSES, "reason=\"connections\"", METRIC_COUNTER, PAUSES_HELP},

@@ -54,6 +54,7 @@ static void free_plan(struct keyserver_plan *plan)
     status_area_free(plan->key_status);
     site_certificates_free(plan->certificates);
     free(plan->rate_numbers);
+    client_load_area_free(plan->load);
     free(plan->listen);
     free(plan->listen_kind);
     free(plan);
@@ -105,6 +106,8 @@ static enum result read_plan(struct keyserver_master *master, struct keyserver_p
         result = make_status(plan, why);
     if (result == RESULT_OK)
         result = client_rates_assign(plan->rates, plan->config, &plan->rate_numbers, why);
+    if (result == RESULT_OK)
+        result = client_load_area_new(plan->config, &plan->load, why);
     return result;
 }
 

@@ -6,6 +6,7 @@
 
 #include "common/process.h"
 #include "common/program_status.h"
+#include "keyserver/client_load.h"
 #include "keyserver/client_rates.h"
 #include "keyserver/config.h"
 #include "keyserver/site_certificates.h"
@@ -19,6 +20,7 @@ struct keyserver_plan {
     struct site_certificates *certificates;
     struct client_rates *rates; /* borrowed; all readings' */
     size_t *rate_numbers;       /* by client entry */
+    struct client_load_area *load;
     struct process_kind kinds[KIND_COUNT];
     size_t kind_count;
     struct address *listen; /* the configuration's, and the admin endpoint's last if there is one */

@@ -173,7 +173,7 @@ def test_deny(stack):
     assert server.metric("keyless_keyserver_connections_refused_total", reason="denied") == 1
     assert server.metric("keyless_keyserver_connections_refused_total", reason="no_client_entry") == 0
     edge2_is_served(server)
-    assert server.metric("keyless_keyserver_connections") == 0
+    wait_until(lambda: server.metric("keyless_keyserver_connections") == 0, "no connection to be left")
 
 
 def test_deny_by_reload(stack):
@@ -295,3 +295,95 @@ def test_rate_of_another_entry(stack):
     exhaust(server)
     with Peer(server.port, "edge2") as peer:
         assert outcomes(peer.pipeline([signing(n) for n in range(10)])) == {None: 10}
+
+
+# ---- connections, in_flight
+
+
+def test_connections(stack):
+    """Of all front ends together; one that has gone makes room for another."""
+    server = start(stack, entry(connections=3), workers=3)
+    with contextlib.ExitStack() as opened:
+        peers = [opened.enter_context(Peer(server.port)) for _ in range(3)]
+        assert all(peer.ping().opcode == Op.PONG for peer in peers)
+        for count in range(1, 4):
+            closed_after_handshake(server)
+            assert server.metric("keyless_keyserver_connections_refused_total", reason="connections") == count
+        edge2_is_served(server)
+        lines = server.find("client refused", client="DNS:edge1.example")
+        assert [line["reason"] for line in lines] == 3 * ["its client entry has as many connections as it may"]
+        assert all(peer.sign_tls13(site_key("p256"), 0x0403, bytes(32)).opcode == Op.SUCCESS for peer in peers)
+        peers[0].close()
+        server.wait_for("connection closed", client="DNS:edge1.example")
+        with Peer(server.port) as another:
+            assert another.ping().opcode == Op.PONG
+            closed_after_handshake(server)
+
+
+def test_connections_of_a_dead_front_end(stack):
+    """They no longer count when it is replaced."""
+    server = start(stack, entry(connections=2), workers=2)
+    with Peer(server.port) as one, Peer(server.port) as two:
+        assert one.ping().opcode == two.ping().opcode == Op.PONG
+        for child in server.children("frontend"):
+            child.signal(signal.SIGKILL)
+
+        def both():
+            with contextlib.suppress(Closed, OSError), Peer(server.port) as three, Peer(server.port) as four:
+                return three.ping().opcode == four.ping().opcode == Op.PONG
+
+        wait_until(both, "two connections")
+        assert [peer.until_closed()[0] for peer in (one, two)] == [[], []]
+
+
+def test_in_flight(stack):
+    """Past it, none of the entry's connections is read from, and nobody is refused: everything is answered when its turn
+    has come. Others are read from meanwhile."""
+    server = start(stack, entry(allow=["tls13", "list"], in_flight=8), queues={"deadline": "60s"})
+    pending = lambda: server.metric("keyless_keyserver_requests_pending")
+    with contextlib.ExitStack() as opened:
+        first, second, third = peers = [opened.enter_context(Peer(server.port)) for _ in range(3)]
+        assert all(peer.raw_request(signing(0)).error is None for peer in peers)
+        (signer,) = server.children("signer")
+        signer.signal(signal.SIGSTOP)
+        first.send(b"".join(signing(n) for n in range(100)))
+        wait_until(lambda: pending() == 8, "8 requests in flight")
+        second.send(b"".join(signing(n) for n in range(100)))
+        third.send(kssl.message(7, Op.PING, b"waits"))
+        with Peer(server.port, "edge2") as other:
+            other.send(b"".join(signing(n) for n in range(20)))
+            assert other.ping(b"x", request_id=99).payload == b"x"
+            assert pending() == 8 + 20
+            signer.signal(signal.SIGCONT)
+            assert outcomes(other.receive() for _ in range(20)) == {None: 20}
+        assert outcomes(first.receive() for _ in range(100)) == {None: 100}
+        assert outcomes(second.receive() for _ in range(100)) == {None: 100}
+        assert third.receive().payload == b"waits"
+        wait_until(lambda: pending() == 0, "nothing to be in flight")
+    assert not server.find("request refused")
+
+
+def test_in_flight_of_one(stack):
+    """Even one at a time gets through everything, of many connections on several front ends."""
+    server = start(stack, entry(in_flight=1), workers=2)
+    with contextlib.ExitStack() as opened:
+        peers = [opened.enter_context(Peer(server.port)) for _ in range(8)]
+        for peer in peers:
+            peer.send(b"".join(signing(n) for n in range(50)))
+        assert sum((outcomes(peer.receive() for _ in range(50)) for peer in peers), collections.Counter()) == {None: 400}
+
+
+def test_in_flight_of_one_that_leaves(stack):
+    """What it had asked no longer keeps the others waiting."""
+    server = start(stack, entry(in_flight=2), queues={"deadline": "60s"})
+    with Peer(server.port) as waiting, Peer(server.port) as leaving:
+        assert waiting.ping().opcode == leaving.ping().opcode == Op.PONG
+        (signer,) = server.children("signer")
+        signer.signal(signal.SIGSTOP)
+        leaving.send(b"".join(signing(n) for n in range(3)))
+        wait_until(lambda: server.metric("keyless_keyserver_requests_pending") == 2, "2 requests in flight")
+        waiting.send(signing(1))
+        leaving.raw.close()
+        signer.signal(signal.SIGCONT)
+        assert waiting.receive().error is None
+        assert waiting.raw_request(signing(2)).error is None

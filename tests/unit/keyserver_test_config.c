@@ -73,6 +73,8 @@ static void defaults_are_the_documented_ones(void **state)
     assert_int_equal(config->clients[0].scheme_count, 0);
     assert_int_equal(config->clients[0].alpn_count, 0);
     assert_int_equal(config->clients[0].rate, 0);
+    assert_int_equal(config->clients[0].connections, 0);
+    assert_int_equal(config->clients[0].in_flight, 0);
     assert_false(config->clients[0].deny);
     assert_int_equal(config->limits.connections, 1024);
     assert_int_equal(config->limits.in_flight, 1024);
@@ -206,6 +208,10 @@ static const struct {
      "4:47: clients[0].alpn[1]: got \"acme-tls/1\", expected an ALPN protocol such as h2"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, rate: 1000001}"),
      "4:42: clients[0].rate: got \"1000001\", expected a whole number from 0 to 1000000"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, connections: -1}"),
+     "4:49: clients[0].connections: got \"-1\", expected a whole number from 0 to 1000000"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, in_flight: 1000001}"),
+     "4:47: clients[0].in_flight: got \"1000001\", expected a whole number from 0 to 1000000"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, deny: maybe}"),
      "4:42: clients[0].deny: got \"maybe\", expected on or off"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, names: [a.example, B.example]}"),
@@ -255,7 +261,7 @@ static void print_reads_back(void **state)
         "  - {match: \"DNS:edge2.example\", keys: \"*\", allow: [], schemes: [ed25519, rsa_pkcs1_sha512],\n"
         "     alpn: [h2, \"\"], names: [\"\", a.example]}\n"
         "  - {match: \"DNS:edge3.example\", deny: true}\n"
-        "  - {match: \"DNS:edge4.example\", keys: a, rate: 2000}\n"
+        "  - {match: \"DNS:edge4.example\", keys: a, rate: 2000, connections: 64, in_flight: 4096}\n"
         "user: keyless\nworkers: 3\nadmin: {listen: \"127.0.0.1:2406\"}\nqueues: {deadline: 250ms}\n");
     char *once = print(first);
     struct keyserver_config *second = must_parse(once);
@@ -268,7 +274,7 @@ static void print_reads_back(void **state)
     assert_non_null(strstr(once, "    schemes: [ed25519, rsa_pkcs1_sha512]\n    alpn: [\"h2\", \"\"]\n"));
     assert_non_null(strstr(once, "  - match: \"DNS:edge3.example\"\n    keys: []\n"));
     assert_non_null(strstr(once, "    deny: on\n"));
-    assert_non_null(strstr(once, "    rate: 2000\n"));
+    assert_non_null(strstr(once, "    rate: 2000\n    connections: 64\n    in_flight: 4096\n"));
     assert_non_null(strstr(once, "  deadline: 250ms\n"));
     free(once);
     free(twice);
