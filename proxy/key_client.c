@@ -175,6 +175,8 @@ static void complete(struct key_client *client, struct slot *slot, const struct 
     operation->duration = clock_now() - slot->started;
     operation->pending = false;
     count(client, slot, answer->outcome);
+    if (answer->outcome == KEY_OUTCOME_ERROR)
+        metric_add_for(client->metrics, proxy_metric_of_key_error(answer->error), slot->server_value, 1);
     if (answer->result == RESULT_OK)
         metric_observe_for(client->metrics, PROXY_KEY_SECONDS, slot->server_value, operation->duration);
     slot_release(client, slot);

@@ -1,9 +1,12 @@
 #include "proxy/proxy_metrics.h"
 
+#include "common/kssl.h"
+
 #define HANDSHAKES   "keyless_handshakes_total"
 #define FAILURES     "keyless_handshake_failures_total"
 #define SUCCEEDED    "keyless_handshakes_succeeded_total"
 #define KEY_REQUESTS "keyless_key_requests_total"
+#define KEY_ERRORS   "keyless_key_errors_total"
 #define BYTES        "keyless_client_bytes_total"
 #define BACKEND      "keyless_backend_connects_total"
 #define CLOSED       "keyless_connections_closed_total"
@@ -16,6 +19,9 @@
 #define HANDSHAKES_HELP "TLS handshakes with clients that have ended, by outcome."
 #define KEY_REQUESTS_HELP                                                                                    \
     "Signatures asked of key servers, by key server (none: no key server got the request) and outcome."
+#define KEY_ERRORS_HELP                                                                                      \
+    "Signatures that a key server answered with an error, by key server and error; none of them was asked "  \
+    "for again."
 #define BYTES_HELP   "Plaintext bytes relayed, by direction."
 #define CLOSED_HELP  "Client connections ended, by reason."
 #define PAUSED_HELP  "Times that accepting paused, for want of descriptors or at limits.connections."
@@ -45,6 +51,10 @@
 #define KEY_ROW(id, name)                                                                                    \
     [PROXY_KEY_REQUESTS_##                                                                                   \
         id] = {KEY_REQUESTS, SERVER ",outcome=\"" name "\"", METRIC_COUNTER, KEY_REQUESTS_HELP}
+
+#define KEY_ERROR_ROW(id, error, reason)                                                                     \
+    [PROXY_KEY_ERROR_##id] = {KEY_ERRORS, SERVER ",error=\"" error "\",reason=\"" reason "\"",               \
+                              METRIC_COUNTER, KEY_ERRORS_HELP}
 
 const struct metric proxy_metrics[] = {
     [PROXY_HANDSHAKES_OK] = {HANDSHAKES, "outcome=\"ok\"", METRIC_COUNTER, HANDSHAKES_HELP},
@@ -99,6 +109,17 @@ const struct metric proxy_metrics[] = {
     KEY_ROW(CANCELLED, "cancelled"),
     KEY_ROW(REFUSED, "refused"),
     KEY_ROW(MISMATCH, "mismatch"),
+    KEY_ERROR_ROW(CRYPTO, "0x01", "cryptography failed"),
+    KEY_ERROR_ROW(KEY, "0x02", "key not found"),
+    KEY_ERROR_ROW(OPCODE, "0x05", "bad opcode"),
+    KEY_ERROR_ROW(FORMAT, "0x07", "format error"),
+    KEY_ERROR_ROW(INTERNAL, "0x08", "internal error"),
+    KEY_ERROR_ROW(POLICY, "0x40", "refused by policy"),
+    KEY_ERROR_ROW(CONTENT, "0x41", "content not acceptable"),
+    KEY_ERROR_ROW(RATE, "0x42", "over its rate"),
+    KEY_ERROR_ROW(REPLAY, "0x43", "replay"),
+    KEY_ERROR_ROW(OVERLOADED, "0x44", "overloaded"),
+    KEY_ERROR_ROW(OTHER, "other", "unknown error"),
     [PROXY_KEY_SECONDS] = {"keyless_key_request_duration_seconds", SERVER, METRIC_HISTOGRAM,
                            "Time from the request for a signature to the signature, waiting to be sent "
                            "included, by key server."},
@@ -153,4 +174,21 @@ _Static_assert(sizeof proxy_metrics / sizeof *proxy_metrics == PROXY_METRIC_COUN
 size_t proxy_metric_of_success(bool tls13, enum key_type key_type)
 {
     return (size_t)(tls13 ? PROXY_SUCCEEDED_TLS13 : PROXY_SUCCEEDED_TLS12) + key_type;
+}
+
+size_t proxy_metric_of_key_error(uint8_t error)
+{
+    static const uint16_t METRICS[256] = {
+        [KSSL_ERROR_CRYPTO] = PROXY_KEY_ERROR_CRYPTO,
+        [KSSL_ERROR_KEY_NOT_FOUND] = PROXY_KEY_ERROR_KEY,
+        [KSSL_ERROR_BAD_OPCODE] = PROXY_KEY_ERROR_OPCODE,
+        [KSSL_ERROR_FORMAT] = PROXY_KEY_ERROR_FORMAT,
+        [KSSL_ERROR_INTERNAL] = PROXY_KEY_ERROR_INTERNAL,
+        [KSSL_ERROR_POLICY] = PROXY_KEY_ERROR_POLICY,
+        [KSSL_ERROR_CONTENT] = PROXY_KEY_ERROR_CONTENT,
+        [KSSL_ERROR_RATE] = PROXY_KEY_ERROR_RATE,
+        [KSSL_ERROR_REPLAY] = PROXY_KEY_ERROR_REPLAY,
+        [KSSL_ERROR_OVERLOADED] = PROXY_KEY_ERROR_OVERLOADED,
+    };
+    return METRICS[error] != 0 ? METRICS[error] : PROXY_KEY_ERROR_OTHER;
 }

@@ -4,6 +4,7 @@
 #define KEYLESS_PROXY_PROXY_METRICS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/key_id.h"
 #include "common/metrics.h"
@@ -42,6 +43,18 @@ enum proxy_metric {
     PROXY_KEY_REQUESTS_CANCELLED,
     PROXY_KEY_REQUESTS_REFUSED,
     PROXY_KEY_REQUESTS_MISMATCH,
+    /* Those that a key server answered with an error, by that error. */
+    PROXY_KEY_ERROR_CRYPTO,
+    PROXY_KEY_ERROR_KEY,
+    PROXY_KEY_ERROR_OPCODE,
+    PROXY_KEY_ERROR_FORMAT,
+    PROXY_KEY_ERROR_INTERNAL,
+    PROXY_KEY_ERROR_POLICY,
+    PROXY_KEY_ERROR_CONTENT,
+    PROXY_KEY_ERROR_RATE,
+    PROXY_KEY_ERROR_REPLAY,
+    PROXY_KEY_ERROR_OVERLOADED,
+    PROXY_KEY_ERROR_OTHER,
     PROXY_KEY_SECONDS,
     PROXY_KEY_RESENT,
     PROXY_KEY_LATE,
@@ -86,5 +99,7 @@ extern const struct metric proxy_metrics[];
 
 /* The metric of a handshake that succeeded; key_type NONE: a session was resumed. */
 size_t proxy_metric_of_success(bool tls13, enum key_type key_type);
+/* The metric of an error that a key server has answered. */
+size_t proxy_metric_of_key_error(uint8_t error);
 
 #endif

@@ -159,6 +159,10 @@ def test_every_error(patient):
         assert refused(watched.proxy) < LONG
         watched.assert_failed(NAMED_ERRORS.get(error, "unknown error"))
     watched.assert_counted(request_series("error"), 256)
+    for error in (0x01, 0x02, 0x05, 0x07, 0x08, 0x40, 0x41, 0x42, 0x43, 0x44):
+        watched.assert_counted(f'keyless_key_errors_total{{server="keys-a",error="0x{error:02X}",reason="{NAMED_ERRORS[error]}"}}', 1)
+    watched.assert_counted('keyless_key_errors_total{server="keys-a",error="other"}', 246)
+    assert server.signatures_asked() == 1 + 256, "something was asked again"
     assert watched.gained("keyless_key_channels_lost_total") == 0
     server.behaviour = fake.Honest()
     watched.assert_whole()

@@ -5,15 +5,18 @@ import collections
 import contextlib
 import hashlib
 import signal
+import ssl
 import time
 
 import pytest
 
 import kssl_codec as kssl
+from counters import Gains
 from harness import SITES, wait_until
 from kssl_codec import Error, Op, Tag
 from kssl_peer import Closed, Peer, site_key
 from test_transcript import record, sign
+from watched import refused, served
 
 CERTIFICATES = [{"dir": str(SITES / "chains")}]
 EVERYTHING = {"match": "DNS:edge2.example", "keys": ["*"], "allow": ["tls13", "tls12", "transcript", "list", "digest"]}
@@ -387,3 +390,54 @@ def test_in_flight_of_one_that_leaves(stack):
         signer.signal(signal.SIGCONT)
         assert waiting.receive().error is None
         assert waiting.raw_request(signing(2)).error is None
+
+
+# ---- What the proxy makes of it.
+
+REFUSED_BY_POLICY = {
+    # what the entry is bounded to, in which modes of the proxy's that is seen
+    "names": ({"names": ["p384.example"]}, ["transcript", "tbs"]),
+    "every name of the key": ({"names": ["demo.example", "p384.example"]}, ["tbs"]),
+    "schemes": ({"schemes": ["ecdsa_secp384r1_sha384"]}, ["transcript", "tbs"]),
+    "alpn": ({"alpn": ["h3"]}, ["transcript"]),
+}
+
+
+@pytest.mark.parametrize("bound, mode", [(bound, mode) for bound, (_, modes) in REFUSED_BY_POLICY.items()
+                                         for mode in modes])
+def test_client_of_the_proxy_is_refused_at_once(stack, bound, mode):
+    """With an alert, a line and a count that name the error; what is allowed is served."""
+    server = start(stack, entry(allow=["tls13", "tls12"], **REFUSED_BY_POLICY[bound][0]))
+    proxy = stack.proxy(server, key_servers=[{"name": "keys-a", "address": f"127.0.0.1:{server.port}",
+                                              "server_name": "keys.example", "mode": mode}])
+    gains = Gains(proxy)
+    name = "demo.example" if bound == "every name of the key" else "p256.example"
+    assert refused(proxy, name) < 2
+    line = proxy.wait_for("handshake failed")
+    assert (line["stage"], line["reason"], line["sni"]) == ("key", "refused by policy", name)
+    gains.assert_gained("keyless_key_errors_total", server="keys-a", error="0x40", reason="refused by policy")
+    gains.assert_failures(key_error=1)
+    assert refusals(server, Error.POLICY) == 1, "it was asked again"
+    if bound != "alpn":
+        served(proxy, "p384.example")
+
+
+def test_client_of_the_proxy_over_the_rate(stack):
+    """An alert at once, never a second try; others are served when there is room again."""
+    server = start(stack, entry(allow=["tls13", "tls12"], rate=1))
+    proxy = stack.proxy(server)
+    gains = Gains(proxy)
+    served(proxy)
+    served(proxy)
+    assert refused(proxy) < 2
+    assert proxy.wait_for("handshake failed")["reason"] == "over its rate"
+    gains.assert_gained("keyless_key_errors_total", server="keys-a", error="0x42", reason="over its rate")
+    gains.assert_failures(key_error=1)
+    assert refusals(server, Error.RATE) == 1, "it was asked again"
+
+    def again():
+        with contextlib.suppress(ssl.SSLError):
+            served(proxy)
+            return True
+
+    wait_until(again, "the rate to allow one more")

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "common/kssl.h"
 #include "tests/unit/check.h"
 
 static void test_table(void **state)
@@ -72,9 +73,27 @@ static void test_failures(void **state)
     }
 }
 
+/* Each is shown with the words that the log has for it. */
+static void test_key_errors(void **state)
+{
+    (void)state;
+    char labels[128];
+    unsigned named = 0;
+    for (unsigned error = 0; error < 256; error++) {
+        size_t metric = proxy_metric_of_key_error((uint8_t)error);
+        if (metric == PROXY_KEY_ERROR_OTHER)
+            continue;
+        (void)snprintf(labels, sizeof labels, "server=\"*\",error=\"0x%02X\",reason=\"%s\"", error,
+                       kssl_error_name((uint8_t)error));
+        assert_string_equal(proxy_metrics[metric].labels, labels);
+        named++;
+    }
+    assert_int_equal(named, PROXY_KEY_ERROR_OTHER - PROXY_KEY_ERROR_CRYPTO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_table), cmocka_unit_test(test_successes),
-                                       cmocka_unit_test(test_failures)};
+                                       cmocka_unit_test(test_failures), cmocka_unit_test(test_key_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
