@@ -334,10 +334,18 @@ void master_forget(struct master *master, const struct generation *keep)
     free(master);
 }
 
+static void guard(struct log *log)
+{
+    struct failure why;
+    if (process_guard_master(&why) != RESULT_OK)
+        log_warn(log, "master not guarded", log_reason(why.text));
+}
+
 int master_run(const struct process_program *program, struct log *log)
 {
     accept_signals();
     process_raise_descriptors();
+    guard(log);
     struct master *master = master_new(program, log);
     if (master == NULL) {
         log_error(log, "start failed", log_reason("no event loop"));

@@ -117,6 +117,18 @@ enum result process_forbid_dumps(struct failure *why)
     return RESULT_OK;
 }
 
+static enum result forbid_new_privileges(struct failure *why)
+{
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 ? RESULT_OK
+                                                       : failure_set_errno(why, "cannot set no_new_privs");
+}
+
+enum result process_guard_master(struct failure *why)
+{
+    enum result result = forbid_new_privileges(why);
+    return result == RESULT_OK ? process_forbid_dumps(why) : result;
+}
+
 enum result process_drop_privileges(const char *user, struct failure *why)
 {
     enum result result = RESULT_OK;
@@ -128,8 +140,8 @@ enum result process_drop_privileges(const char *user, struct failure *why)
     }
     if (result == RESULT_OK)
         result = drop_capabilities(why);
-    if (result == RESULT_OK && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        result = failure_set_errno(why, "cannot set no_new_privs");
+    if (result == RESULT_OK)
+        result = forbid_new_privileges(why);
     return result == RESULT_OK ? process_forbid_dumps(why) : result;
 }
 

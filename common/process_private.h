@@ -267,6 +267,9 @@ _Noreturn void child_become(struct process *self, int control);
 
 /* Tells the service manager (sd_notify's protocol), if there is one: "READY=1". */
 void process_notify(const char *state);
+/* What the master can do without, as it must go on reading files and forking: gaining privileges by executing
+ * something, core dumps, being traced. */
+MUST_CHECK enum result process_guard_master(struct failure *why);
 /* Soft limit of descriptors up to the hard one. */
 void process_raise_descriptors(void);
 

@@ -169,6 +169,17 @@ static int forbid_dumps_and_look(void)
     return process_forbid_dumps(&why) == RESULT_OK && dumps_are_forbidden() && geteuid() == user ? 0 : 1;
 }
 
+/* The master stays who it is. */
+static int guard_and_look(void)
+{
+    struct failure why;
+    uid_t user = geteuid();
+    return process_guard_master(&why) == RESULT_OK && dumps_are_forbidden() && geteuid() == user &&
+                   prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1
+               ? 0
+               : 1;
+}
+
 static int status_of(int (*function)(void))
 {
     int status;
@@ -186,6 +197,7 @@ static void test_privileges_dropped(void **state)
     (void)state;
     assert_int_equal(status_of(drop_and_look), 0);
     assert_int_equal(status_of(forbid_dumps_and_look), 0);
+    assert_int_equal(status_of(guard_and_look), 0);
 }
 
 static int drop_to_nobody_there(void)
