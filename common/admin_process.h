@@ -10,4 +10,7 @@
 int admin_process_run(struct child *child, const char *user, const struct metrics *metrics,
                       struct admin_source *source);
 
+/* What it may do once it has started. */
+extern const struct sandbox_profile admin_process_sandbox;
+
 #endif

@@ -36,6 +36,8 @@ struct child {
     void *owner;
     bool draining, ended;
     int status;
+    bool files_restricted;
+    struct sandbox_state sandbox;
 };
 
 /* ---- What the program asks */
@@ -205,14 +207,12 @@ static void on_control(evutil_socket_t fd, short events, void *argument)
         continue;
 }
 
-static void tell(struct child *child, enum message_type type, const struct failure *why)
+static void tell(struct child *child, enum message_type type, uint32_t first, const struct failure *why)
 {
-    struct message message = {.type = type, .descriptor = -1};
+    struct message message = {.type = type, .first = first, .descriptor = -1};
     struct failure ignored;
-    if (why != NULL) {
-        message.first = (uint32_t)why->kind;
+    if (why != NULL)
         (void)snprintf(message.text, sizeof message.text, "%s", why->text);
-    }
     /* A master that has gone is noticed by reading. */
     (void)!message_send(child->control, &message, &ignored);
 }
@@ -235,7 +235,7 @@ static void on_terminate(evutil_socket_t number, short events, void *argument)
     (void)events;
     struct child *child = argument;
     if (!child->draining)
-        tell(child, MESSAGE_LEAVING, NULL);
+        tell(child, MESSAGE_LEAVING, 0, NULL);
 }
 
 static void on_orphan_deadline(evutil_socket_t fd, short events, void *argument)
@@ -245,6 +245,50 @@ static void on_orphan_deadline(evutil_socket_t fd, short events, void *argument)
     struct child *child = argument;
     log_warn(child->log, "ending", log_reason("drain_timeout has passed"));
     child_end(child, 0);
+}
+
+/* ---- Confinement */
+
+static const struct sandbox_profile *profile_of(const struct child *child)
+{
+    return child->plan.sandbox ? child->kind->sandbox : NULL;
+}
+
+enum result child_restrict_files(struct child *child, struct failure *why)
+{
+    if (profile_of(child) == NULL || child->files_restricted)
+        return RESULT_OK;
+    child->files_restricted = true;
+    return sandbox_restrict_files(profile_of(child), &child->sandbox, why);
+}
+
+/* One line for all children of a kind; those of the others are for who looks for them. */
+static void tell_sandbox(const struct child *child)
+{
+    const struct sandbox_state *state = &child->sandbox;
+    const char *lack = sandbox_filter_lack(state);
+    bool whole = lack == NULL && state->landlock > 0;
+    if (lack == NULL)
+        lack = sandbox_landlock_lack(state);
+    if (!child->plan.sandbox)
+        lack = "sandbox: off";
+    enum log_level level = whole ? LOG_LEVEL_INFO : LOG_LEVEL_WARN;
+    log_write(child->log, child->index == 0 ? level : LOG_LEVEL_DEBUG,
+              whole ? "confined" : "not wholly confined",
+              LOG_FIELDS(log_bool("system_calls", state->filter), log_number("landlock", state->landlock),
+                         log_reason(lack)));
+}
+
+static enum result confine(struct child *child, struct failure *why)
+{
+    if (child->kind->sandbox == NULL)
+        return RESULT_OK;
+    enum result result = child_restrict_files(child, why);
+    if (result == RESULT_OK && profile_of(child) != NULL)
+        result = sandbox_filter_calls(profile_of(child), &child->heartbeat->culprit, &child->sandbox, why);
+    if (result == RESULT_OK)
+        tell_sandbox(child);
+    return result;
 }
 
 /* ---- What the program tells */
@@ -267,21 +311,22 @@ void child_start(struct child *child, const struct child_handler *handler, void 
     child->handler = handler;
     child->owner = owner;
     struct failure why;
-    if (start_events(child))
+    if (!start_events(child))
+        (void)failure_set(&why, RESULT_LIMIT, "no memory for the event loop");
+    else if (confine(child, &why) == RESULT_OK)
         return;
-    (void)failure_set(&why, RESULT_LIMIT, "no memory for the event loop");
     child_failed(child, &why);
     child_end(child, 1);
 }
 
 void child_ready(struct child *child)
 {
-    tell(child, MESSAGE_READY, NULL);
+    tell(child, MESSAGE_READY, sandbox_state_pack(&child->sandbox), NULL);
 }
 
 void child_failed(struct child *child, const struct failure *why)
 {
-    tell(child, MESSAGE_FAILED, why);
+    tell(child, MESSAGE_FAILED, (uint32_t)why->kind, why);
 }
 
 int child_loop(struct child *child)

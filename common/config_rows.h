@@ -25,6 +25,15 @@ extern const struct config_word CONFIG_LOG_FORMAT_WORDS[];
                 "Without it: nobody.",                                                                       \
     }
 
+#define CONFIG_SANDBOX_ROW(type_, member)                                                                    \
+    {                                                                                                        \
+        .path = "sandbox", .type = &CONFIG_BOOL, CONFIG_AT(type_, member), .fallback = "on",                 \
+        .help =                                                                                              \
+            "Confine each process, before it handles anything from outside, to the system calls that it "    \
+            "needs and to no files: by seccomp and Landlock, as far as the kernel has them. off: for "       \
+            "debuggers and profilers.",                                                                      \
+    }
+
 #define CONFIG_ADMIN_ROW(type_, member)                                                                      \
     {                                                                                                        \
         .path = "admin.listen", .type = &CONFIG_ADDRESS, CONFIG_AT(type_, member),                           \

@@ -160,12 +160,28 @@ enum result process_spawn(struct slot *slot, struct failure *why)
     return RESULT_OK;
 }
 
-static void describe_end(int status, char text[static 96])
+#define END_TEXT_SIZE 128
+
+/* What the child's own sandbox ended; it tells the call's number as far as it still could. */
+static void describe_forbidden(const struct process *process, char text[static END_TEXT_SIZE])
 {
-    if (WIFSIGNALED(status))
-        (void)snprintf(text, 96, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    char call[SANDBOX_CALL_SIZE];
+    sandbox_culprit_format(atomic_load_explicit(&process->heartbeat->culprit, memory_order_relaxed), call);
+    if (call[0] != '\0')
+        (void)snprintf(text, END_TEXT_SIZE, "killed by SIGSYS: system call %s is forbidden to it", call);
     else
-        (void)snprintf(text, 96, "exited with status %d", WEXITSTATUS(status));
+        (void)snprintf(text, END_TEXT_SIZE, "killed by SIGSYS: a forbidden system call");
+}
+
+static void describe_end(const struct process *process, int status, char text[static END_TEXT_SIZE])
+{
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+        describe_forbidden(process, text);
+    else if (WIFSIGNALED(status))
+        (void)snprintf(text, END_TEXT_SIZE, "killed by signal %d (%s)", WTERMSIG(status),
+                       strsignal(WTERMSIG(status)));
+    else
+        (void)snprintf(text, END_TEXT_SIZE, "exited with status %d", WEXITSTATUS(status));
 }
 
 static void receive_all(struct process *process);
@@ -177,11 +193,11 @@ void process_ended(struct process *process, int status)
     bool current = process_is_current(process);
     bool asked = !current || process->generation->state == GENERATION_DRAINING;
     bool was_ready = process->was_ready;
-    char how[96];
+    char how[END_TEXT_SIZE];
     struct failure why;
 
     receive_all(process); /* its last words */
-    describe_end(status, how);
+    describe_end(process, status, how);
     log_write(log, asked ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "child ended",
               LOG_FIELDS(LOG_CHILD(process), log_text("how", how)));
     why = process->failure;
@@ -197,9 +213,9 @@ void process_ended(struct process *process, int status)
 
 static void on_ready(struct process *process, const struct message *message)
 {
-    (void)message;
     if (process->state != PROCESS_STARTING)
         return;
+    process->sandbox = message->first;
     process->state = PROCESS_READY;
     process->was_ready = true;
     process->deadline = 0;

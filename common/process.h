@@ -40,6 +40,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/result.h"
+#include "common/sandbox.h"
 
 struct child;
 struct master;
@@ -55,6 +56,7 @@ struct process_kind {
      * link's ends reach both through child_handler.link, again whenever one of the two was replaced;
      * never the own kind. */
     int links_to;
+    const struct sandbox_profile *sandbox; /* what child_start leaves it; NULL: everything */
     /* The child's life. Runs in the new process, still with the master's privileges; sets up, drops
      * privileges (process_drop_privileges), calls child_start and child_ready, and runs child_loop.
      * Its result is the exit status (0: ended as asked). It frees what it made; the config is released later.
@@ -78,6 +80,7 @@ struct process_plan {
     uint64_t drain_timeout; /* microseconds; then draining children are ended; 0: never */
     uint64_t ready_timeout; /* microseconds that a new generation, or a replaced child, may take; 0: any */
     uint64_t stall_timeout; /* microseconds without a heartbeat until a child is replaced; 0: 10 s */
+    bool sandbox;           /* confine children as their kinds say */
     struct log_settings log;
 };
 
@@ -144,7 +147,17 @@ size_t child_listener_count(const struct child *child);
 int child_listener_fd(const struct child *child, size_t socket);
 size_t child_listener_address(const struct child *child, size_t socket);
 
-/* From now on the loop hears the master. Handler and owner must live until child_loop has returned. */
+/*
+ * Confines this thread, and those it makes from now on, as to files (sandbox_restrict_files). For kinds that
+ * make threads before child_start, which does it otherwise; after process_drop_privileges.
+ */
+MUST_CHECK enum result child_restrict_files(struct child *child, struct failure *why);
+
+/*
+ * The start-up work is done: nothing from outside has been handled before, and from now on the process is
+ * confined as its kind says (sandbox.h), which the log and the status tell. The loop hears the master.
+ * Handler and owner must live until child_loop has returned.
+ */
 void child_start(struct child *child, const struct child_handler *handler, void *owner);
 /* Tells the master that this child can do its work: it gets its sockets. Before child_loop or from within. */
 void child_ready(struct child *child);

@@ -46,9 +46,9 @@ enum {
 
 enum message_type {
     /* child to master */
-    MESSAGE_READY = 1,
-    MESSAGE_FAILED,  /* first: enum result; text */
-    MESSAGE_LEAVING, /* was sent SIGTERM: wants to drain */
+    MESSAGE_READY = 1, /* first: sandbox_state_pack */
+    MESSAGE_FAILED,    /* first: enum result; text */
+    MESSAGE_LEAVING,   /* was sent SIGTERM: wants to drain */
     /* master to child */
     MESSAGE_LISTEN, /* accept on the sockets i with i mod second == first; second 0: on none */
     MESSAGE_RETIRE, /* first: address, as in the plan */
@@ -109,8 +109,10 @@ enum process_state {
     PROCESS_KILLED,
 };
 
+/* A page that a child shares with its master. */
 struct heartbeat {
     _Atomic uint64_t beats;
+    sandbox_culprit culprit; /* the forbidden system call that ended it */
 };
 
 struct process {
@@ -121,10 +123,10 @@ struct process {
     enum process_state state;
     int control; /* -1: the child has closed its end */
     struct event *control_event;
-    struct heartbeat *heartbeat; /* a page shared with the child */
-    uint64_t beats;              /* as last seen */
-    uint64_t beat_seen;          /* when it last changed */
-    uint64_t deadline;           /* of the state; 0: none */
+    struct heartbeat *heartbeat;
+    uint64_t beats;     /* as last seen */
+    uint64_t beat_seen; /* when it last changed */
+    uint64_t deadline;  /* of the state; 0: none */
     bool was_ready;
     bool stalled;
     bool drain_told;
@@ -133,6 +135,7 @@ struct process {
     bool has_record; /* of its status */
     size_t record;
     uint32_t published;     /* the state that stands in it */
+    uint32_t sandbox;       /* MESSAGE_READY's: how far the child is confined */
     struct failure failure; /* MESSAGE_FAILED's */
 };
 

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "common/process_private.h"
+#include "common/sandbox.h"
 
 /* ---- The master's side. */
 
@@ -40,6 +41,7 @@ void process_publish(struct process *process)
                                     .generation = process->generation->number,
                                     .pid = process->pid,
                                     .state = (uint32_t)state_of(process),
+                                    .sandbox = process->sandbox,
                                     .since = (int64_t)time(NULL)};
     if (process->has_record && process->published == status.state)
         return;
@@ -97,6 +99,15 @@ bool process_status_is_ready(const struct status_area *area, const char *kind, u
     return false;
 }
 
+static void write_sandbox(uint32_t packed, struct json *json)
+{
+    const struct sandbox_state state = sandbox_state_unpack(packed);
+    json_begin_object(json, "sandbox");
+    json_bool(json, "system_calls", state.filter);
+    json_number(json, "landlock", state.landlock);
+    json_end_object(json);
+}
+
 void process_status_write(const struct status_area *area, struct json *json)
 {
     static const char *const NAMES[CHILD_STATES] = {"starting", "ready", "stalled", "draining", "ending"};
@@ -112,6 +123,7 @@ void process_status_write(const struct status_area *area, struct json *json)
         json_number(json, "pid", status.pid);
         json_text(json, "state", NAMES[status.state]);
         json_time(json, "since", (time_t)status.since);
+        write_sandbox(status.sandbox, json);
         json_end_object(json);
     }
     json_end_array(json);

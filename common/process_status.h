@@ -28,8 +28,9 @@ struct process_status {
     char kind[24]; /* "worker" */
     uint32_t index, generation;
     int64_t pid;
-    uint32_t state; /* enum child_state */
-    int64_t since;  /* time(2): when it got into that state */
+    uint32_t state;   /* enum child_state */
+    int64_t since;    /* time(2): when it got into that state */
+    uint32_t sandbox; /* sandbox_state_pack: how far it is confined; known once it is ready */
 };
 
 MUST_CHECK enum result process_status_new(struct status_area **area, struct failure *why);

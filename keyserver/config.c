@@ -399,6 +399,7 @@ static const struct config_row ROWS[] = {
         .fallback = "30s",
         .help = "How long connections may go on after a reload or SIGTERM before they are cut.",
     },
+    CONFIG_SANDBOX_ROW(struct keyserver_config, sandbox),
     CONFIG_LOG_ROWS(struct keyserver_config, log),
     CONFIG_ADMIN_ROW(struct keyserver_config, admin_listen),
 };

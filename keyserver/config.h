@@ -86,6 +86,7 @@ struct keyserver_config {
     } queues;
 
     uint64_t drain_timeout;
+    bool sandbox;
     struct log_settings log;
     struct address admin_listen; /* size 0: off */
 };

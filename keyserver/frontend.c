@@ -171,6 +171,15 @@ static const struct child_handler CHILD_HANDLER = {
 
 /* ---- The process. */
 
+static const struct sandbox_rule SANDBOX_RULES[] = {
+    SANDBOX_ALLOW("accept4"),
+    SANDBOX_ALLOW("getsockname"),
+    SANDBOX_ALLOW("getpeername"),
+};
+
+const struct sandbox_profile frontend_sandbox = {.rules = SANDBOX_RULES,
+                                                 .rule_count = sizeof SANDBOX_RULES / sizeof *SANDBOX_RULES};
+
 static enum result start(struct frontend *frontend, struct failure *why)
 {
     static const struct acceptor_metrics ACCEPTOR_METRICS = {KEYSERVER_PAUSES_CONNECTIONS,

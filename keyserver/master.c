@@ -7,6 +7,7 @@
 
 #include <event2/buffer.h>
 
+#include "common/admin_process.h"
 #include "common/channel.h"
 #include "common/config_rows.h"
 #include "common/log.h"
@@ -119,15 +120,20 @@ static void know_clients(const struct keyserver_plan *plan)
 
 static void choose_kinds(struct keyserver_plan *plan)
 {
-    plan->kinds[KIND_SIGNER] =
-        (struct process_kind){.name = "signer", .count = 1, .links_to = -1, .run = signer_run};
+    plan->kinds[KIND_SIGNER] = (struct process_kind){
+        .name = "signer", .count = 1, .links_to = -1, .sandbox = &signer_sandbox, .run = signer_run};
     plan->kinds[KIND_FRONTEND] = (struct process_kind){.name = "frontend",
                                                        .count = plan->config->workers,
                                                        .accepts = true,
                                                        .links_to = KIND_SIGNER,
+                                                       .sandbox = &frontend_sandbox,
                                                        .run = frontend_run};
-    plan->kinds[KIND_HELPER] = (struct process_kind){
-        .name = "helper", .count = 1, .accepts = true, .links_to = -1, .run = helper_run};
+    plan->kinds[KIND_HELPER] = (struct process_kind){.name = "helper",
+                                                     .count = 1,
+                                                     .accepts = true,
+                                                     .links_to = -1,
+                                                     .sandbox = &admin_process_sandbox,
+                                                     .run = helper_run};
     plan->kind_count = plan->config->admin_listen.size > 0 ? KIND_COUNT : KIND_HELPER;
 }
 
@@ -157,6 +163,7 @@ static enum result load(void *context, struct process_plan *process_plan, struct
                                           .listen_backlog = BACKLOG,
                                           .drain_timeout = plan->config->drain_timeout,
                                           .ready_timeout = READY_TIMEOUT,
+                                          .sandbox = plan->config->sandbox,
                                           .log = plan->config->log};
     return RESULT_OK;
 }

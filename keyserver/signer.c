@@ -293,6 +293,10 @@ static const struct child_handler CHILD_HANDLER = {.link = on_link, .drain = on_
 
 /* ---- The process. */
 
+/* Nothing but what every process has: no socket is made, accepted on or connected, and its threads are there.
+ */
+const struct sandbox_profile signer_sandbox = {.rules = NULL};
+
 /* Keys must not get to a disk by way of swap. With a finite limit, growing past it would fail in the middle
  * of work, so it is all or nothing. */
 static void lock_memory(struct log *log)
@@ -351,6 +355,8 @@ static enum result start(struct signer *signer, struct failure *why)
         result = process_drop_privileges(signer->config->user, why);
     if (result == RESULT_OK)
         result = policy_new(signer->config, key_store_table(signer->store), &signer->policy, why);
+    if (result == RESULT_OK)
+        result = child_restrict_files(signer->child, why); /* for the queue's threads too */
     if (result == RESULT_OK)
         result = start_queue(signer, why);
     return result;

@@ -8,4 +8,7 @@
 /* A process_kind's run; config is a struct keyserver_plan. */
 int signer_run(struct child *child, const void *config);
 
+/* What it may do once it has started. */
+extern const struct sandbox_profile signer_sandbox;
+
 #endif

@@ -34,6 +34,8 @@ struct class_queue {
     pthread_cond_t wakeup;
     struct signer_job *first, **last;
     size_t count, length;
+    pthread_cond_t started_one;
+    unsigned started; /* threads that are done with setting themselves up */
     unsigned waiting; /* threads that wait for a job */
     bool ending;
     struct worker *workers;
@@ -173,12 +175,30 @@ static void work_on(struct signer_sign *sign, struct signer_job *job, uint64_t d
     job->sign = clock_passed(began, clock_now());
 }
 
+static void set_up_thread(struct class_queue *class)
+{
+    /* Linux: a thread's id in place of a process's means that thread. Lowering takes no privilege. */
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), class->rule->nice);
+    (void)pthread_mutex_lock(&class->lock);
+    class->started++;
+    (void)pthread_cond_signal(&class->started_one);
+    (void)pthread_mutex_unlock(&class->lock);
+}
+
+/* The process is confined next, for all threads: none may still be making itself. */
+static void wait_until_set_up(struct class_queue *class)
+{
+    (void)pthread_mutex_lock(&class->lock);
+    while (class->started < class->worker_count)
+        (void)pthread_cond_wait(&class->started_one, &class->lock);
+    (void)pthread_mutex_unlock(&class->lock);
+}
+
 static void *worker_run(void *argument)
 {
     struct worker *worker = argument;
     struct class_queue *class = worker->class;
-    /* Linux: a thread's id in place of a process's means that thread. Lowering takes no privilege. */
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), class->rule->nice);
+    set_up_thread(class);
     struct signer_job *batch;
     while ((batch = take_batch(class)) != NULL) {
         struct signer_job *done = NULL, *oldest = batch;
@@ -216,12 +236,14 @@ static bool workers_start(struct class_queue *class, unsigned count)
     if (class->workers == NULL || pthread_attr_init(&attributes) != 0)
         return false;
     (void)pthread_attr_setstacksize(&attributes, STACK_SIZE);
-    /* Signals are the event loop's. */
+    /* Signals are the event loop's; but for what a thread does itself. */
     (void)sigfillset(&every);
+    (void)sigdelset(&every, SIGSYS);
     (void)pthread_sigmask(SIG_SETMASK, &every, &before);
     while (class->worker_count < count && worker_start(class, &attributes))
         continue;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    wait_until_set_up(class);
     (void)pthread_attr_destroy(&attributes);
     return class->worker_count == count;
 }
@@ -237,6 +259,7 @@ static bool class_start(struct signer_queue *queue, enum key_class number)
     class->last = &class->first;
     (void)pthread_mutex_init(&class->lock, NULL);
     (void)pthread_cond_init(&class->wakeup, NULL);
+    (void)pthread_cond_init(&class->started_one, NULL);
     return workers_start(class, queue->settings.threads);
 }
 
@@ -277,6 +300,7 @@ static void class_end(struct class_queue *class)
     jobs_free(class->first);
     free(class->workers);
     (void)pthread_cond_destroy(&class->wakeup);
+    (void)pthread_cond_destroy(&class->started_one);
     (void)pthread_mutex_destroy(&class->lock);
 }
 

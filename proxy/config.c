@@ -409,6 +409,7 @@ static const struct config_row ROWS[] = {
         .fallback = "60s",
         .help = "How long connections may go on after a reload or SIGTERM before they are cut.",
     },
+    CONFIG_SANDBOX_ROW(struct proxy_config, sandbox),
     CONFIG_LOG_ROWS(struct proxy_config, log),
     CONFIG_ADMIN_ROW(struct proxy_config, admin_listen),
 };

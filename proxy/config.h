@@ -107,6 +107,7 @@ struct proxy_config {
     } limits;
 
     uint64_t drain_timeout;
+    bool sandbox;
     struct log_settings log;
     struct address admin_listen; /* size 0: off */
 };

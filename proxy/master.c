@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "common/admin_process.h"
 #include "common/channel.h"
 #include "common/config_rows.h"
 #include "common/key_id.h"
@@ -132,10 +133,18 @@ void proxy_setup_free(struct proxy_setup *setup)
 static void setup_kinds(struct proxy_setup *setup)
 {
     const struct proxy_config *config = setup->config;
-    setup->kinds[KIND_WORKER] = (struct process_kind){
-        .name = "worker", .count = config->workers, .accepts = true, .links_to = -1, .run = worker_run};
-    setup->kinds[KIND_HELPER] = (struct process_kind){
-        .name = "helper", .count = 1, .accepts = true, .links_to = -1, .run = helper_run};
+    setup->kinds[KIND_WORKER] = (struct process_kind){.name = "worker",
+                                                      .count = config->workers,
+                                                      .accepts = true,
+                                                      .links_to = -1,
+                                                      .sandbox = &worker_sandbox,
+                                                      .run = worker_run};
+    setup->kinds[KIND_HELPER] = (struct process_kind){.name = "helper",
+                                                      .count = 1,
+                                                      .accepts = true,
+                                                      .links_to = -1,
+                                                      .sandbox = &admin_process_sandbox,
+                                                      .run = helper_run};
     setup->kind_count = config->admin_listen.size > 0 ? KIND_COUNT : KIND_HELPER;
 }
 
@@ -166,6 +175,7 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
                                   .listen_backlog = LISTEN_BACKLOG,
                                   .drain_timeout = setup->config->drain_timeout,
                                   .ready_timeout = READY_TIMEOUT,
+                                  .sandbox = setup->config->sandbox,
                                   .log = setup->config->log};
     return RESULT_OK;
 }

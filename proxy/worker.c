@@ -2,6 +2,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <event2/event_struct.h>
@@ -173,6 +174,23 @@ static void on_connection_ended(void *owner)
 
 static const struct child_handler HANDLER = {
     .listen = on_listen, .retire = on_retire, .drain = on_drain, .tick = worker_tell};
+
+#define STREAM SANDBOX_BITS(1, 0xf, SOCK_STREAM)
+
+static const struct sandbox_rule SANDBOX_RULES[] = {
+    SANDBOX_ALLOW("accept4"),
+    SANDBOX_ALLOW("getsockname"),
+    SANDBOX_ALLOW("getpeername"),
+    /* Backends and key servers. */
+    {"socket", 0, {SANDBOX_ARGUMENT(0, AF_INET), STREAM}, false},
+    {"socket", 0, {SANDBOX_ARGUMENT(0, AF_INET6), STREAM}, false},
+    {"socket", 0, {SANDBOX_ARGUMENT(0, AF_UNIX), STREAM}, false},
+    SANDBOX_ALLOW("connect"),
+    {"socketpair", 0, {SANDBOX_ARGUMENT(0, AF_UNIX), STREAM}, false}, /* to builtin:hello */
+};
+
+const struct sandbox_profile worker_sandbox = {
+    .rules = SANDBOX_RULES, .rule_count = sizeof SANDBOX_RULES / sizeof *SANDBOX_RULES, .connects = true};
 
 int worker_run(struct child *child, const void *config)
 {

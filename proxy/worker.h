@@ -8,4 +8,7 @@
 /* process_kind.run; config is a struct proxy_setup. */
 int worker_run(struct child *child, const void *config);
 
+/* What it may do once it has started. */
+extern const struct sandbox_profile worker_sandbox;
+
 #endif
