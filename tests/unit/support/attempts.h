@@ -27,8 +27,11 @@ struct attempt {
     bool strict; /* only where sandbox_is_strict */
 };
 
+/* Skips the test where there can be no filter: a kernel without, or a build without libseccomp. */
+void attempts_need_filter(void);
+
 /* Fails the test unless every attempt has the outcome of its row under this profile; of those that kill, the
- * number of the call must be told too. A kernel that has no filters at all: the test is skipped. */
+ * number of the call must be told too. Skips it as attempts_need_filter does. */
 void attempts_check(const struct sandbox_profile *profile, const struct attempt *attempts, size_t count);
 /* What no process of ours may do, whatever its kind, and what all must be able to. */
 void attempts_check_common(const struct sandbox_profile *profile);
