@@ -22,7 +22,7 @@
 
 #include "common/result.h"
 
-#define SANDBOX_TESTS 2
+#define SANDBOX_TESTS 3
 
 /* Of one argument: (argument & mask) == value. A mask of 0 ends the list. */
 struct sandbox_test {

@@ -175,7 +175,8 @@ static void on_connection_ended(void *owner)
 static const struct child_handler HANDLER = {
     .listen = on_listen, .retire = on_retire, .drain = on_drain, .tick = worker_tell};
 
-#define STREAM SANDBOX_BITS(1, 0xf, SOCK_STREAM)
+/* Of its family the usual protocol: not SCTP or MPTCP, which are much code and pass Landlock by. */
+#define STREAM SANDBOX_BITS(1, 0xf, SOCK_STREAM), SANDBOX_ARGUMENT(2, 0)
 
 static const struct sandbox_rule SANDBOX_RULES[] = {
     SANDBOX_ALLOW("accept4"),

@@ -71,6 +71,7 @@ ATTEMPT(bind, bind(world->stream, (struct sockaddr *)&(struct sockaddr_in){.sin_
 ATTEMPT(listen, listen(world->stream, 1))
 ATTEMPT(socket_netlink, socket(AF_NETLINK, SOCK_RAW, 0))
 ATTEMPT(socket_udp, socket(AF_INET, SOCK_DGRAM, 0))
+ATTEMPT(socket_mptcp, socket(AF_INET, SOCK_STREAM, 262))
 ATTEMPT(socket_packet, socket(AF_PACKET, SOCK_RAW, 0))
 ATTEMPT(ip_option, setsockopt(world->stream, IPPROTO_IP, IP_TTL, &(int){1}, sizeof(int)))
 ATTEMPT(executable_memory, (long)mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
@@ -108,6 +109,7 @@ static const struct attempt FORBIDDEN[] = {
     {"listen", attempt_listen, ATTEMPT_KILLED, false},
     {"netlink", attempt_socket_netlink, ATTEMPT_KILLED, false},
     {"UDP", attempt_socket_udp, ATTEMPT_KILLED, false},
+    {"multipath TCP", attempt_socket_mptcp, ATTEMPT_KILLED, false},
     {"packets", attempt_socket_packet, ATTEMPT_KILLED, false},
     {"options of IP", attempt_ip_option, ATTEMPT_KILLED, false},
     {"map executable memory", attempt_executable_memory, ATTEMPT_KILLED, false},
