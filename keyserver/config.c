@@ -58,8 +58,13 @@ static enum result check_match(const struct config_row *row, const void *value, 
 }
 
 static const struct config_word ALLOW_WORDS[] = {
-    {"tls13", ALLOW_TLS13}, {"tls12", ALLOW_TLS12},   {"transcript", ALLOW_TRANSCRIPT},
-    {"list", ALLOW_LIST},   {"digest", ALLOW_DIGEST}, {NULL, 0},
+    {"tls13", ALLOW_TLS13},
+    {"tls12", ALLOW_TLS12},
+    {"transcript", ALLOW_TRANSCRIPT},
+    {"list", ALLOW_LIST},
+    {"digest", ALLOW_DIGEST},
+    {"decrypt", ALLOW_DECRYPT},
+    {NULL, 0},
 };
 
 const char *keyserver_allow_name(unsigned allow)
@@ -151,7 +156,10 @@ static const struct config_row CLIENT_ROWS[] = {
             "rebuilds. transcript, which tls13 includes: in TLS 1.3, from the whole handshake, in which the "
             "key server sees the SNI itself. list: the keys it may use. digest: signatures over bare "
             "digests, "
-            "for peers that know nothing else; whoever has this client's certificate can then sign anything.",
+            "for peers that know nothing else; whoever has this client's certificate can then sign anything. "
+            "decrypt: whatever is encrypted to an RSA key, for terminators of others that still serve "
+            "TLS_RSA: "
+            "with it every recorded session of theirs can be opened.",
     },
     {
         .path = "names",

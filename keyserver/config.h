@@ -19,6 +19,7 @@ enum keyserver_allow {
     ALLOW_LIST = 1u << 2,
     ALLOW_DIGEST = 1u << 3,
     ALLOW_TRANSCRIPT = 1u << 4,
+    ALLOW_DECRYPT = 1u << 5,
 };
 
 /* What a client entry may `require`. */

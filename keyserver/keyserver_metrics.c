@@ -99,6 +99,7 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     REQUEST_ROWS(TRANSCRIPT, "sign-transcript"),
     REQUEST_ROWS(TLS12, "sign-tls12"),
     REQUEST_ROWS(DIGEST, "digest"),
+    REQUEST_ROWS(DECRYPT, "decrypt"),
     REQUEST_ROWS(OTHER, "other"),
 
     SIGNATURE_ROWS(KEY_TYPE_RSA, "RSA"),
@@ -161,6 +162,9 @@ static enum keyserver_metric metric_of_operation(uint8_t opcode)
         return KEYSERVER_REQUESTS_TRANSCRIPT_OK;
     case KSSL_OP_SIGN_TLS12:
         return KEYSERVER_REQUESTS_TLS12_OK;
+    case KSSL_OP_RSA_DECRYPT:
+    case KSSL_OP_RSA_DECRYPT_RAW:
+        return KEYSERVER_REQUESTS_DECRYPT_OK;
     default:
         return kssl_bare_find(opcode) != NULL ? KEYSERVER_REQUESTS_DIGEST_OK : KEYSERVER_REQUESTS_OTHER_OK;
     }

@@ -52,6 +52,7 @@ enum keyserver_metric {
     KEYSERVER_OUTCOMES(TRANSCRIPT),
     KEYSERVER_OUTCOMES(TLS12),
     KEYSERVER_OUTCOMES(DIGEST),
+    KEYSERVER_OUTCOMES(DECRYPT),
     KEYSERVER_OUTCOMES(OTHER),
 
     /* Requests that named a key, by its type in the order of enum key_type without its first, and outcome. */

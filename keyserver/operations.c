@@ -17,7 +17,7 @@ struct decision {
 /* Each step returns the error to answer, or KSSL_ERROR_NONE when the operation's outcome is set. */
 typedef enum kssl_error step(struct decision *decision);
 
-static step ping, hello, list, sign_tls13, sign_tls12, sign_transcript, sign_bare, unexpected;
+static step ping, hello, list, sign_tls13, sign_tls12, sign_transcript, bare, unexpected;
 
 struct rule {
     unsigned allow; /* one of these must be allowed, and it counts for the rate; 0: always, and it does not */
@@ -26,22 +26,24 @@ struct rule {
 
 /* All 256 opcodes: what is not here answers 0x05. */
 static const struct rule RULES[256] = {
-    [KSSL_OP_RSA_SIGN_MD5SHA1] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_RSA_SIGN_SHA1] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_RSA_SIGN_SHA224] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_RSA_SIGN_SHA256] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_RSA_SIGN_SHA384] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_RSA_SIGN_SHA512] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_ECDSA_MD5SHA1] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_ECDSA_SHA1] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_ECDSA_SHA224] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_ECDSA_SHA256] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_ECDSA_SHA384] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_ECDSA_SHA512] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_ED25519] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_RSA_PSS_SHA256] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_RSA_PSS_SHA384] = {ALLOW_DIGEST, sign_bare},
-    [KSSL_OP_RSA_PSS_SHA512] = {ALLOW_DIGEST, sign_bare},
+    [KSSL_OP_RSA_DECRYPT] = {ALLOW_DECRYPT, bare},
+    [KSSL_OP_RSA_DECRYPT_RAW] = {ALLOW_DECRYPT, bare},
+    [KSSL_OP_RSA_SIGN_MD5SHA1] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_RSA_SIGN_SHA1] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_RSA_SIGN_SHA224] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_RSA_SIGN_SHA256] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_RSA_SIGN_SHA384] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_RSA_SIGN_SHA512] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_ECDSA_MD5SHA1] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_ECDSA_SHA1] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_ECDSA_SHA224] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_ECDSA_SHA256] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_ECDSA_SHA384] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_ECDSA_SHA512] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_ED25519] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_RSA_PSS_SHA256] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_RSA_PSS_SHA384] = {ALLOW_DIGEST, bare},
+    [KSSL_OP_RSA_PSS_SHA512] = {ALLOW_DIGEST, bare},
     [KSSL_OP_HELLO] = {0, hello},
     [KSSL_OP_SIGN_TLS13] = {ALLOW_TLS13, sign_tls13},
     [KSSL_OP_SIGN_TLS12] = {ALLOW_TLS12, sign_tls12},
@@ -295,7 +297,7 @@ static bool take_ski_or_digest(struct decision *decision)
     return true;
 }
 
-static enum kssl_error sign_bare(struct decision *decision)
+static enum kssl_error bare(struct decision *decision)
 {
     struct sign_request *request = &decision->operation->request;
     struct bytes payload = decision->operation->message.payload;
@@ -304,7 +306,7 @@ static enum kssl_error sign_bare(struct decision *decision)
         !sign_kind_of(decision->operation->message.opcode, &kind))
         return KSSL_ERROR_FORMAT;
     request->kind = kind;
-    if (kind == SIGN_MESSAGE) {
+    if (kind == SIGN_MESSAGE || kind == SIGN_CIPHERTEXT) {
         request->message = payload;
     } else if (payload.size <= SIGN_DIGEST_MAX) {
         request->digest.size = (uint8_t)payload.size;

@@ -228,7 +228,7 @@ unsigned policy_allow(const struct policy *policy, size_t entry)
     if (policy->config->certificate_count == 0)
         allow &= ~(unsigned)ALLOW_TRANSCRIPT;
     if (client->require == REQUIRE_TRANSCRIPT)
-        allow &= ~((unsigned)ALLOW_TLS13 | ALLOW_DIGEST);
+        allow &= ~((unsigned)ALLOW_TLS13 | ALLOW_DIGEST | ALLOW_DECRYPT);
     return allow;
 }
 

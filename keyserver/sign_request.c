@@ -33,6 +33,12 @@ static bool message_fits(const struct sign_request *request, const struct key_id
     return request->message.size <= SIGN_MESSAGE_MAX && key->type == KEY_TYPE_ED25519;
 }
 
+/* Exactly as long as the modulus; whether it is less than it is libcrypto's to say. */
+static bool ciphertext_fits(const struct sign_request *request, const struct key_id *key)
+{
+    return key->type == KEY_TYPE_RSA && request->message.size == key->signature_size;
+}
+
 /* ---- Is it something that may be signed? (0x41) */
 
 static bool tls13_acceptable(const struct sign_request *request, unsigned allow)
@@ -121,6 +127,7 @@ static const struct kind_rule RULES[] = {
     [SIGN_TLS12] = {ALLOW_TLS12, tls12_fits, tls12_acceptable, tls12_scheme, true},
     [SIGN_DIGEST] = {ALLOW_DIGEST, digest_fits, anything_acceptable, bare_scheme, false},
     [SIGN_MESSAGE] = {ALLOW_DIGEST, message_fits, anything_acceptable, bare_scheme, false},
+    [SIGN_CIPHERTEXT] = {ALLOW_DECRYPT, ciphertext_fits, anything_acceptable, bare_scheme, false},
 };
 
 bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
@@ -131,9 +138,17 @@ bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
         *kind = SIGN_TLS12;
     else if (kssl_bare_find(opcode) != NULL)
         *kind = opcode == KSSL_OP_ED25519 ? SIGN_MESSAGE : SIGN_DIGEST;
+    else if (opcode == KSSL_OP_RSA_DECRYPT || opcode == KSSL_OP_RSA_DECRYPT_RAW)
+        *kind = SIGN_CIPHERTEXT;
     else
         return false;
     return true;
+}
+
+struct bytes sign_request_borrowed(const struct sign_request *request)
+{
+    bool borrows = request->kind == SIGN_MESSAGE || request->kind == SIGN_CIPHERTEXT;
+    return borrows ? request->message : bytes_of(NULL, 0);
 }
 
 static enum kssl_error refuse(const char **reason, const char *text)

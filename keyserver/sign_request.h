@@ -2,7 +2,8 @@
  * What is asked of the signer: typed parts of fixed size, never bytes that somebody else has put together for
  * signing; and the checks that both a front end and the signer make of it.
  *
- * Bare digests, and whole messages for Ed25519, are there for clients that `allow: [digest]` only.
+ * Bare digests, and whole messages for Ed25519, are there for clients that `allow: [digest]` only;
+ * ciphertexts for those that `allow: [decrypt]`.
  */
 #ifndef KEYLESS_KEYSERVER_SIGN_REQUEST_H
 #define KEYLESS_KEYSERVER_SIGN_REQUEST_H
@@ -22,7 +23,7 @@
 #define SIGN_MESSAGE_MAX KSSL_PAYLOAD_MAX
 
 /* Which member of the union counts. */
-enum sign_kind { SIGN_TLS13, SIGN_TLS12, SIGN_DIGEST, SIGN_MESSAGE };
+enum sign_kind { SIGN_TLS13, SIGN_TLS12, SIGN_DIGEST, SIGN_MESSAGE, SIGN_CIPHERTEXT };
 
 struct sign_request {
     uint64_t handle; /* the asker's; comes back with the answer */
@@ -52,9 +53,12 @@ struct sign_request {
             uint8_t size; /* 0: of a size that fits no operation */
             uint8_t octets[SIGN_DIGEST_MAX];
         } digest;
-        struct bytes message; /* borrowed */
+        struct bytes message; /* borrowed; of SIGN_MESSAGE and SIGN_CIPHERTEXT */
     };
 };
+
+/* What a request borrows; empty: nothing. */
+struct bytes sign_request_borrowed(const struct sign_request *request);
 
 /*
  * Whether this entry may have this signature, in the order of the protocol: 0x05 not allowed, 0x02 no such
@@ -74,7 +78,7 @@ MUST_CHECK bool sign_request_point_valid(const struct sign_request *request);
 /* Rebuilds what is to be signed, for SIGN_TLS13 and SIGN_TLS12; to needs SIGN_CONTENT_MAX octets. */
 MUST_CHECK bool sign_request_content(const struct sign_request *request, struct writer *to);
 
-/* The kind of a signing opcode; false: it is none. */
+/* The kind of a private-key operation's opcode; false: it is none. */
 MUST_CHECK bool sign_kind_of(uint8_t opcode, enum sign_kind *kind);
 
 #endif

@@ -125,7 +125,7 @@ static void count_job(const struct signer *signer, const struct signer_job *job)
 
 static size_t message_octets(const struct sign_request *request)
 {
-    return request->kind == SIGN_MESSAGE ? request->message.size : 0;
+    return sign_request_borrowed(request).size;
 }
 
 static void finish_job(struct signer *signer, struct signer_job *job)

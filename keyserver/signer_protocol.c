@@ -95,6 +95,11 @@ static bool message_read(struct reader *from, struct sign_request *request)
     return from->left <= SIGN_MESSAGE_MAX && read_bytes(from, from->left, &request->message);
 }
 
+static bool ciphertext_read(struct reader *from, struct sign_request *request)
+{
+    return from->left <= SIGNER_SIGNATURE_MAX && read_bytes(from, from->left, &request->message);
+}
+
 static const struct ask_form {
     uint8_t type;
     void (*write)(struct writer *to, const struct sign_request *request);
@@ -104,6 +109,7 @@ static const struct ask_form {
     [SIGN_TLS12] = {SIGNER_ASK_TLS12, tls12_write, tls12_read},
     [SIGN_DIGEST] = {SIGNER_ASK_DIGEST, digest_write, digest_read},
     [SIGN_MESSAGE] = {SIGNER_ASK_MESSAGE, message_write, message_read},
+    [SIGN_CIPHERTEXT] = {SIGNER_ASK_CIPHERTEXT, message_write, ciphertext_read},
 };
 
 void signer_ask_write(struct writer *to, const struct sign_request *request)
@@ -120,7 +126,7 @@ void signer_ask_write(struct writer *to, const struct sign_request *request)
 
 bool signer_ask_parse(uint8_t type, struct bytes body, struct sign_request *request)
 {
-    if (type < SIGNER_ASK_TLS13 || type > SIGNER_ASK_MESSAGE)
+    if (type < SIGNER_ASK_TLS13 || type > SIGNER_ASK_CIPHERTEXT)
         return false;
     enum sign_kind kind = (enum sign_kind)(type - SIGNER_ASK_TLS13);
     *request = (struct sign_request){.kind = kind};

@@ -15,11 +15,12 @@
 #include "keyserver/sign_request.h"
 
 enum signer_message_type {
-    /* A front end asks. Fixed size, but for the SNI of the first two and the last's message. */
+    /* A front end asks. Fixed size, but for the SNI of the first two and what the last two borrow. */
     SIGNER_ASK_TLS13 = 0x01,
     SIGNER_ASK_TLS12 = 0x02,
     SIGNER_ASK_DIGEST = 0x03,
     SIGNER_ASK_MESSAGE = 0x04,
+    SIGNER_ASK_CIPHERTEXT = 0x05,
     /* The signer tells: first all keys, by ascending SKI, then their number; afterwards replies. */
     SIGNER_TELL_KEY = 0x11,
     SIGNER_TELL_KEYS_END = 0x12,

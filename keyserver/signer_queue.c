@@ -60,22 +60,25 @@ struct signer_queue {
 
 struct signer_job *signer_job_new(const struct sign_request *request, size_t key, const struct key_id *id)
 {
-    size_t message = request->kind == SIGN_MESSAGE ? request->message.size : 0;
-    struct signer_job *job = malloc(sizeof *job + id->signature_size + message);
+    const struct bytes borrowed = sign_request_borrowed(request);
+    struct signer_job *job = malloc(sizeof *job + id->signature_size + borrowed.size);
     if (job == NULL)
         return NULL;
     *job = (struct signer_job){.request = *request, .key = key, .class = key_class_of(id)};
     job->signature = (uint8_t *)(job + 1);
     job->room = id->signature_size;
-    if (message > 0) {
-        memcpy(job->signature + job->room, request->message.data, message);
+    if (borrowed.size > 0) {
+        memcpy(job->signature + job->room, borrowed.data, borrowed.size);
         job->request.message.data = job->signature + job->room;
     }
     return job;
 }
 
+/* What was decrypted is a secret; a signature is none. */
 void signer_job_free(struct signer_job *job)
 {
+    if (job != NULL && job->request.kind == SIGN_CIPHERTEXT)
+        OPENSSL_cleanse(job->signature, job->room);
     free(job);
 }
 

@@ -26,6 +26,7 @@ struct kept_key {
     EVP_PKEY *private;
     EVP_PKEY_CTX *sign[WAY_COUNT];
     EVP_PKEY_CTX *verify[WAY_COUNT];
+    EVP_PKEY_CTX *decrypt;
 };
 
 struct signer_sign {
@@ -48,6 +49,7 @@ static void kept_forget(struct kept_key *kept)
         EVP_PKEY_CTX_free(kept->sign[i]);
         EVP_PKEY_CTX_free(kept->verify[i]);
     }
+    EVP_PKEY_CTX_free(kept->decrypt);
     EVP_PKEY_free(kept->private);
     *kept = (struct kept_key){0};
 }
@@ -166,6 +168,27 @@ static enum kssl_error sign_message(struct signer_sign *sign, struct kept_key *k
     return KSSL_ERROR_CRYPTO;
 }
 
+/* The whole block, padding included: whether the padding is right must show neither in an answer nor in its
+ * time (Bleichenbacher 1998). libcrypto blinds, and checks what the remainder theorem gave it. */
+static enum kssl_error decrypt_raw(struct kept_key *kept, struct bytes ciphertext, uint8_t *block,
+                                   size_t *size)
+{
+    if (kept->decrypt == NULL) {
+        kept->decrypt = EVP_PKEY_CTX_new_from_pkey(NULL, kept->private, NULL);
+        if (kept->decrypt == NULL || EVP_PKEY_decrypt_init(kept->decrypt) != 1 ||
+            EVP_PKEY_CTX_set_rsa_padding(kept->decrypt, RSA_NO_PADDING) != 1) {
+            EVP_PKEY_CTX_free(kept->decrypt);
+            kept->decrypt = NULL;
+            return KSSL_ERROR_CRYPTO;
+        }
+    }
+    const size_t room = *size;
+    return EVP_PKEY_decrypt(kept->decrypt, block, size, ciphertext.data, ciphertext.size) == 1 &&
+                   *size == room
+               ? KSSL_ERROR_NONE
+               : KSSL_ERROR_CRYPTO;
+}
+
 /* ---- The kinds of requests. */
 
 static bool hash_number(const char *name, size_t *number)
@@ -232,6 +255,8 @@ enum kssl_error signer_sign(struct signer_sign *sign, const struct sign_request 
     enum kssl_error error = KSSL_ERROR_CRYPTO;
     if (kept != NULL && request->kind == SIGN_MESSAGE)
         error = sign_message(sign, kept, request->message, signature, size);
+    else if (kept != NULL && request->kind == SIGN_CIPHERTEXT)
+        error = decrypt_raw(kept, request->message, signature, size);
     else if (kept != NULL && request->kind == SIGN_DIGEST)
         error = sign_bare_digest(sign, kept, request, signature, size);
     else if (kept != NULL)

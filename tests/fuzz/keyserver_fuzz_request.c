@@ -19,7 +19,7 @@ static const struct policy *policy(void)
          .key_count = 1,
          .names = patterns,
          .name_count = 1,
-         .allow = ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_DIGEST | ALLOW_LIST},
+         .allow = ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_DIGEST | ALLOW_DECRYPT | ALLOW_LIST},
         {.match = match,
          .keys = patterns,
          .key_count = 1,

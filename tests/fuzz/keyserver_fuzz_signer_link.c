@@ -18,7 +18,8 @@ static const struct policy *policy(void)
                                              .key_count = 1,
                                              .names = names,
                                              .name_count = 1,
-                                             .allow = ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_DIGEST};
+                                             .allow =
+                                                 ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_DIGEST | ALLOW_DECRYPT};
     static const struct keyserver_config config = {.clients = &client, .client_count = 1};
     static struct key_info key = {.id = {.type = KEY_TYPE_P256, .ski = "ski of twenty octet"},
                                   .label = label};

@@ -236,10 +236,15 @@ class Peer:
 
 
 @functools.cache
+def private_site_key(name):
+    """The key of a site that make-certs.sh has made."""
+    return serialization.load_pem_private_key((SITES / "keys" / f"{name}.key").read_bytes(), None)
+
+
+@functools.cache
 def site_key(name):
-    """The public key of a site that make-certs.sh has made."""
-    private = serialization.load_pem_private_key((SITES / "keys" / f"{name}.key").read_bytes(), None)
-    return private.public_key()
+    """Its public half."""
+    return private_site_key(name).public_key()
 
 
 HASHES = {

@@ -183,7 +183,7 @@ static const struct {
     {ONE_CLIENT("{match: \"sha256:" FINGERPRINT "0\", keys: a}"),
      "4:19: clients[0].match: got \"sha256:0123"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: [tls13, tls]}"),
-     "4:51: clients[0].allow[1]: got \"tls\", expected tls13, tls12, transcript, list or digest"},
+     "4:51: clients[0].allow[1]: got \"tls\", expected tls13, tls12, transcript, list, digest or decrypt"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a},\n  {match: \"CN:b\", keys: a}, {match: \"CN:a\", keys: b}"),
      "5:37: clients[2].match: got \"CN:a\", expected one entry for it: the one in line 4 comes first, this "
      "is "
@@ -228,7 +228,8 @@ static const struct {
      "transcripts "
      "against"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: [credential]}"),
-     "4:44: clients[0].allow[0]: got \"credential\", expected tls13, tls12, transcript, list or digest"},
+     "4:44: clients[0].allow[0]: got \"credential\", expected tls13, tls12, transcript, list, digest or "
+     "decrypt"},
 };
 
 static void errors_say_what_and_where(void **state)

@@ -113,19 +113,22 @@ static void entries_have_tables_of_their_own(void **state)
         FIXTURE_CONFIG_HEAD "clients:\n"
                             "  - {match: \"CN:a\", keys: api.other}\n"
                             "  - {match: \"CN:b\", keys: www.example, allow: [tls13, digest]}\n"
-                            "  - {match: \"CN:c\", keys: api.other, allow: list}\n");
+                            "  - {match: \"CN:c\", keys: api.other, allow: list}\n"
+                            "  - {match: \"CN:d\", keys: api.other, require: transcript,\n"
+                            "     allow: [tls13, tls12, digest, decrypt, list]}\n");
     struct policy *policy = fixture_policy(config, &table);
     static const uint8_t OTHER[KEY_ID_SKI_SIZE] = {0x44, 0x44, 0x44, 0x44, 0x44, 0x44, 0x44,
                                                    0x44, 0x44, 0x44, 0x44, 0x44, 0x44, 0x44,
                                                    0x44, 0x44, 0x44, 0x44, 0x44, 0x44};
     size_t key;
-    assert_int_equal(policy_entries(policy), 3);
+    assert_int_equal(policy_entries(policy), 4);
     assert_true(policy_find(policy, 0, OTHER, &key));
     assert_false(policy_find(policy, 1, OTHER, &key));
     assert_true(policy_find(policy, 2, OTHER, &key));
     assert_int_equal(policy_allow(policy, 0), ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_TRANSCRIPT);
     assert_int_equal(policy_allow(policy, 1), ALLOW_TLS13 | ALLOW_DIGEST | ALLOW_TRANSCRIPT);
     assert_int_equal(policy_allow(policy, 2), ALLOW_LIST);
+    assert_int_equal(policy_allow(policy, 3), ALLOW_TLS12 | ALLOW_TRANSCRIPT | ALLOW_LIST);
     policy_free(policy);
     keyserver_config_free(config);
     key_table_clear(&table);
