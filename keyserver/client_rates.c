@@ -83,19 +83,24 @@ static size_t find_free(const struct client_rates *rates)
     return oldest;
 }
 
+static bool take_free(struct client_rates *rates, const char *match, size_t *number)
+{
+    char *copy = strdup(match);
+    if (copy == NULL)
+        return false;
+    *number = find_free(rates);
+    rates->count += *number == rates->count ? 1 : 0;
+    free(rates->holders[*number].match);
+    rates->holders[*number] = (struct holder){.match = copy, .hash = OPENSSL_LH_strhash(copy)};
+    for (size_t set = 0; set < RATES_SETS; set++)
+        atomic_store_explicit(&rates->sets[set][*number].full, 0, memory_order_relaxed);
+    return true;
+}
+
 static bool hold(struct client_rates *rates, const char *match, size_t *number)
 {
-    if (!find_holder(rates, match, number)) {
-        char *copy = strdup(match);
-        if (copy == NULL)
-            return false;
-        *number = find_free(rates);
-        free(rates->holders[*number].match);
-        rates->holders[*number] = (struct holder){.match = copy, .hash = OPENSSL_LH_strhash(copy)};
-        rates->count += *number == rates->count ? 1 : 0;
-        for (size_t set = 0; set < RATES_SETS; set++)
-            atomic_store_explicit(&rates->sets[set][*number].full, 0, memory_order_relaxed);
-    }
+    if (!find_holder(rates, match, number) && !take_free(rates, match, number))
+        return false;
     rates->holders[*number].reading = rates->reading;
     return true;
 }

@@ -46,6 +46,15 @@ static void replace_keys(struct frontend *frontend, const struct key_table *keys
     frontend->keys = *keys;
 }
 
+static void use_plan(struct policy *policy, const struct keyserver_plan *plan)
+{
+    const struct policy_rates rates = {.buckets = client_rates_buckets(plan->rates, RATES_OF_FRONTENDS),
+                                       .numbers = plan->rate_numbers,
+                                       .burst = RATE_BURST};
+    policy_use_certificates(policy, plan->certificates);
+    policy_use_rates(policy, &rates);
+}
+
 /* The keys that there are, at first and whenever the signer was replaced. */
 static bool on_keys(struct key_table *keys, void *owner)
 {
@@ -64,12 +73,7 @@ static bool on_keys(struct key_table *keys, void *owner)
         child_end(frontend->child, 1);
         return false;
     }
-    const struct policy_rates rates = {.buckets =
-                                           client_rates_buckets(frontend->plan->rates, RATES_OF_FRONTENDS),
-                                       .numbers = frontend->plan->rate_numbers,
-                                       .burst = RATE_BURST};
-    policy_use_certificates(policy, frontend->plan->certificates);
-    policy_use_rates(policy, &rates);
+    use_plan(policy, frontend->plan);
     frontend->policy = policy;
     frontend->connections.policy = policy;
     if (first)

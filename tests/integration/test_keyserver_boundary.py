@@ -266,6 +266,22 @@ def test_signer_keeps_rates_itself(stack):
 
 
 @ROOT
+def test_rates_of_the_signer_are_its_own(stack):
+    """The memory in which it keeps them is in no process that speaks with anybody; the front ends' is in theirs."""
+    server = stack.key_server(clients=CLIENTS, workers=2)
+
+    def sets(process):
+        lines = pathlib.Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+        spans = [line.split()[0].split("-") for line in lines if " rw-s " in line and "/dev/zero" in line]
+        return sum(int(end, 16) - int(start, 16) for start, end in spans) // (8192 * 64)
+
+    signers, frontends, helpers = (server.children(kind) for kind in ("signer", "frontend", "helper"))
+    (all_have,) = {sets(process) for process in helpers}  # counters, status
+    assert {sets(process) - all_have for process in frontends} == {1}
+    assert {sets(process) - all_have for process in signers} == {2}
+
+
+@ROOT
 def test_signed_content_is_the_signers(stack):
     """What is signed is what the signer has put together from the parts, not what a front end would like."""
     server = stack.key_server(clients=CLIENTS)
