@@ -147,6 +147,8 @@ const struct sandbox_rule SANDBOX_COMMON_RULES[] = {
     {"rt_sigaction", 0, {SANDBOX_ARGUMENT(0, SIGFPE)}, false},
     {"rt_sigaction", 0, {SANDBOX_ARGUMENT(0, SIGILL)}, false},
     {"rt_sigaction", 0, {SANDBOX_ARGUMENT(0, SIGTRAP)}, false},
+    {"rt_sigaction", 0, {SANDBOX_ARGUMENT(0, SIGXCPU)}, false},
+    {"rt_sigaction", 0, {SANDBOX_ARGUMENT(0, SIGXFSZ)}, false},
 #endif
 };
 
