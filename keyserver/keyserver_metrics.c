@@ -128,6 +128,8 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
                           "Requests sent again because the signer was replaced."},
     [KEYSERVER_STALE] = {"keyless_keyserver_replies_stale_total", NULL, METRIC_COUNTER,
                          "Replies of the signer dropped because nobody waits for them any more."},
+    [KEYSERVER_DROPPED] = {"keyless_keyserver_requests_dropped_total", NULL, METRIC_COUNTER,
+                           "Requests that were not signed because nobody waited for the answer any more."},
     [KEYSERVER_EXPIRED] = {"keyless_keyserver_requests_expired_total", NULL, METRIC_COUNTER,
                            "Requests given up because the signer did not answer."},
     [KEYSERVER_LINKS_BROKEN] = {"keyless_keyserver_links_broken_total", NULL, METRIC_COUNTER,

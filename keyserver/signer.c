@@ -35,7 +35,7 @@ struct asker {
     struct signer *signer;
     struct signer_link *link; /* NULL: gone */
     unsigned index;
-    size_t jobs;
+    TAILQ_HEAD(, signer_job) jobs;
     TAILQ_ENTRY(asker) entry;
 };
 
@@ -90,7 +90,7 @@ static void end_if_drained(struct signer *signer)
 
 static void asker_free_if_gone(struct asker *asker)
 {
-    if (asker->link != NULL || asker->jobs > 0)
+    if (asker->link != NULL || !TAILQ_EMPTY(&asker->jobs))
         return;
     TAILQ_REMOVE(&asker->signer->askers, asker, entry);
     free(asker);
@@ -128,19 +128,27 @@ static size_t message_octets(const struct sign_request *request)
     return sign_request_borrowed(request).size;
 }
 
-static void finish_job(struct signer *signer, struct signer_job *job)
+static void answer_job(struct asker *asker, const struct signer_job *job)
 {
-    struct asker *asker = job->asker;
     const struct signer_reply reply = {
         .handle = job->request.handle,
         .error = (uint8_t)job->error,
         .queue = job->queue,
         .sign = job->sign,
         .signature = bytes_of(job->signature, job->error == KSSL_ERROR_NONE ? job->signature_size : 0)};
-    count_job(signer, job);
-    metric_change(signer->metrics, KEYSERVER_QUEUED + (size_t)job->class, -1);
+    count_job(asker->signer, job);
     reply_to(asker, &reply);
-    asker->jobs--;
+}
+
+static void finish_job(struct signer *signer, struct signer_job *job)
+{
+    struct asker *asker = job->asker;
+    if (job->dropped)
+        metric_add(signer->metrics, KEYSERVER_DROPPED, 1);
+    else
+        answer_job(asker, job);
+    metric_change(signer->metrics, KEYSERVER_QUEUED + (size_t)job->class, -1);
+    TAILQ_REMOVE(&asker->jobs, job, of_asker);
     signer->jobs--;
     signer->message_octets -= message_octets(&job->request);
     signer_job_free(job);
@@ -178,7 +186,7 @@ static enum kssl_error enqueue(struct asker *asker, const struct sign_request *r
         signer_job_free(job);
         return KSSL_ERROR_OVERLOADED;
     }
-    asker->jobs++;
+    TAILQ_INSERT_TAIL(&asker->jobs, job, of_asker);
     signer->jobs++;
     metric_change(signer->metrics, KEYSERVER_QUEUED + (size_t)job->class, 1);
     signer->message_octets += message_octets(request);
@@ -207,10 +215,29 @@ static void tell_forbidden(const struct asker *asker, const struct sign_request 
              log_reason(reason != NULL ? reason : kssl_error_name((uint8_t)error)));
 }
 
-/* Whatever the front end has checked is checked again. */
-static bool on_message(uint8_t type, struct bytes body, void *owner)
+static void cancel_job(struct signer_job *job)
 {
-    struct asker *asker = owner;
+    atomic_store_explicit(&job->cancelled, true, memory_order_relaxed);
+}
+
+/* One that is not there has been answered meanwhile. */
+static bool on_cancel(struct asker *asker, struct bytes body)
+{
+    uint64_t handle;
+    struct signer_job *job;
+    if (!signer_cancel_parse(body, &handle))
+        return false;
+    TAILQ_FOREACH(job, &asker->jobs, of_asker)
+    {
+        if (job->request.handle == handle)
+            cancel_job(job);
+    }
+    return true;
+}
+
+/* Whatever the front end has checked is checked again. */
+static bool on_ask(struct asker *asker, uint8_t type, struct bytes body)
+{
     struct sign_request request;
     const char *reason;
     size_t key = 0;
@@ -230,6 +257,12 @@ static bool on_message(uint8_t type, struct bytes body, void *owner)
     return true;
 }
 
+static bool on_message(uint8_t type, struct bytes body, void *owner)
+{
+    struct asker *asker = owner;
+    return type == SIGNER_CANCEL ? on_cancel(asker, body) : on_ask(asker, type, body);
+}
+
 /* ---- Links. */
 
 static void on_closed(const struct failure *why, void *owner)
@@ -242,6 +275,11 @@ static void on_closed(const struct failure *why, void *owner)
         metric_add(signer->metrics, KEYSERVER_LINKS_BROKEN, 1);
     }
     asker->link = NULL;
+    struct signer_job *job;
+    TAILQ_FOREACH(job, &asker->jobs, of_asker)
+    {
+        cancel_job(job);
+    }
     asker_free_if_gone(asker);
     end_if_drained(signer);
 }
@@ -278,6 +316,7 @@ static void on_link(size_t kind, unsigned index, int fd, void *owner)
         return;
     }
     *asker = (struct asker){.signer = signer, .link = link, .index = index};
+    TAILQ_INIT(&asker->jobs);
     TAILQ_INSERT_TAIL(&signer->askers, asker, entry);
 }
 

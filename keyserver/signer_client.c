@@ -143,12 +143,28 @@ static void calls_recall(struct signer_client *client, const struct signer_conne
     metric_add(client->metrics, KEYSERVER_RESENT, count);
 }
 
+static void tell_cancelled(const struct signer_client *client, const struct signer_call *call)
+{
+    uint8_t octets[SIGNER_HEADER_SIZE + sizeof(uint64_t)];
+    struct writer to = writer_of(octets, sizeof octets);
+    signer_cancel_write(&to, handle_of(client, call->slot));
+    if (!writer_ok(&to) || !signer_link_send(call->asked_on->link, writer_bytes(&to)))
+        return; /* it is about to be closed, and what was asked on it is given up with it */
+}
+
+void signer_client_cancel(struct signer_client *client, struct signer_call *call)
+{
+    if (call->asked && call->asked_on != NULL)
+        tell_cancelled(client, call);
+    call_end(client, call);
+}
+
 static void calls_give_up(struct signer_client *client, uint64_t now)
 {
     struct signer_call *call;
     while ((call = TAILQ_FIRST(&client->calls)) != NULL && call->give_up <= now) {
         const struct signer_reply reply = {.error = KSSL_ERROR_INTERNAL};
-        call_end(client, call);
+        signer_client_cancel(client, call);
         metric_add(client->metrics, KEYSERVER_EXPIRED, 1);
         call->answered(call, &reply);
     }
@@ -196,11 +212,6 @@ void signer_client_ask(struct signer_client *client, struct signer_call *call)
     call->give_up = clock_now() + client->settings.give_up;
     TAILQ_INSERT_TAIL(&client->calls, call, by_age);
     call_send(client, call);
-}
-
-void signer_client_cancel(struct signer_client *client, struct signer_call *call)
-{
-    call_end(client, call);
 }
 
 /* ---- What the signer tells. */

@@ -69,7 +69,8 @@ MUST_CHECK bool signer_client_prepare(struct signer_client *client, struct sign_
                                       struct signer_call *call);
 /* Sends a call that is prepared; its time runs from here. `answered` is never called from within. */
 void signer_client_ask(struct signer_client *client, struct signer_call *call);
-/* Nobody waits for the answer any more, whether it was asked for yet or not. */
+/* Nobody waits for the answer any more, whether it was asked for yet or not; what the signer has not begun it
+ * will not sign. */
 void signer_client_cancel(struct signer_client *client, struct signer_call *call);
 
 /* Octets kept for a call of this request until it is answered. */

@@ -137,6 +137,20 @@ bool signer_ask_parse(uint8_t type, struct bytes body, struct sign_request *requ
            kind == request->kind;
 }
 
+void signer_cancel_write(struct writer *to, uint64_t handle)
+{
+    WRITE_MESSAGE(to, SIGNER_CANCEL)
+    {
+        write_u64(to, handle);
+    }
+}
+
+bool signer_cancel_parse(struct bytes body, uint64_t *handle)
+{
+    struct reader from = reader_of(body);
+    return read_u64(&from, handle) && reader_empty(&from);
+}
+
 /* ---- What the signer tells. */
 
 void signer_key_write(struct writer *to, const struct key_info *key)

@@ -21,6 +21,9 @@ enum signer_message_type {
     SIGNER_ASK_DIGEST = 0x03,
     SIGNER_ASK_MESSAGE = 0x04,
     SIGNER_ASK_CIPHERTEXT = 0x05,
+    /* Nobody waits for the answer any more: what is not signed yet need not be. No answer, nor must there be
+       one. */
+    SIGNER_CANCEL = 0x06,
     /* The signer tells: first all keys, by ascending SKI, then their number; afterwards replies. */
     SIGNER_TELL_KEY = 0x11,
     SIGNER_TELL_KEYS_END = 0x12,
@@ -42,12 +45,14 @@ struct signer_reply {
 
 /* Each appends one whole message; running out of room is the writer's to tell. */
 void signer_ask_write(struct writer *to, const struct sign_request *request);
+void signer_cancel_write(struct writer *to, uint64_t handle);
 void signer_key_write(struct writer *to, const struct key_info *key);
 void signer_keys_end_write(struct writer *to, uint32_t count);
 void signer_reply_write(struct writer *to, const struct signer_reply *reply);
 
 /* Of one message's body. request->message borrows from it. False: malformed, or a type that is not asked. */
 MUST_CHECK bool signer_ask_parse(uint8_t type, struct bytes body, struct sign_request *request);
+MUST_CHECK bool signer_cancel_parse(struct bytes body, uint64_t *handle);
 MUST_CHECK bool signer_key_parse(struct bytes body, struct key_id *id, struct bytes *label);
 MUST_CHECK bool signer_keys_end_parse(struct bytes body, uint32_t *count);
 MUST_CHECK bool signer_reply_parse(struct bytes body, struct signer_reply *reply);

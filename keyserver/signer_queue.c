@@ -169,6 +169,9 @@ static void work_on(struct signer_sign *sign, struct signer_job *job, uint64_t d
 {
     uint64_t began = clock_now();
     job->queue = clock_passed(job->added, began);
+    job->dropped = atomic_load_explicit(&job->cancelled, memory_order_relaxed);
+    if (job->dropped)
+        return;
     if (job->queue > deadline) {
         job->error = KSSL_ERROR_OVERLOADED;
         return;

@@ -10,9 +10,11 @@
 #ifndef KEYLESS_KEYSERVER_SIGNER_QUEUE_H
 #define KEYLESS_KEYSERVER_SIGNER_QUEUE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "common/result.h"
 #include "keyserver/key_store.h"
@@ -23,9 +25,12 @@ struct signer_job {
     struct sign_request request; /* its message, if it has one, is the job's own copy */
     size_t key;
     enum key_class class;
-    void *asker;    /* the owner's: whom to tell */
-    uint64_t added; /* clock_now */
+    void *asker;                      /* the owner's: whom to tell */
+    TAILQ_ENTRY(signer_job) of_asker; /* the owner's */
+    uint64_t added;                   /* clock_now */
+    _Atomic bool cancelled;           /* by the owner: not signed any more, if it is not yet */
     /* The outcome. */
+    bool dropped; /* for having been cancelled; then there is nothing else */
     enum kssl_error error;
     uint32_t queue, sign; /* microseconds waited and worked */
     size_t signature_size;

@@ -131,21 +131,42 @@ static int start_signer(struct client_test *test)
     return fd;
 }
 
-/* The next request's handle, as far as one has come. */
-static bool hear(int fd, uint64_t *handle)
+/* The next message, as far as one has come. */
+static bool hear_message(int fd, uint8_t *type, uint8_t body[static 256], uint32_t *size)
 {
     uint8_t octets[SIGNER_HEADER_SIZE + 256];
     ssize_t got = recv(fd, octets, SIGNER_HEADER_SIZE, MSG_DONTWAIT | MSG_PEEK);
     if (got < SIGNER_HEADER_SIZE)
         return false;
     struct reader header = reader_of(bytes_of(octets, SIGNER_HEADER_SIZE));
-    uint8_t type;
+    assert_true(read_u8(&header, type) && read_u24(&header, size) && *size <= 256);
+    assert_int_equal(recv(fd, octets, SIGNER_HEADER_SIZE + *size, MSG_WAITALL), SIGNER_HEADER_SIZE + *size);
+    memcpy(body, octets + SIGNER_HEADER_SIZE, *size);
+    return true;
+}
+
+/* The next request's handle. */
+static bool hear(int fd, uint64_t *handle)
+{
+    uint8_t type, body[256];
     uint32_t size;
     struct sign_request request;
-    assert_true(read_u8(&header, &type) && read_u24(&header, &size));
-    assert_int_equal(recv(fd, octets, SIGNER_HEADER_SIZE + size, MSG_WAITALL), SIGNER_HEADER_SIZE + size);
-    assert_true(signer_ask_parse(type, bytes_of(octets + SIGNER_HEADER_SIZE, size), &request));
+    if (!hear_message(fd, &type, body, &size))
+        return false;
+    assert_true(signer_ask_parse(type, bytes_of(body, size), &request));
     *handle = request.handle;
+    return true;
+}
+
+/* That a request is cancelled, and which. */
+static bool hear_cancel(int fd, uint64_t *handle)
+{
+    uint8_t type, body[256];
+    uint32_t size;
+    if (!hear_message(fd, &type, body, &size))
+        return false;
+    assert_int_equal(type, SIGNER_CANCEL);
+    assert_true(signer_cancel_parse(bytes_of(body, size), handle));
     return true;
 }
 
@@ -225,6 +246,9 @@ static void cancelled_calls_are_not_answered(void **state)
     AWAIT(test, hear(signer, &handles[0]));
     AWAIT(test, hear(signer, &handles[1]));
     signer_client_cancel(test->client, &gone.call);
+    uint64_t cancelled;
+    AWAIT(test, hear_cancel(signer, &cancelled));
+    assert_int_equal(cancelled, handles[0]);
     reply(signer, handles[0], "a");
     reply(signer, handles[1], "b");
     AWAIT(test, stays.answered == 1);
@@ -336,7 +360,10 @@ static void calls_are_given_up(void **state)
     AWAIT(test, one.answered == 1);
     assert_int_equal(one.error, KSSL_ERROR_INTERNAL);
     assert_int_equal(one.signature_size, 0);
+    uint64_t cancelled;
     assert_true(hear(signer, &handle));
+    AWAIT(test, hear_cancel(signer, &cancelled));
+    assert_int_equal(cancelled, handle);
     reply(signer, handle, "late");
     struct ask two;
     ask(test, &two);

@@ -240,6 +240,25 @@ static void keys_round_trip(void **state)
     assert_false(signer_key_parse(body, &id, &told));
 }
 
+static void cancels_round_trip(void **state)
+{
+    (void)state;
+    uint8_t octets[64];
+    struct writer to = writer_of(octets, sizeof octets);
+    uint64_t handle = 0;
+    signer_cancel_write(&to, UINT64_C(0x0102030405060708));
+    assert_int_equal(to.size, SIGNER_HEADER_SIZE + 8);
+    assert_int_equal(octets[0], SIGNER_CANCEL);
+    struct bytes body = bytes_of(octets + SIGNER_HEADER_SIZE, 8);
+    assert_true(signer_cancel_parse(body, &handle));
+    assert_int_equal(handle, UINT64_C(0x0102030405060708));
+    for (size_t size = 0; size < 8; size++)
+        assert_false(signer_cancel_parse(bytes_of(body.data, size), &handle));
+    assert_false(signer_cancel_parse(bytes_of(octets, 9), &handle));
+    struct sign_request request;
+    assert_false(signer_ask_parse(SIGNER_CANCEL, body, &request));
+}
+
 static void numbers_of_keys_round_trip(void **state)
 {
     (void)state;
@@ -292,9 +311,13 @@ static void replies_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(asks_round_trip),    cmocka_unit_test(asks_have_one_size),
-        cmocka_unit_test(fields_are_strict),  cmocka_unit_test(opcodes_belong_to_types),
-        cmocka_unit_test(keys_round_trip),    cmocka_unit_test(numbers_of_keys_round_trip),
+        cmocka_unit_test(asks_round_trip),
+        cmocka_unit_test(asks_have_one_size),
+        cmocka_unit_test(fields_are_strict),
+        cmocka_unit_test(opcodes_belong_to_types),
+        cmocka_unit_test(cancels_round_trip),
+        cmocka_unit_test(keys_round_trip),
+        cmocka_unit_test(numbers_of_keys_round_trip),
         cmocka_unit_test(replies_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -306,6 +306,24 @@ static void late_jobs_are_not_tried(void **state)
     signer_queue_free(queue);
 }
 
+/* Handed back without a signature, and those around it with theirs. */
+static void cancelled_jobs_are_not_signed(void **state)
+{
+    struct signer_queue *queue = queue_new(*state, 16, UINT64_C(20000000));
+    const struct sign_request request = tls13_request(0x0403);
+    struct signer_job *job = new_job(*state, "p256", &request);
+    atomic_store(&job->cancelled, true);
+    memset(job->signature, 0, job->room);
+    job = run(queue, job);
+    assert_true(job->dropped);
+    assert_int_equal(job->signature_size, 0);
+    for (size_t i = 0; i < job->room; i++)
+        assert_int_equal(job->signature[i], 0);
+    signer_job_free(job);
+    check_signature(*state, queue, 0, &request);
+    signer_queue_free(queue);
+}
+
 static void jobs_left_at_the_end_are_freed(void **state)
 {
     struct signer_queue *queue = queue_new(*state, 64, UINT64_C(20000000));
@@ -344,6 +362,7 @@ int main(void)
         cmocka_unit_test(a_refusal_of_libcrypto_is_an_error),
         cmocka_unit_test(a_full_queue_takes_no_more),
         cmocka_unit_test(late_jobs_are_not_tried),
+        cmocka_unit_test(cancelled_jobs_are_not_signed),
         cmocka_unit_test(jobs_left_at_the_end_are_freed),
         cmocka_unit_test(cheap_operations_have_a_class_of_their_own),
     };
