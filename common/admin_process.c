@@ -57,9 +57,9 @@ static void end_if_drained(struct admin_process *process)
         child_end(process->child, 0);
 }
 
-static void on_drain(bool orphaned, void *owner)
+static void on_drain(enum child_drain why, void *owner)
 {
-    (void)orphaned;
+    (void)why;
     struct admin_process *process = owner;
     process->drain_until = clock_now() + DRAIN_MICROSECONDS;
     end_if_drained(process);

@@ -105,13 +105,13 @@ static void retire(struct child *child, size_t socket)
     socket_close(&child->sockets[socket].fd);
 }
 
-static void drain(struct child *child, bool orphaned)
+static void drain(struct child *child, enum child_drain why)
 {
     if (child->draining)
         return;
     child->draining = true;
     if (child->handler->drain != NULL)
-        child->handler->drain(orphaned, child->owner);
+        child->handler->drain(why, child->owner);
     else
         child_end(child, 0);
 }
@@ -141,13 +141,12 @@ static void on_link(struct child *child, struct message *message)
 /* Others have these sockets now, so that closing them loses nothing. */
 static void on_drain(struct child *child, struct message *message)
 {
-    (void)message;
     if (child->draining)
         return;
     listen_on_share(child, 0, 0);
     for (size_t i = 0; i < child->socket_count; i++)
         socket_close(&child->sockets[i].fd);
-    drain(child, false);
+    drain(child, message->first != 0 ? DRAIN_SUPERSEDED : DRAIN_REPLACED);
 }
 
 static void on_end(struct child *child, struct message *message)
@@ -166,7 +165,7 @@ static void on_orphaned(struct child *child)
         (void)event_add(child->orphan_deadline, &timeout);
     for (size_t i = 0; i < child->socket_count; i++)
         retire(child, i);
-    drain(child, true);
+    drain(child, DRAIN_ORPHANED);
 }
 
 /* ---- The master's messages */

@@ -100,6 +100,8 @@ void master_generation_ready(struct generation *generation)
     /* The new children accept before the old ones stop. */
     generation_assign(generation);
     if (old != NULL) {
+        old->superseded = master->program->supersedes != NULL &&
+                          master->program->supersedes(old->plan.config, generation->plan.config);
         generation_drain(old, old->plan.drain_timeout);
         master_count(master, METRIC_RELOAD_OK, 1);
     }

@@ -406,7 +406,7 @@ void process_drain_now(struct process *process)
     process->drain_told = true;
     if (process->deadline == 0)
         set_deadline(process, process->generation->plan.drain_timeout);
-    process_tell(process, MESSAGE_DRAIN, 0, 0, -1);
+    process_tell(process, MESSAGE_DRAIN, process->generation->superseded, 0, -1);
 }
 
 void process_end(struct process *process)

@@ -103,6 +103,9 @@ struct process_program {
      * child, for its copies of plans: it frees memory and closes descriptors, nothing else. */
     enum result (*load)(void *context, struct process_plan *plan, struct failure *why);
     void (*release)(void *context, struct process_plan *plan);
+    /* Whether what the old plan's children still do must not go on beside the new plan's: they are then told
+     * so when they are told to drain. NULL: never. */
+    bool (*supersedes)(const void *old_config, const void *new_config);
     void *context;
     struct metrics *metrics;       /* may be NULL */
     size_t first_metric;           /* the id of the first of PROCESS_METRIC_ROWS in its table */
@@ -113,6 +116,13 @@ struct process_program {
 int master_run(const struct process_program *program, struct log *log);
 
 /* ---- What a child has. */
+
+/* Why a child is to end. */
+enum child_drain {
+    DRAIN_REPLACED,   /* others have its place, and time to spare for it */
+    DRAIN_SUPERSEDED, /* ... but what it allows is no longer allowed (process_program.supersedes) */
+    DRAIN_ORPHANED,   /* the master has gone */
+};
 
 struct child_handler {
     /* Accept on exactly these sockets from now on; their meaning: child_listener. May be none. Sockets that
@@ -127,9 +137,9 @@ struct child_handler {
      * new on it. It ends by EOF; closing it at once is legal too. NULL: the kind has no links. */
     void (*link)(size_t kind, unsigned index, int fd, void *owner);
     /* End when the work is done: accept nothing new (listen or retire was called before), finish, then call
-     * child_end. The master has gone when orphaned is true; then nobody keeps the order of draining: a kind
-     * that others link to goes on until its links have closed. Called once. NULL: ends at once. */
-    void (*drain)(bool orphaned, void *owner);
+     * child_end. With DRAIN_ORPHANED nobody keeps the order of draining: a kind that others link to goes on
+     * until its links have closed. Called once. NULL: ends at once. */
+    void (*drain)(enum child_drain why, void *owner);
     /* With each heartbeat, ten times a second or so: for what others look at (status). NULL: nothing. */
     void (*tick)(void *owner);
 };

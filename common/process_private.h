@@ -184,6 +184,7 @@ struct generation {
     struct master *master;
     unsigned number;
     enum generation_state state;
+    bool superseded; /* by the next one: its children are told so when they drain */
     struct process_plan plan;
     struct slot *slots;
     size_t slot_count;

@@ -294,3 +294,18 @@ void connections_drain(struct connections *connections)
         }
     }
 }
+
+void connections_cut(struct connections *connections)
+{
+    struct connection *connection;
+    TAILQ_FOREACH(connection, &connections->list, entry)
+    {
+        if (connection->in_flight > 0)
+            log_info(
+                connections->log, "requests dropped", log_text("client", connection_client_name(connection)),
+                log_address("peer", channel_peer_address(connection->channel)),
+                log_number("requests", connection->in_flight), log_reason("who may do what has changed"));
+        connection_forget_requests(connection);
+    }
+    connections_drain(connections);
+}

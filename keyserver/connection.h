@@ -68,5 +68,7 @@ void connections_clear(struct connections *connections);
 void connections_accept(struct connections *connections, int fd, const struct address *peer);
 /* No more requests are read; each connection is closed when it has been answered. */
 void connections_drain(struct connections *connections);
+/* The same, but for what is not signed yet: that is dropped, and each connection closed without it. */
+void connections_cut(struct connections *connections);
 
 #endif

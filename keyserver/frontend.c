@@ -160,13 +160,15 @@ static void on_link(size_t kind, unsigned index, int fd, void *owner)
     signer_client_link(frontend->signer, fd);
 }
 
-static void on_drain(bool orphaned, void *owner)
+static void on_drain(enum child_drain why, void *owner)
 {
-    (void)orphaned;
     struct frontend *frontend = owner;
     frontend->draining = true;
     client_load_leave_area(frontend->load);
-    connections_drain(&frontend->connections);
+    if (why == DRAIN_SUPERSEDED)
+        connections_cut(&frontend->connections);
+    else
+        connections_drain(&frontend->connections);
     end_if_drained(frontend);
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <event2/buffer.h>
+#include <openssl/evp.h>
 
 #include "common/admin_process.h"
 #include "common/channel.h"
@@ -42,6 +43,47 @@ static enum result read_context(const struct keyserver_config *config, SSL_CTX *
     const struct channel_credentials files = {
         .certificate = config->tls.certificate, .key = config->tls.key, .ca = config->tls.client_ca};
     return channel_server_context(&files, context, why);
+}
+
+static bool add_file(EVP_MD_CTX *digest, const char *path)
+{
+    uint8_t octets[4096];
+    FILE *file = fopen(path, "re");
+    size_t got = 0;
+    bool added = file != NULL;
+    while (added && (got = fread(octets, 1, sizeof octets, file)) > 0)
+        added = EVP_DigestUpdate(digest, octets, got) == 1;
+    added = added && ferror(file) == 0;
+    if (file != NULL)
+        (void)fclose(file);
+    return added;
+}
+
+/* The whole configuration, since an entry's place counts too, and the CA. Keys and certificates may be
+ * renewed without anybody losing a right that he has. */
+static enum result note_access(struct keyserver_plan *plan, struct failure *why)
+{
+    struct evbuffer *text = evbuffer_new();
+    EVP_MD_CTX *digest = EVP_MD_CTX_new();
+    bool noted = text != NULL && digest != NULL && EVP_DigestInit_ex2(digest, EVP_sha256(), NULL) == 1;
+    if (noted) {
+        keyserver_config_print(plan->config, text);
+        noted = EVP_DigestUpdate(digest, evbuffer_pullup(text, -1), evbuffer_get_length(text)) == 1 &&
+                add_file(digest, plan->config->tls.client_ca) &&
+                EVP_DigestFinal_ex(digest, plan->access, NULL) == 1;
+    }
+    EVP_MD_CTX_free(digest);
+    if (text != NULL)
+        evbuffer_free(text);
+    return noted ? RESULT_OK
+                 : failure_set(why, RESULT_SYSTEM, "%s: cannot be read again", plan->config->tls.client_ca);
+}
+
+/* Whoever may do less than before may do so from now on, not only with his next connection. */
+static bool supersedes(const void *old_config, const void *new_config)
+{
+    const struct keyserver_plan *old = old_config, *new = new_config;
+    return memcmp(old->access, new->access, sizeof old->access) != 0;
 }
 
 static void free_plan(struct keyserver_plan *plan)
@@ -109,6 +151,8 @@ static enum result read_plan(struct keyserver_master *master, struct keyserver_p
         result = client_rates_assign(plan->rates, plan->config, &plan->rate_numbers, why);
     if (result == RESULT_OK)
         result = client_load_area_new(plan->config, &plan->load, why);
+    if (result == RESULT_OK)
+        result = note_access(plan, why);
     return result;
 }
 
@@ -199,6 +243,7 @@ int keyserver_master(const char *config_path)
         const struct process_program description = {.name = "keyserver",
                                                     .load = load,
                                                     .release = release,
+                                                    .supersedes = supersedes,
                                                     .context = &master,
                                                     .metrics = master.program.metrics,
                                                     .first_metric = KEYSERVER_PROCESSES,

@@ -14,6 +14,8 @@
 /* Index of each kind of child in the plan. */
 enum { KIND_SIGNER, KIND_FRONTEND, KIND_HELPER, KIND_COUNT };
 
+#define PLAN_ACCESS_SIZE 32 /* SHA-256 */
+
 struct keyserver_plan {
     struct keyserver_config *config;
     SSL_CTX *context; /* the channel's; front ends serve with it */
@@ -26,7 +28,8 @@ struct keyserver_plan {
     struct address *listen; /* the configuration's, and the admin endpoint's last if there is one */
     size_t *listen_kind;    /* which kind accepts on each */
     size_t listen_count;
-    struct program program; /* borrowed */
+    uint8_t access[PLAN_ACCESS_SIZE]; /* a digest of all that says who may do what */
+    struct program program;           /* borrowed */
     /* status_records.h: of front ends, by index; of the signer; of its keys. */
     struct status_area *frontend_status, *signer_status, *key_status;
 };

@@ -320,11 +320,11 @@ static void on_link(size_t kind, unsigned index, int fd, void *owner)
     TAILQ_INSERT_TAIL(&signer->askers, asker, entry);
 }
 
-static void on_drain(bool orphaned, void *owner)
+static void on_drain(enum child_drain why, void *owner)
 {
     struct signer *signer = owner;
     signer->draining = true;
-    signer->orphaned = orphaned;
+    signer->orphaned = why == DRAIN_ORPHANED;
     end_if_drained(signer);
 }
 

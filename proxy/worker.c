@@ -156,9 +156,9 @@ static void worker_end_if_done(struct worker *worker)
 }
 
 /* The connections that there are go on to their own end, or to the master's drain_timeout. */
-static void on_drain(bool orphaned, void *owner)
+static void on_drain(enum child_drain why, void *owner)
 {
-    (void)orphaned;
+    (void)why;
     struct worker *worker = owner;
     worker->draining = true;
     builtin_hello_drain(worker->hello);

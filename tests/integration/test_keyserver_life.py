@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 import kssl_codec as kssl
 import kssl_peer
+from clients import Load
 from counters import Gains
 from harness import CHANNEL, SITES, wait_until
 from kssl_codec import Error, Op, Tag
@@ -299,6 +300,83 @@ def test_reload(stack, own_keys):
     assert listed(server, "edge2") == ["p256", "renamed"]
     with Peer(server.port, "edge1") as peer:
         assert peer.until_closed() == ([], "in good order")
+
+
+def ask_much(peer, count=400):
+    """Signatures that take the signer a while."""
+    peer.tls.write(b"".join(tls13("rsa2048", n) for n in range(count)))
+
+
+CHANGES = {
+    "removed": lambda entry: None,
+    "denied": lambda entry: {**entry, "deny": True},
+    "narrowed": lambda entry: {**entry, "keys": ["p256"]},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_reload_takes_effect_at_once(stack, change):
+    """On open connections, and on what they have asked and not been given; the others come back and ask again."""
+    bystander = {"match": "DNS:edge2.example", "keys": ["*"], "allow": ["tls13"]}
+    entry = {"match": "DNS:edge1.example", "keys": ["*"], "allow": ["tls13"]}
+    server = stack.key_server(clients=[entry, bystander], queues={"deadline": "20s"}, drain_timeout="20s")
+    gains = Gains(server)
+    with Peer(server.port, timeout=60) as peer, Peer(server.port, "edge2") as other:
+        ask_much(peer)
+        first = peer.receive()
+        changed = CHANGES[change](entry)
+        server.config["clients"] = [*([changed] if changed else []), bystander]
+        server.reload()
+        answers, how = peer.until_closed()
+        assert how == "in good order"
+        assert all(a.opcode == Op.SUCCESS for a in [first, *answers])
+        assert other.until_closed() == ([], "in good order")
+    line = server.wait_for("requests dropped", client="DNS:edge1.example", reason="who may do what has changed")
+    assert int(line["requests"]) + len(answers) + 1 == 400
+    server.wait_for("generation ended", generation="1")
+    # What was with the signer is left, but for what a thread was at.
+    signed = gains.gained("keyless_keyserver_sign_duration_seconds_count")
+    assert len(answers) + 1 <= signed <= len(answers) + 1 + 2 * os.cpu_count()
+    with Peer(server.port, "edge2") as other:
+        assert other.raw_request(tls13("rsa2048")).error is None
+    with Peer(server.port) as again:
+        if change == "narrowed":
+            assert again.raw_request(tls13("rsa2048")).error == Error.KEY_NOT_FOUND
+        else:
+            assert again.until_closed() == ([], "in good order")
+
+
+def test_reload_of_the_same_loses_nothing(stack, own_keys):
+    """Keys that are renewed take no right from anybody: what was asked is answered before the connection ends."""
+    server = stack.key_server(clients=CLIENTS, keys=[{"dir": str(own_keys)}], queues={"deadline": "20s"})
+    with Peer(server.port, timeout=60) as peer:
+        ask_much(peer, 200)
+        first = peer.receive()
+        shutil.copy(SITES / "keys" / "p384.key", own_keys / "new.key")
+        server.reload()
+        answers, how = peer.until_closed()
+        assert how == "in good order"
+        assert sum(a.opcode == Op.SUCCESS for a in [first, *answers]) == 200
+    assert not server.find("requests dropped")
+
+
+def test_cut_off_under_load(stack):
+    """A reload that denies one edge costs the clients of another nothing."""
+    server = stack.key_server(clients=[
+        {"match": "DNS:edge1.example", "keys": ["*"], "allow": ["tls13"]},
+        {"match": "DNS:edge2.example", "keys": ["*"], "allow": ["tls13"]},
+    ], certificates=[{"dir": str(SITES / "chains")}])
+    proxy = stack.proxy(server)
+    with Load(proxy.port) as load, Peer(server.port, "edge2") as edge2:
+        load.more(20)
+        assert edge2.raw_request(tls13("p256")).error is None
+        server.config["clients"][1]["deny"] = True
+        server.reload()
+        assert edge2.until_closed() == ([], "in good order")
+        load.more(40)
+    assert not load.failures, load.failures
+    with Peer(server.port, "edge2") as edge2:
+        assert edge2.until_closed() == ([], "in good order")
 
 
 def break_mode(config, keys):

@@ -56,6 +56,28 @@ static void test_reload_drains(void **state)
     toy_end_well(toy);
 }
 
+/* What is superseded is told so, and only then. */
+static void test_reload_supersedes(void **state)
+{
+    struct toy *toy = *state;
+    struct toy_config config = toy_config();
+    config.workers = 1;
+    toy_start_well(toy, &config);
+    int first CLEANUP(socket_close) = toy_connect(toy, 0);
+    assert_int_not_equal(toy_ask_pid(first), 0);
+    toy_reload_well(toy, &config, 2);
+    assert_int_not_equal(toy_ask_pid(first), 0);
+    int second CLEANUP(socket_close) = toy_connect_to_generation(toy, 2);
+    config.supersedes = true;
+    toy_reload_well(toy, &config, 3);
+    TOY_WAIT(toy, toy_log_has(toy, "event=\"generation ended\" generation=2"));
+    assert_int_equal(toy_ask_pid(second), 0);
+    assert_int_not_equal(toy_ask_pid(first), 0); /* the first was replaced by its like */
+    socket_close(&first);
+    toy_wait_children(toy, 1);
+    toy_end_well(toy);
+}
+
 static void test_reload_fails(void **state)
 {
     struct toy *toy = *state;
@@ -190,8 +212,9 @@ static void test_addresses_change(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TOY_TEST(test_reload_scales),    TOY_TEST(test_reload_drains),       TOY_TEST(test_reload_fails),
-        TOY_TEST(test_reloads_coalesce), TOY_TEST(test_draining_is_bounded), TOY_TEST(test_addresses_change),
+        TOY_TEST(test_reload_scales),    TOY_TEST(test_reload_drains),    TOY_TEST(test_reload_supersedes),
+        TOY_TEST(test_reload_fails),     TOY_TEST(test_reloads_coalesce), TOY_TEST(test_draining_is_bounded),
+        TOY_TEST(test_addresses_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

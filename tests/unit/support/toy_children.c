@@ -181,12 +181,15 @@ static void toy_link(size_t kind, unsigned index, int fd, void *owner)
     self->links[index] = fd;
 }
 
-static void toy_drain(bool orphaned, void *owner)
+static void toy_drain(enum child_drain why, void *owner)
 {
     struct toy_child *self = owner;
     self->draining = true;
-    self->orphaned = orphaned;
-    end_if_done(self);
+    self->orphaned = why == DRAIN_ORPHANED;
+    if (why == DRAIN_SUPERSEDED)
+        child_end(self->child, 0);
+    else
+        end_if_done(self);
 }
 
 static void toy_tick(void *owner)

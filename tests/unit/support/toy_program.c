@@ -78,12 +78,20 @@ static void toy_release(void *context, struct process_plan *plan)
     free(plan->config);
 }
 
+static bool toy_supersedes(const void *old_config, const void *new_config)
+{
+    const struct toy_plan *new = new_config;
+    (void)old_config;
+    return new->config.supersedes;
+}
+
 static _Noreturn void run_master(const struct toy *toy)
 {
     struct log_settings settings = {.level = LOG_LEVEL_DEBUG, .format = LOG_FORMAT_LOGFMT};
     struct process_program program = {.name = "toy",
                                       .load = toy_load,
                                       .release = toy_release,
+                                      .supersedes = toy_supersedes,
                                       .context = toy->shared,
                                       .metrics = toy->metrics,
                                       .first_metric = FIRST_METRIC,

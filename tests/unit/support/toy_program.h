@@ -34,6 +34,7 @@ struct toy_config {
     char listen[TOY_ADDRESSES][ADDRESS_TEXT_SIZE]; /* "": none, and none after it */
     unsigned store_address;                        /* index of the address that stores accept on; 0: none */
     enum toy_fault fault;
+    bool supersedes; /* the generation before: its children then end at once */
     unsigned drain_ms, ready_ms, stall_ms;
 };
 
