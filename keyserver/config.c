@@ -295,6 +295,13 @@ static const struct config_row ROWS[] = {
         .help = "The private CA that clients' certificates must come from.",
     },
     {
+        .path = "tls.crl",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct keyserver_config, tls.crl),
+        .help = "Its revocation lists, PEM: one for each CA in a client's chain. A list that is out of date "
+                "refuses every client. Read again at each reload.",
+    },
+    {
         .path = "keys",
         .table = &KEYS,
         CONFIG_LIST_AT(struct keyserver_config, keys, key_count),

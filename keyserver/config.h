@@ -64,6 +64,7 @@ struct keyserver_config {
 
     struct {
         char *certificate, *key, *client_ca;
+        char *crl; /* NULL: none */
     } tls;
 
     struct keyserver_key_source *keys;

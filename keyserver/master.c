@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <event2/buffer.h>
@@ -10,6 +11,7 @@
 
 #include "common/admin_process.h"
 #include "common/channel.h"
+#include "common/channel_crl.h"
 #include "common/config_rows.h"
 #include "common/log.h"
 #include "common/process.h"
@@ -38,11 +40,23 @@ struct keyserver_master {
 
 /* ---- Reading. */
 
-static enum result read_context(const struct keyserver_config *config, SSL_CTX **context, struct failure *why)
+static enum result read_context(struct keyserver_plan *plan, struct failure *why)
 {
+    const struct keyserver_config *config = plan->config;
     const struct channel_credentials files = {
         .certificate = config->tls.certificate, .key = config->tls.key, .ca = config->tls.client_ca};
-    return channel_server_context(&files, context, why);
+    enum result result = channel_server_context(&files, &plan->context, why);
+    if (result != RESULT_OK || config->tls.crl == NULL)
+        return result;
+    return channel_crl_load(plan->context, config->tls.crl, config->tls.client_ca, &plan->crl_next_update,
+                            why);
+}
+
+static void tell_crl(const struct keyserver_plan *plan, struct log *log)
+{
+    if (plan->crl_next_update != 0 && plan->crl_next_update <= time(NULL))
+        log_warn(log, "CRL out of date", log_text("file", plan->config->tls.crl),
+                 log_reason("every client is refused until there is a new one, and a reload"));
 }
 
 static bool add_file(EVP_MD_CTX *digest, const char *path)
@@ -59,8 +73,8 @@ static bool add_file(EVP_MD_CTX *digest, const char *path)
     return added;
 }
 
-/* The whole configuration, since an entry's place counts too, and the CA. Keys and certificates may be
- * renewed without anybody losing a right that he has. */
+/* The whole configuration, since an entry's place counts too, the CA and its revocations. Keys and
+ * certificates may be renewed without anybody losing a right that he has. */
 static enum result note_access(struct keyserver_plan *plan, struct failure *why)
 {
     struct evbuffer *text = evbuffer_new();
@@ -70,13 +84,14 @@ static enum result note_access(struct keyserver_plan *plan, struct failure *why)
         keyserver_config_print(plan->config, text);
         noted = EVP_DigestUpdate(digest, evbuffer_pullup(text, -1), evbuffer_get_length(text)) == 1 &&
                 add_file(digest, plan->config->tls.client_ca) &&
+                (plan->config->tls.crl == NULL || add_file(digest, plan->config->tls.crl)) &&
                 EVP_DigestFinal_ex(digest, plan->access, NULL) == 1;
     }
     EVP_MD_CTX_free(digest);
     if (text != NULL)
         evbuffer_free(text);
     return noted ? RESULT_OK
-                 : failure_set(why, RESULT_SYSTEM, "%s: cannot be read again", plan->config->tls.client_ca);
+                 : failure_set(why, RESULT_SYSTEM, "tls.client_ca or tls.crl cannot be read again");
 }
 
 /* Whoever may do less than before may do so from now on, not only with his next connection. */
@@ -140,7 +155,7 @@ static enum result read_plan(struct keyserver_master *master, struct keyserver_p
     if (result == RESULT_OK)
         result = config_check_user(master->config_path, plan->config->user, why);
     if (result == RESULT_OK)
-        result = read_context(plan->config, &plan->context, why);
+        result = read_context(plan, why);
     if (result == RESULT_OK)
         result = site_certificates_load(plan->config, &plan->certificates, why);
     if (result == RESULT_OK)
@@ -196,6 +211,7 @@ static enum result load(void *context, struct process_plan *process_plan, struct
     }
     choose_kinds(plan);
     know_clients(plan);
+    tell_crl(plan, master->log);
     log_set_settings(master->log, &plan->config->log);
     process_tell_user(plan->config->user, &master->told_user, master->log);
     *process_plan = (struct process_plan){.config = plan,
@@ -325,7 +341,7 @@ static enum result check(const char *config_path, struct keyserver_plan *plan, s
     print_settings(plan->config);
     result = config_check_user(config_path, plan->config->user, why);
     if (result == RESULT_OK)
-        result = read_context(plan->config, &plan->context, why);
+        result = read_context(plan, why);
     if (result == RESULT_OK)
         result = site_certificates_load(plan->config, &plan->certificates, why);
     return result == RESULT_OK ? check_keys(plan->config, plan->certificates, why) : result;

@@ -18,7 +18,8 @@ enum { KIND_SIGNER, KIND_FRONTEND, KIND_HELPER, KIND_COUNT };
 
 struct keyserver_plan {
     struct keyserver_config *config;
-    SSL_CTX *context; /* the channel's; front ends serve with it */
+    SSL_CTX *context;       /* the channel's; front ends serve with it */
+    time_t crl_next_update; /* when the first revocation list is out of date; 0: never, or there is none */
     struct site_certificates *certificates;
     struct client_rates *rates; /* borrowed; all readings' */
     size_t *rate_numbers;       /* by client entry */

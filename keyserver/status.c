@@ -16,6 +16,7 @@
 #define CLIENT_METRICS 100
 #define PATTERNS_SHOWN 20
 #define EXPIRY         "keyless_keyserver_certificate_not_after_timestamp_seconds"
+#define CRL_EXPIRY     "keyless_keyserver_crl_next_update_timestamp_seconds"
 #define CLIENT_OPEN    "keyless_keyserver_client_connections"
 
 /* ---- What the children tell. */
@@ -193,5 +194,11 @@ void keyserver_status_metrics(const struct keyserver_status *status, struct evbu
     metrics_write_head(to, EXPIRY, METRIC_GAUGE,
                        "When the key server's own certificate will end, in Unix seconds.");
     metrics_write_line(to, EXPIRY, NULL, 0, certificate_not_after(certificate));
+    if (status->plan->config->tls.crl != NULL) {
+        metrics_write_head(
+            to, CRL_EXPIRY, METRIC_GAUGE,
+            "When the first of the revocation lists is out of date, in Unix seconds; 0: never.");
+        metrics_write_line(to, CRL_EXPIRY, NULL, 0, status->plan->crl_next_update);
+    }
     client_metrics(status, to);
 }

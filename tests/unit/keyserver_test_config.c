@@ -197,8 +197,8 @@ static const struct {
     /* What is for later versions. */
     {ALL "audit: {file: a}\n", "5:1: unknown setting \"audit\", expected one of"},
     {ALL "ticket_keys: {secret: a}\n", "5:1: unknown setting \"ticket_keys\", expected one of"},
-    {LISTEN "tls: {certificate: a, key: b, client_ca: c, crl: d}\n" KEYS CLIENTS,
-     "2:45: tls: unknown setting \"crl\", expected one of certificate, key, client_ca"},
+    {LISTEN "tls: {certificate: a, key: b, client_ca: c, ocsp: d}\n" KEYS CLIENTS,
+     "2:45: tls: unknown setting \"ocsp\", expected one of certificate, key, client_ca, crl"},
     {LISTEN TLS "keys: [{uri: \"pkcs11:a\"}]\n" CLIENTS, "3:9: keys[0]: unknown setting \"uri\""},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, replay: count}"),
      "4:36: clients[0]: unknown setting \"replay\", expected one of match, keys, allow, names, require"},
