@@ -16,7 +16,7 @@ VERSIONS = ["1.3", "1.2"]
 
 def start(stack, early_flush, behaviour=None):
     server = stack.fake_key_server(behaviour)
-    tls = {"default": "localhost"} if early_flush is None else {"default": "localhost", "early_flush": early_flush}
+    tls = {"default": "localhost", "early_flush": early_flush}
     proxy = stack.proxy(server, tls=tls, key_channel=key_channel(timeout="10s"))
     wait_until(lambda: proxy.metric("keyless_key_channels_up") == 1, "the channel to be up")
     return server, proxy

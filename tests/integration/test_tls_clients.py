@@ -255,7 +255,7 @@ REFUSING = [
 @pytest.fixture(scope="module")
 def whole_flight(module_stack):
     """A proxy that shows no certificate before it is signed for: clients that go away sooner are another test's."""
-    return module_stack.pair(tls={"default": "localhost", "early_flush": "off"})[1]
+    return module_stack.pair(tls={"default": "localhost"})[1]
 
 
 @pytest.mark.parametrize("tool, site, options, alert", REFUSING)
