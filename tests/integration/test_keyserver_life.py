@@ -617,7 +617,7 @@ def test_no_deadline_for_one_alone(stack, own_keys):
         )
     )
     server = stack.key_server(
-        clients=CLIENTS, keys=[{"dir": str(own_keys)}], queues={"deadline": "700ms", "rsa_large": 1000},
+        clients=CLIENTS, keys=[{"dir": str(own_keys)}], queues={"deadline": "1500ms", "rsa_large": 1000},
         wrapper=["taskset", "-c", str(min(os.sched_getaffinity(0)))],
     )
     items = [(Tag.SKI, kssl.ski(key.public_key()))]
@@ -628,7 +628,7 @@ def test_no_deadline_for_one_alone(stack, own_keys):
         )
         took = time.monotonic() - began
     assert {a.error for a in answers} == {None}
-    assert took > 0.8, "they must take longer than the deadline, or nothing is tested"
+    assert took > 1.6, "they must take longer than the deadline, or nothing is tested"
 
 
 @pytest.mark.release
