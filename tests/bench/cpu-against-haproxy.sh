@@ -59,14 +59,15 @@ workers: 1
 listen: 127.0.0.1:22407
 tls: {certificate: $certs/channel/keyserver.pem, key: $certs/channel/keyserver-key.pem, client_ca: $certs/channel/ca.pem}
 keys: [{dir: $certs/sites/keys}]
-clients: [{match: "DNS:edge1.example", keys: ["*"], allow: [tls13, tls12]}]
+certificates: [{dir: $certs/sites/chains}]
+clients: [{match: "DNS:edge1.example", keys: ["*"], allow: [transcript, tls12]}]
 log: {level: warn}
 E2
 cat >"$work/proxy.yaml" <<E2
 workers: 1
 listen: [{address: "127.0.0.1:28444", backend: web}]
 certificates: [{dir: $certs/sites/chains}]
-key_servers: [{address: "127.0.0.1:22407", server_name: keys.example, mode: tbs}]
+key_servers: [{address: "127.0.0.1:22407", server_name: keys.example}]
 key_channel: {certificate: $certs/channel/edge1.pem, key: $certs/channel/edge1-key.pem, ca: $certs/channel/ca.pem}
 backends: {web: {servers: ["127.0.0.1:28080"]}}
 log: {level: warn}
