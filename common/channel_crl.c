@@ -5,7 +5,7 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
-#include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 typedef STACK_OF(X509_INFO) info_stack;
 
@@ -28,16 +28,26 @@ static enum result read_pem(const char *path, info_stack **infos, struct failure
     return RESULT_CONFIG;
 }
 
-/* Someone else's list would only be found out when the first client comes. */
+/* What libcrypto would pass over, or hold against everybody, is better found out now than by clients. */
+static bool is_of(X509_CRL *crl, X509 *ca)
+{
+    return ca != NULL && X509_NAME_cmp(X509_get_subject_name(ca), X509_CRL_get_issuer(crl)) == 0 &&
+           (X509_get_key_usage(ca) & KU_CRL_SIGN) != 0 && X509_CRL_verify(crl, X509_get0_pubkey(ca)) == 1;
+}
+
 static bool is_of_one_of(X509_CRL *crl, const info_stack *cas)
 {
-    for (int i = 0; i < sk_X509_INFO_num(cas); i++) {
-        X509 *ca = sk_X509_INFO_value(cas, i)->x509;
-        if (ca != NULL && X509_NAME_cmp(X509_get_subject_name(ca), X509_CRL_get_issuer(crl)) == 0 &&
-            X509_CRL_verify(crl, X509_get0_pubkey(ca)) == 1)
+    for (int i = 0; i < sk_X509_INFO_num(cas); i++)
+        if (is_of(crl, sk_X509_INFO_value(cas, i)->x509))
             return true;
-    }
     return false;
+}
+
+/* A part of a list, by itself no list (RFC 5280 sections 5.2.4 and 5.2.5). */
+static bool is_partial(const X509_CRL *crl)
+{
+    return X509_CRL_get_ext_by_NID(crl, NID_delta_crl, -1) >= 0 ||
+           X509_CRL_get_ext_by_NID(crl, NID_issuing_distribution_point, -1) >= 0;
 }
 
 static time_t next_update_of(const X509_CRL *crl)
@@ -50,16 +60,35 @@ static time_t next_update_of(const X509_CRL *crl)
 static enum result add(SSL_CTX *context, X509_CRL *crl, const info_stack *cas, const char *path,
                        time_t *next_update, struct failure *why)
 {
-    if (!is_of_one_of(crl, cas)) {
-        ERR_clear_error();
+    bool known = is_of_one_of(crl, cas);
+    ERR_clear_error();
+    if (!known)
         return failure_set(why, RESULT_CONFIG, "CRL %s: none of the CAs has signed it", path);
-    }
+    if (is_partial(crl))
+        return failure_set(why, RESULT_CONFIG, "CRL %s: a part of a list, expected a whole one", path);
     if (X509_STORE_add_crl(SSL_CTX_get_cert_store(context), crl) != 1)
         return failure_set_openssl(why, "CRL %s", path);
     time_t until = next_update_of(crl);
     if (until != 0 && (*next_update == 0 || until < *next_update))
         *next_update = until;
     return RESULT_OK;
+}
+
+/* Else all clients of the CA that has none would be refused. */
+static bool each_has_one(const info_stack *cas, const info_stack *lists)
+{
+    for (int i = 0; i < sk_X509_INFO_num(cas); i++) {
+        X509 *ca = sk_X509_INFO_value(cas, i)->x509;
+        bool has = ca == NULL;
+        for (int k = 0; !has && k < sk_X509_INFO_num(lists); k++) {
+            X509_CRL *crl = sk_X509_INFO_value(lists, k)->crl;
+            has = crl != NULL && is_of(crl, ca);
+        }
+        ERR_clear_error();
+        if (!has)
+            return false;
+    }
+    return true;
 }
 
 enum result channel_crl_load(SSL_CTX *context, const char *path, const char *ca, time_t *next_update,
@@ -83,6 +112,8 @@ enum result channel_crl_load(SSL_CTX *context, const char *path, const char *ca,
         return result;
     if (found == 0)
         return failure_set(why, RESULT_CONFIG, "CRL %s: there is none in this file", path);
+    if (!each_has_one(cas, lists))
+        return failure_set(why, RESULT_CONFIG, "CRL %s: expected a list of each CA in %s", path, ca);
     if (X509_STORE_set_flags(SSL_CTX_get_cert_store(context),
                              X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) != 1)
         return failure_set_openssl(why, "CRL %s", path);

@@ -320,6 +320,8 @@ void child_start(struct child *child, const struct child_handler *handler, void 
 
 void child_ready(struct child *child)
 {
+    if (child->ended) /* child_start has failed, and said so */
+        return;
     tell(child, MESSAGE_READY, sandbox_state_pack(&child->sandbox), NULL);
 }
 

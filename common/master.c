@@ -88,6 +88,20 @@ static void reload(struct master *master)
 
 /* ---- Which generation has the sockets */
 
+/* What drains already was told to take its time, and is not told again: it ends. */
+static void supersede(struct master *master, const struct generation *by)
+{
+    for (struct generation *at = master->generations; at != NULL; at = at->next) {
+        if (at == by || master->program->supersedes == NULL ||
+            !master->program->supersedes(at->plan.config, by->plan.config))
+            continue;
+        at->superseded = true;
+        for (struct process *process = at->processes; process != NULL; process = process->next)
+            if (process->drain_told)
+                process_end(process);
+    }
+}
+
 void master_generation_ready(struct generation *generation)
 {
     struct master *master = generation->master;
@@ -100,8 +114,7 @@ void master_generation_ready(struct generation *generation)
     /* The new children accept before the old ones stop. */
     generation_assign(generation);
     if (old != NULL) {
-        old->superseded = master->program->supersedes != NULL &&
-                          master->program->supersedes(old->plan.config, generation->plan.config);
+        supersede(master, generation);
         generation_drain(old, old->plan.drain_timeout);
         master_count(master, METRIC_RELOAD_OK, 1);
     }

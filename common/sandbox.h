@@ -75,9 +75,9 @@ typedef _Atomic uint32_t sandbox_culprit;
 
 /*
  * Landlock, for this thread and those that it makes from now on; so before a process makes threads. No file
- * can be reached by name any more (but Unix sockets, to connect), no TCP port bound, none connected to unless
- * the profile connects, no process outside traced or (version 6) signalled. A kernel that cannot is no
- * failure. no_new_privs must be set.
+ * can be opened or changed by name any more (Unix sockets can be connected to), no TCP port bound, none
+ * connected to unless the profile connects, no process outside traced or (version 6) signalled. A kernel that
+ * cannot is no failure. no_new_privs must be set.
  */
 MUST_CHECK enum result sandbox_restrict_files(const struct sandbox_profile *profile,
                                               struct sandbox_state *state, struct failure *why);

@@ -38,8 +38,9 @@ const struct sandbox_rule SANDBOX_COMMON_RULES[] = {
     /* Sockets that there are. */
     SANDBOX_ALLOW("recvfrom"),
     SANDBOX_ALLOW("recvmsg"),
-    SANDBOX_ALLOW("sendto"),
-    SANDBOX_ALLOW("sendmsg"),
+    /* Without fast open, which connects as connect would. */
+    {"sendto", 0, {SANDBOX_BITS(3, MSG_FASTOPEN, 0)}, false},
+    {"sendmsg", 0, {SANDBOX_BITS(2, MSG_FASTOPEN, 0)}, false},
     SANDBOX_ALLOW("shutdown"),
     SANDBOX_ALLOW("getsockopt"),
     {"setsockopt", 0, {SANDBOX_ARGUMENT(1, SOL_SOCKET)}, false},

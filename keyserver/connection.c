@@ -122,6 +122,8 @@ static enum connection_end end_of(const struct connection *connection, const str
     bool timeout = !in_order && channel_cause(connection->channel) == CHANNEL_CAUSE_TIMEOUT;
     if (timeout && channel_queued(connection->channel) > 0)
         return CONNECTION_END_UNREAD;
+    if (connection->cut)
+        return CONNECTION_END_DROPPED;
     if (connection->state == CONNECTION_ENDING && (in_order || timeout))
         return CONNECTION_END_DRAINED; /* whether or not the client closed its side in time */
     return in_order ? CONNECTION_END_CLOSED : ENDS[channel_cause(connection->channel)];
@@ -300,7 +302,8 @@ void connections_cut(struct connections *connections)
     struct connection *connection;
     TAILQ_FOREACH(connection, &connections->list, entry)
     {
-        if (connection->in_flight > 0)
+        connection->cut = connection->in_flight > 0;
+        if (connection->cut)
             log_info(
                 connections->log, "requests dropped", log_text("client", connection_client_name(connection)),
                 log_address("peer", channel_peer_address(connection->channel)),

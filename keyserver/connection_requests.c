@@ -35,6 +35,8 @@ void connection_forget_requests(struct connection *connection)
         request_free(request);
         request = next;
     }
+    connection_expect_requests(connection);
+    memset(connection->asked, 0, sizeof connection->asked);
 }
 
 /* ---- Answers. */

@@ -35,6 +35,7 @@ struct connection {
     size_t client;       /* its entry in the configuration */
     size_t client_value; /* what its requests are counted under */
     bool said_hello;
+    bool cut; /* requests of it were dropped because who may do what has changed */
     bool paused;
     struct request_list requests; /* in flight: asked of the signer or waiting */
     unsigned in_flight;

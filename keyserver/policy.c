@@ -137,7 +137,7 @@ static bool names_hold(const struct policy *policy, size_t entry, const char *na
         return true;
     if (dot == NULL || strlen(dot) > DNS_NAME_MAX)
         return false;
-    (void)strcpy(wildcard + 1, dot);
+    memcpy(wildcard + 1, dot, strlen(dot) + 1);
     return names_have(policy, entry, wildcard);
 }
 
@@ -301,13 +301,14 @@ bool policy_has_leaf_for(const struct policy *policy, const uint8_t ski[static K
 
 bool policy_names_cover(const struct policy *policy, size_t entry, const uint8_t ski[static KEY_ID_SKI_SIZE])
 {
-    size_t count;
+    size_t count, names = 0;
     const struct site_leaf *leaves = leaves_of(policy, ski, &count);
     for (size_t i = 0; i < count; i++)
-        for (size_t k = 0; k < leaves[i].name_count; k++)
+        for (size_t k = 0; k < leaves[i].name_count; k++, names++)
             if (!names_hold(policy, entry, leaves[i].names[k]))
                 return false;
-    return true;
+    /* What the key serves for is not known: then only who may have any name may have it. */
+    return names > 0 || names_have(policy, entry, "*");
 }
 
 void policy_use_certificates(struct policy *policy, const struct site_certificates *certificates)

@@ -65,7 +65,7 @@ const struct site_leaf *policy_find_leaf(const struct policy *policy,
 /* Whether the entry's `names` hold this SNI; size 0: none. */
 bool policy_allows_name(const struct policy *policy, size_t entry, struct bytes sni);
 /* Whether they hold every name of every certificate of this key: without a transcript the SNI is only
- * claimed, and a signature would serve for any of them. True for a key without certificates. */
+ * claimed, and a signature would serve for any of them. A key without certificates may serve for any name. */
 bool policy_names_cover(const struct policy *policy, size_t entry, const uint8_t ski[static KEY_ID_SKI_SIZE]);
 /* Whether one of this key's certificates is for this SNI; size 0: whether it has any. */
 bool policy_has_leaf_for(const struct policy *policy, const uint8_t ski[static KEY_ID_SKI_SIZE],

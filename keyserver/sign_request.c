@@ -158,21 +158,20 @@ static enum kssl_error refuse(const char **reason, const char *text)
 }
 
 /* Where an SNI is only claimed, a signature serves for all names of the key's certificates. Where a
- * transcript has shown it, that was to the front end alone: so there must at least be a certificate for it.
- */
+ * transcript has shown it, that was to the front end alone: so there must at least be a certificate for it;
+ * and that there was none is a claim like any other. */
 static enum kssl_error check_name(const struct policy *policy, const struct sign_request *request,
                                   const char **reason)
 {
     struct bytes sni = bytes_of(request->sni, request->sni_size);
     if (!policy_allows_name(policy, request->entry, sni))
         return refuse(reason, "the SNI is none of the client's names");
-    if (request->opcode == KSSL_OP_SIGN_TRANSCRIPT)
-        return policy_has_leaf_for(policy, request->ski, sni)
-                   ? KSSL_ERROR_NONE
-                   : refuse(reason, "the key has no certificate for the SNI");
-    return policy_names_cover(policy, request->entry, request->ski)
-               ? KSSL_ERROR_NONE
-               : refuse(reason, "the key's certificates have names that the client has not");
+    bool shown = request->opcode == KSSL_OP_SIGN_TRANSCRIPT;
+    if (shown && !policy_has_leaf_for(policy, request->ski, sni))
+        return refuse(reason, "the key has no certificate for the SNI");
+    if ((!shown || sni.size == 0) && !policy_names_cover(policy, request->entry, request->ski))
+        return refuse(reason, "the key's certificates have names that the client has not");
+    return KSSL_ERROR_NONE;
 }
 
 static enum kssl_error check_policy(const struct policy *policy, const struct sign_request *request,

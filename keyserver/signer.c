@@ -9,6 +9,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <openssl/crypto.h>
+
 #include "common/clock.h"
 #include "keyserver/key_store.h"
 #include "keyserver/keyserver_metrics.h"
@@ -103,7 +105,9 @@ static void reply_to(struct asker *asker, const struct signer_reply *reply)
     uint8_t octets[SIGNER_HEADER_SIZE + 64 + SIGNER_SIGNATURE_MAX];
     struct writer to = writer_of(octets, sizeof octets);
     signer_reply_write(&to, reply);
-    if (asker->link == NULL || (writer_ok(&to) && signer_link_send(asker->link, writer_bytes(&to))))
+    bool sent = asker->link == NULL || (writer_ok(&to) && signer_link_send(asker->link, writer_bytes(&to)));
+    OPENSSL_cleanse(octets, to.size); /* it may be what was decrypted */
+    if (sent)
         return;
     log_error(asker->signer->log, "reply lost", log_number("frontend", asker->index));
 }
@@ -229,8 +233,10 @@ static bool on_cancel(struct asker *asker, struct bytes body)
         return false;
     TAILQ_FOREACH(job, &asker->jobs, of_asker)
     {
-        if (job->request.handle == handle)
+        if (job->request.handle == handle) {
             cancel_job(job);
+            break;
+        }
     }
     return true;
 }

@@ -263,7 +263,8 @@ static void leave_fibres(struct handshake *handshake)
 static enum handshake_state wait_for_key(struct handshake *handshake)
 {
     const struct handshake_context *context = handshake->context;
-    if (key_client_latency(context->signer.client) >= context->config->tls.early_flush &&
+    uint64_t from = context->config->tls.early_flush;
+    if (from != UINT64_MAX && key_client_latency(context->signer.client) >= from &&
         client_bio_flush_flight(handshake->bio))
         metric_add(context->metrics, PROXY_FLUSHED_EARLY, 1);
     return handshake->state = HANDSHAKE_WANT_KEY;

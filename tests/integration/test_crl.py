@@ -20,7 +20,7 @@ def certificate(name):
     return x509.load_pem_x509_certificate((CHANNEL / f"{name}.pem").read_bytes())
 
 
-def crl(path, revoked=(), ca="ca", until=DAY):
+def crl(path, revoked=(), ca="ca", until=DAY, extension=None):
     """Writes a list of the CA's in which these certificates are, good until then from now."""
     key = serialization.load_pem_private_key((CHANNEL / "private" / f"{ca}-key.pem").read_bytes(), None)
     now = datetime.datetime.utcnow()
@@ -30,6 +30,8 @@ def crl(path, revoked=(), ca="ca", until=DAY):
         builder = builder.add_revoked_certificate(
             x509.RevokedCertificateBuilder().serial_number(certificate(name).serial_number)
             .revocation_date(now - DAY).build())
+    if extension is not None:
+        builder = builder.add_extension(extension, critical=True)
     path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     return path
 
@@ -129,7 +131,20 @@ def break_forged(path):
     return path, "none of the CAs has signed it"
 
 
-BREAKS = [break_missing, break_empty, break_garbage, break_certificate, break_other_ca, break_forged]
+def break_delta(path):
+    """What has changed since list number 1: by itself it says nothing of who was revoked before."""
+    return crl(path, extension=x509.DeltaCRLIndicator(1)), "a part of a list"
+
+
+def break_second_ca(path):
+    """A CA more, of which there is no list: all of its clients would be refused."""
+    cas = path.with_name("cas.pem")
+    cas.write_bytes((CHANNEL / "ca.pem").read_bytes() + (CHANNEL / "bad-other-ca.pem").read_bytes())
+    return crl(path), "expected a list of each CA", cas
+
+
+BREAKS = [break_missing, break_empty, break_garbage, break_certificate, break_other_ca, break_forged, break_delta,
+          break_second_ca]
 
 
 @pytest.mark.parametrize("break_it", BREAKS, ids=lambda f: f.__name__)
@@ -138,8 +153,10 @@ def test_bad_lists(stack, tmp_path, break_it):
     server = start(stack, crl(tmp_path / "edges.crl", ["edge2"]))
     with Peer(server.port, "edge1") as peer:
         assert peer.ping().opcode == Op.PONG
-        path, reason = break_it(tmp_path / "bad.crl")
+        path, reason, *ca = break_it(tmp_path / "bad.crl")
         server.config["tls"]["crl"] = str(path)
+        if ca:
+            server.config["tls"]["client_ca"] = str(ca[0])
         checked = server.check()
         assert checked.returncode == 2 and "bad.crl" in checked.stderr and reason in checked.stderr, checked.stderr
         line = server.reload(expect="reload failed")

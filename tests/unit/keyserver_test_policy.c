@@ -315,10 +315,12 @@ static void names_cover_all_or_nothing(void **state)
                        COVER_ROWS[i].names);
         struct keyserver_config *config = fixture_config(text);
         struct policy *policy = fixture_policy(config, &table);
-        CHECK(COVER_ROWS[i].names, policy_names_cover(policy, 0, ski)); /* without certificates */
+        /* Of a key without certificates nobody knows what it serves for. */
+        bool any = strstr(COVER_ROWS[i].names, "\"*\"") != NULL;
+        CHECK(COVER_ROWS[i].names, policy_names_cover(policy, 0, ski) == any);
         policy_use_certificates(policy, certificates);
         CHECK(COVER_ROWS[i].names, policy_names_cover(policy, 0, ski) == COVER_ROWS[i].cover);
-        CHECK(COVER_ROWS[i].names, policy_names_cover(policy, 0, OTHER));
+        CHECK(COVER_ROWS[i].names, policy_names_cover(policy, 0, OTHER) == any);
         policy_free(policy);
         keyserver_config_free(config);
     }

@@ -90,7 +90,25 @@ ATTEMPT(own_signals, fcntl(world->pair[0], F_SETOWN, world->other))
 ATTEMPT(type_for_terminal, ioctl(world->pair[0], TIOCSTI, ""))
 ATTEMPT(catch_again, sigaction(SIGSYS, &(struct sigaction){.sa_handler = SIG_IGN}, NULL))
 
+/* TCP's fast open (RFC 7413) sends and connects in one. */
+static int connect_by_sendto(const struct attempt_world *world)
+{
+    const struct sockaddr *to = (const struct sockaddr *)&world->address;
+    return sendto(world->stream, "x", 1, MSG_FASTOPEN, to, sizeof world->address) < 0 ? errno : 0;
+}
+
+static int connect_by_sendmsg(const struct attempt_world *world)
+{
+    struct sockaddr_in to = world->address;
+    struct iovec octet = {.iov_base = "x", .iov_len = 1};
+    const struct msghdr message = {
+        .msg_name = &to, .msg_namelen = sizeof to, .msg_iov = &octet, .msg_iovlen = 1};
+    return sendmsg(world->stream, &message, MSG_FASTOPEN) < 0 ? errno : 0;
+}
+
 static const struct attempt FORBIDDEN[] = {
+    {"connect by fast open, sendto", connect_by_sendto, ATTEMPT_KILLED, false},
+    {"connect by fast open, sendmsg", connect_by_sendmsg, ATTEMPT_KILLED, false},
     {"open a file", attempt_open, EACCES, true},
     {"open a device", attempt_open_device, EACCES, true},
     {"make a file", attempt_open_to_write, EACCES, false},
