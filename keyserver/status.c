@@ -194,11 +194,9 @@ void keyserver_status_metrics(const struct keyserver_status *status, struct evbu
     metrics_write_head(to, EXPIRY, METRIC_GAUGE,
                        "When the key server's own certificate will end, in Unix seconds.");
     metrics_write_line(to, EXPIRY, NULL, 0, certificate_not_after(certificate));
-    if (status->plan->config->tls.crl != NULL) {
-        metrics_write_head(
-            to, CRL_EXPIRY, METRIC_GAUGE,
-            "When the first of the revocation lists is out of date, in Unix seconds; 0: never.");
-        metrics_write_line(to, CRL_EXPIRY, NULL, 0, status->plan->crl_next_update);
-    }
+    metrics_write_head(
+        to, CRL_EXPIRY, METRIC_GAUGE,
+        "When the first revocation list is out of date, in Unix seconds; 0: never, or there is none.");
+    metrics_write_line(to, CRL_EXPIRY, NULL, 0, status->plan->crl_next_update);
     client_metrics(status, to);
 }

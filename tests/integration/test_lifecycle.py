@@ -15,7 +15,7 @@ import harness
 import watched
 from clients import Load
 from counters import Gains
-from harness import CHANNEL, SITES, curl, wait_until
+from harness import CHANNEL, SITES, curl, open_to_all, wait_until
 
 
 @pytest.fixture
@@ -333,8 +333,7 @@ def test_key_server_over_a_unix_socket(stack):
     server.start()
     proxy = stack.proxy(server, start=False)
     proxy.config["key_servers"][0]["address"] = f"unix:{path}"
-    for parent in [stack.directory, *stack.directory.parents][:3]:
-        parent.chmod(0o755)
+    open_to_all(stack.directory)
     path.chmod(0o666)  # the worker that connects is nobody
     proxy.start()
     assert curl("p256.example", proxy.port).json()["key_server"] == "keys-a"

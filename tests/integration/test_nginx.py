@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness import PATIENCE, curl, free_port, wait_until
+from harness import PATIENCE, curl, free_port, open_to_all, wait_until
 
 CONFIG = """
 daemon off;
@@ -48,8 +48,7 @@ def nginx(tmp_path_factory):
     socket_path = directory / "nginx.sock"
     wait_until(lambda: socket_path.exists() and (directory / "nginx.pid").exists(), "nginx to start")
     socket_path.chmod(0o666)
-    for parent in [directory, *directory.parents][:3]:
-        parent.chmod(0o755)  # the proxy's worker is nobody
+    open_to_all(directory)
     yield {"directory": directory, **ports}
     server.terminate()
     server.wait(PATIENCE)

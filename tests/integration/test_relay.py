@@ -16,7 +16,7 @@ import pytest
 import clients
 import harness
 from counters import Gains
-from harness import PATIENCE, curl, free_port, wait_until
+from harness import PATIENCE, curl, free_port, open_to_all, wait_until
 
 # Each way, over one connection.
 BYTES = int(os.environ.get("KEYLESS_TEST_BYTES", 200_000_000 if harness.SANITIZED else 1_000_000_000))
@@ -356,8 +356,7 @@ def pour_client(client):
 
 def test_unix_socket_backend(proxy_for, stack):
     path = stack.directory / "backend.sock"
-    for parent in [stack.directory, *stack.directory.parents][:3]:
-        parent.chmod(0o755)
+    open_to_all(stack.directory)
     with Backend(lambda connection: connection.sendall(read_all(connection)[::-1]), path=path) as backend:
         path.chmod(0o666)  # the worker is nobody
         proxy = proxy_for(backend)
