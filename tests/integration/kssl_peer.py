@@ -241,6 +241,14 @@ def private_site_key(name):
     return serialization.load_pem_private_key((SITES / "keys" / f"{name}.key").read_bytes(), None)
 
 
+def write_key(directory, name, key):
+    """Puts a private key where a key server finds it: `keys: [{dir: directory}]`."""
+    file = directory / f"{name}.key"
+    file.touch(mode=0o600)
+    file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                       serialization.NoEncryption()))
+
+
 @functools.cache
 def site_key(name):
     """Its public half."""

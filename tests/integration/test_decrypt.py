@@ -4,13 +4,12 @@ word about its padding."""
 import os
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 import kssl_codec as kssl
 from counters import Gains, refusals_checked
 from kssl_codec import Error, Op, Tag
-from kssl_peer import Peer, private_site_key, site_key
+from kssl_peer import Peer, private_site_key, site_key, write_key
 
 OPCODES = [Op.RSA_DECRYPT, Op.RSA_DECRYPT_RAW]
 CLIENTS = [
@@ -31,10 +30,7 @@ def server(module_stack, odd_key, tmp_path_factory):
     keys = tmp_path_factory.mktemp("keys")
     private = {"odd": odd_key, **{name: private_site_key(name) for name in ("rsa2048", "p256", "ed25519")}}
     for name, key in private.items():
-        file = keys / f"{name}.key"
-        file.touch(mode=0o600)
-        file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                           serialization.NoEncryption()))
+        write_key(keys, name, key)
     return module_stack.key_server(clients=CLIENTS, keys=[{"dir": str(keys)}], log={"level": "debug", "rate": 0})
 
 

@@ -10,7 +10,6 @@ import struct
 import time
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import kssl_codec as kssl
@@ -18,7 +17,7 @@ import kssl_peer
 from counters import Gains, refusals_checked
 from harness import SITES
 from kssl_codec import Error, Op, Tag
-from kssl_peer import Peer, channel_context, site_key
+from kssl_peer import Peer, channel_context, site_key, write_key
 
 CLIENTS = [
     {"match": "DNS:edge1.example", "keys": ["*"], "allow": ["tls13", "tls12", "list"]},
@@ -252,10 +251,7 @@ def rsa_keys():
 def rsa_server(module_stack, rsa_keys, tmp_path_factory):
     keys = tmp_path_factory.mktemp("rsa-keys")
     for bits, key in rsa_keys.items():
-        file = keys / f"rsa{bits}.key"
-        file.touch(mode=0o600)
-        file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                           serialization.NoEncryption()))
+        write_key(keys, f"rsa{bits}", key)
     return module_stack.key_server(clients=CLIENTS, keys=[{"dir": str(keys)}])
 
 

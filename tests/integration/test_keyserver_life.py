@@ -12,7 +12,6 @@ import threading
 import time
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import kssl_codec as kssl
@@ -21,7 +20,7 @@ from clients import Load
 from counters import Gains
 from harness import CHANNEL, SITES, wait_until
 from kssl_codec import Error, Op, Tag
-from kssl_peer import Closed, Peer, site_key
+from kssl_peer import Closed, Peer, site_key, write_key
 
 ALL = ["tls13", "tls12", "list", "digest"]
 CLIENTS = [
@@ -610,13 +609,7 @@ def test_deadline(stack):
 def test_no_deadline_for_one_alone(stack, own_keys):
     """A connection that is alone waits for its own requests only, and is never told that they waited too long."""
     key = rsa.generate_private_key(65537, 4096)
-    file = own_keys / "rsa4096.key"
-    file.touch(mode=0o600)
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    write_key(own_keys, "rsa4096", key)
     server = stack.key_server(
         clients=CLIENTS, keys=[{"dir": str(own_keys)}], queues={"deadline": "1500ms", "rsa_large": 1000},
         wrapper=["taskset", "-c", str(min(os.sched_getaffinity(0)))],

@@ -252,15 +252,8 @@ REFUSING = [
 ]
 
 
-@pytest.fixture(scope="module")
-def whole_flight(module_stack):
-    """A proxy that shows no certificate before it is signed for: clients that go away sooner are another test's."""
-    return module_stack.pair(tls={"default": "localhost"})[1]
-
-
 @pytest.mark.parametrize("tool, site, options, alert", REFUSING)
-def test_refusing(whole_flight, nss, tool, site, options, alert):
-    proxy = whole_flight
+def test_refusing(proxy, nss, tool, site, options, alert):
     observed = Observed(proxy)
     if "-D" in options:
         command = ["tstclnt", "-h", "127.0.0.1", "-4", "-p", str(proxy.port), "-D", "-A", nss / "request", "-a", site]
