@@ -1,10 +1,7 @@
 #include "keyserver/key_file.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <openssl/bio.h>
 #include <openssl/core_dispatch.h>
@@ -14,77 +11,11 @@
 #include <openssl/x509.h>
 
 #include "common/bytes.h"
-#include "common/socket.h"
-
-/* ---- The file's octets. */
-
-struct content {
-    uint8_t *data;
-    size_t size, capacity;
-};
-
-static void content_wipe(struct content *content)
-{
-    OPENSSL_clear_free(content->data, content->capacity);
-}
+#include "keyserver/secret_file.h"
 
 static void key_free(EVP_PKEY **key)
 {
     EVP_PKEY_free(*key);
-}
-
-static enum result file_check(const char *path, const struct stat *status, struct failure *why)
-{
-    if (!S_ISREG(status->st_mode))
-        return failure_set(why, RESULT_CONFIG, "%s: not a regular file", path);
-    if ((status->st_mode & 077) != 0)
-        return failure_set(why, RESULT_CONFIG,
-                           "%s: its mode is %04o; a private key must be its owner's alone (chmod 600)", path,
-                           (unsigned)status->st_mode & 07777u);
-    if (status->st_size > (off_t)KEY_FILE_MAX)
-        return failure_set(why, RESULT_CONFIG, "%s: %lld octets; a private key has at most %u", path,
-                           (long long)status->st_size, KEY_FILE_MAX);
-    return RESULT_OK;
-}
-
-static enum result cannot(const char *path, const char *what, struct failure *why)
-{
-    (void)failure_set_errno(why, "%s: cannot %s", path, what);
-    if (why != NULL)
-        why->kind = RESULT_CONFIG;
-    return RESULT_CONFIG;
-}
-
-static enum result content_fill(int fd, const char *path, struct content *content, struct failure *why)
-{
-    while (content->size < content->capacity) {
-        ssize_t got = read(fd, content->data + content->size, content->capacity - content->size);
-        if (got < 0)
-            return cannot(path, "read", why);
-        if (got == 0)
-            break;
-        content->size += (size_t)got;
-    }
-    if (content->size == content->capacity)
-        return failure_set(why, RESULT_CONFIG, "%s: it grows while it is read", path);
-    return RESULT_OK;
-}
-
-static enum result content_read(const char *path, struct content *content, struct failure *why)
-{
-    /* O_NONBLOCK: a pipe in the way must not stop us; what is opened is checked, not what was listed. */
-    int fd CLEANUP(socket_close) = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    struct stat status;
-    if (fd < 0 || fstat(fd, &status) != 0)
-        return cannot(path, "open", why);
-    enum result result = file_check(path, &status, why);
-    if (result != RESULT_OK)
-        return result;
-    content->capacity = (size_t)status.st_size + 1;
-    content->data = OPENSSL_malloc(content->capacity);
-    if (content->data == NULL)
-        return failure_set(why, RESULT_LIMIT, "%s: no memory", path);
-    return content_fill(fd, path, content, why);
 }
 
 /* ---- DER. */
@@ -252,13 +183,14 @@ static bool is_pem(struct bytes content)
 
 enum result key_file_read(struct key_decoder *decoder, const char *path, EVP_PKEY **key, struct failure *why)
 {
-    struct content content CLEANUP(content_wipe) = {0};
+    static const struct secret_file_kind KIND = {"a private key", KEY_FILE_MAX};
+    struct secret_file file CLEANUP(secret_file_wipe) = {0};
     EVP_PKEY *read CLEANUP(key_free) = NULL;
     *key = NULL;
-    enum result result = content_read(path, &content, why);
+    enum result result = secret_file_read(path, &KIND, &file, why);
     if (result != RESULT_OK)
         return result;
-    struct bytes octets = bytes_of(content.data, content.size);
+    struct bytes octets = secret_file_bytes(&file);
     result = is_pem(octets) ? read_pem(path, decoder, octets, &read, why)
                             : read_der(path, decoder, octets, &read, why);
     if (result != RESULT_OK) {
