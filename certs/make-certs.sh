@@ -7,6 +7,7 @@
 #   DIR/channel/   the CA of the channel between proxies and key servers, and both ends' certificates; the ones
 #                  whose names begin with bad- must be refused, each for the reason in its name
 #   DIR/sites/     ca.pem for clients; chains/NAME.pem for the proxy (public); keys/NAME.key for the key server alone
+#   DIR/ticket.secret  what the key server makes ticket keys from
 #
 # A second run keeps what is still good for two days and makes the rest.
 set -eu
@@ -17,7 +18,7 @@ out=$here/out
 for argument in "$@"; do
     case $argument in
     --force) force=yes ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     -*) echo "make-certs.sh: unknown option $argument" >&2; exit 2 ;;
     *) out=$argument ;;
     esac
@@ -166,6 +167,12 @@ site ed448 ed448 DNS:ed448.example
 site dual-ecdsa p256 DNS:dual.example
 site dual-rsa rsa2048 DNS:dual.example
 site wildcard p256 "DNS:*.wild.example"
+
+# What ticket keys are made from; a key server goes on writing it.
+if [ ! -s "$out/ticket.secret" ]; then
+    openssl rand -out "$out/ticket.secret" 32
+    made="$made ticket.secret"
+fi
 
 if [ -n "$made" ]; then
     echo "make-certs.sh: made in $out:$made"

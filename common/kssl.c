@@ -397,6 +397,15 @@ void kssl_list_entry_write(struct writer *to, const struct kssl_list_entry *entr
     }
 }
 
+void kssl_ticket_key_write(struct writer *to, const struct kssl_ticket_key *key)
+{
+    write_bytes(to, key->name);
+    write_u64(to, key->not_before);
+    write_u64(to, key->not_after);
+    write_bytes(to, key->aes_key);
+    write_bytes(to, key->hmac_key);
+}
+
 bool kssl_timing_parse(struct bytes extra, struct kssl_timing *timing)
 {
     struct reader from = reader_of(extra);

@@ -23,6 +23,8 @@ enum {
     KSSL_RECORD_MAX = 16384, /* a frame up to this size lies within one TLS record */
     KSSL_REQUEST_ID_MAX = 32,
     KSSL_LIST_MAX = 60000,
+    KSSL_TICKET_KEY_SIZE = 16 + 8 + 8 + 32 + 32,
+    KSSL_TICKET_KEYS_MAX = 255,
 };
 
 enum kssl_tag {
@@ -191,6 +193,15 @@ struct kssl_list_entry {
 };
 MUST_CHECK bool kssl_list_entry_read(struct reader *from, struct kssl_list_entry *entry);
 void kssl_list_entry_write(struct writer *to, const struct kssl_list_entry *entry);
+
+/* One of an answer with ticket keys, behind the octet with their number. */
+struct kssl_ticket_key {
+    struct bytes name;              /* 16 octets */
+    uint64_t not_before;            /* Unix seconds: the first in which it may encrypt */
+    uint64_t not_after;             /* the last in which it may decrypt */
+    struct bytes aes_key, hmac_key; /* 32 octets each */
+};
+void kssl_ticket_key_write(struct writer *to, const struct kssl_ticket_key *key);
 
 /* The 0x14 item of a response between our own peers. */
 struct kssl_timing {

@@ -64,6 +64,7 @@ static const struct config_word ALLOW_WORDS[] = {
     {"list", ALLOW_LIST},
     {"digest", ALLOW_DIGEST},
     {"decrypt", ALLOW_DECRYPT},
+    {"ticket-keys", ALLOW_TICKET_KEYS},
     {NULL, 0},
 };
 
@@ -78,6 +79,12 @@ const char *keyserver_allow_name(unsigned allow)
 static const struct config_word REQUIRE_WORDS[] = {
     {"tbs", REQUIRE_TBS},
     {"transcript", REQUIRE_TRANSCRIPT},
+    {NULL, 0},
+};
+
+static const struct config_word REPLAY_WORDS[] = {
+    {"count", REPLAYS_COUNTED},
+    {"refuse", REPLAYS_REFUSED},
     {NULL, 0},
 };
 
@@ -159,7 +166,8 @@ static const struct config_row CLIENT_ROWS[] = {
             "for peers that know nothing else; whoever has this client's certificate can then sign anything. "
             "decrypt: whatever is encrypted to an RSA key, for terminators of others that still serve "
             "TLS_RSA: "
-            "with it every recorded session of theirs can be opened.",
+            "with it every recorded session of theirs can be opened. ticket-keys: the keys of its "
+            "ticket_group.",
     },
     {
         .path = "names",
@@ -204,6 +212,31 @@ static const struct config_row CLIENT_ROWS[] = {
                 "acme-tls/1, which proves to a CA whose name it is, is never signed for.",
     },
     {
+        .path = "replay",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct keyserver_client, replay),
+        .words = REPLAY_WORDS,
+        .fallback = "count",
+        .help = "What becomes of a request for a signature that was already asked for, by another client "
+                "within ten "
+                "minutes or by the same one 5 to 600 seconds ago (sooner it is a retry). count: it is "
+                "signed, told "
+                "in the log and counted. refuse: it is also refused.",
+    },
+    {
+        .path = "ticket_group",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct keyserver_client, ticket_group),
+        .min = 1,
+        .max = 128,
+        .help =
+            "Entries of one group get the same ticket keys, so that each resumes the sessions of all. "
+            "Whoever "
+            "has them can pass for any of these edges to clients that resume: put only those together that "
+            "serve the same names. By default an entry shares them with nobody. When an entry leaves its "
+            "group the others get new keys at once.",
+    },
+    {
         .path = "rate",
         .type = &CONFIG_COUNT,
         CONFIG_AT(struct keyserver_client, rate),
@@ -246,9 +279,13 @@ static const struct config_row CLIENT_ROWS[] = {
 static enum result check_client(const struct config_scope *scope, void *object, struct failure *why)
 {
     const struct keyserver_client *client = object;
-    if (client->deny || client->key_count > 0)
+    if (client->deny)
         return RESULT_OK;
-    return config_refuse(scope, why, "keys", "expected " KEYS_EXPECTED ", at least one");
+    if (client->key_count == 0)
+        return config_refuse(scope, why, "keys", "expected " KEYS_EXPECTED ", at least one");
+    if (client->ticket_group != NULL && (client->allow & ALLOW_TICKET_KEYS) == 0)
+        return config_refuse(scope, why, "ticket_group", "expected ticket-keys in allow for it");
+    return RESULT_OK;
 }
 
 static const struct config_table CLIENTS = {
@@ -407,6 +444,36 @@ static const struct config_row ROWS[] = {
         .help = "A request that has waited this long is not tried any more.",
     },
     {
+        .path = "ticket_keys.secret",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct keyserver_config, ticket_keys.secret),
+        .help = "What the keys of session tickets are made from, for clients that allow ticket-keys: 32 "
+                "random octets "
+                "(openssl rand -out FILE 32; chmod 600). Give all key servers of the same edges the same. "
+                "The key "
+                "server replaces it by what is left to make later keys from, so that a stolen file opens no "
+                "session "
+                "from before; to add a key server, copy the file that one of them has now.",
+    },
+    {
+        .path = "ticket_keys.rotate",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct keyserver_config, ticket_keys.rotate),
+        .min = CONFIG_SECOND,
+        .max = 30 * 24 * CONFIG_HOUR,
+        .fallback = "1h",
+        .help = "How long each key makes tickets. The secret is tied to it.",
+    },
+    {
+        .path = "ticket_keys.lifetime",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct keyserver_config, ticket_keys.lifetime),
+        .min = CONFIG_SECOND,
+        .max = 7 * 24 * CONFIG_HOUR, /* RFC 8446 section 4.6.1 */
+        .fallback = "2h",
+        .help = "How long after that a key opens the tickets that it has made.",
+    },
+    {
         .path = "drain_timeout",
         .type = &CONFIG_DURATION,
         CONFIG_AT(struct keyserver_config, drain_timeout),
@@ -462,6 +529,38 @@ static enum result check_transcripts(const struct config_scope *scope, const str
     return RESULT_OK;
 }
 
+/* At most 255 keys fit an answer: the present one, the next one, those that still open tickets. */
+#define TICKET_KEYS_MOST 250
+
+static enum result check_ticket_times(const struct config_scope *scope, const struct keyserver_config *config,
+                                      struct failure *why)
+{
+    const uint64_t rotate = config->ticket_keys.rotate, lifetime = config->ticket_keys.lifetime;
+    if (rotate % CONFIG_SECOND != 0)
+        return config_refuse(scope, why, "ticket_keys.rotate", "expected whole seconds");
+    if (lifetime % CONFIG_SECOND != 0)
+        return config_refuse(scope, why, "ticket_keys.lifetime", "expected whole seconds");
+    if (lifetime / rotate > TICKET_KEYS_MOST)
+        return config_refuse(scope, why, "ticket_keys.lifetime",
+                             "expected at most %d times ticket_keys.rotate", TICKET_KEYS_MOST);
+    return RESULT_OK;
+}
+
+static enum result check_tickets(const struct config_scope *scope, const struct keyserver_config *config,
+                                 struct failure *why)
+{
+    char path[64];
+    if (config->ticket_keys.secret != NULL)
+        return check_ticket_times(scope, config, why);
+    for (size_t i = 0; i < config->client_count; i++) {
+        if ((config->clients[i].allow & ALLOW_TICKET_KEYS) == 0)
+            continue;
+        (void)snprintf(path, sizeof path, "clients[%zu].allow", i);
+        return config_refuse(scope, why, path, "expected ticket_keys.secret to make ticket keys from");
+    }
+    return RESULT_OK;
+}
+
 static enum result settle(const struct config_scope *scope, void *object, struct failure *why)
 {
     struct keyserver_config *config = object;
@@ -471,7 +570,9 @@ static enum result settle(const struct config_scope *scope, void *object, struct
                                      &config->admin_listen, why);
     if (result == RESULT_OK)
         result = check_clients(scope, config, why);
-    return result == RESULT_OK ? check_transcripts(scope, config, why) : result;
+    if (result == RESULT_OK)
+        result = check_transcripts(scope, config, why);
+    return result == RESULT_OK ? check_tickets(scope, config, why) : result;
 }
 
 static const struct config_table TABLE = {

@@ -20,10 +20,14 @@ enum keyserver_allow {
     ALLOW_DIGEST = 1u << 3,
     ALLOW_TRANSCRIPT = 1u << 4,
     ALLOW_DECRYPT = 1u << 5,
+    ALLOW_TICKET_KEYS = 1u << 6,
 };
 
 /* What a client entry may `require`. */
 enum keyserver_require { REQUIRE_TBS, REQUIRE_TRANSCRIPT };
+
+/* What becomes of an entry's requests that were there before. */
+enum keyserver_replay { REPLAYS_COUNTED, REPLAYS_REFUSED };
 
 struct keyserver_key_source {
     struct config_position where;
@@ -48,6 +52,8 @@ struct keyserver_client {
     size_t scheme_count;
     char **alpn; /* "" is a handshake without; none: any */
     size_t alpn_count;
+    enum keyserver_replay replay;
+    char *ticket_group;              /* whom it shares ticket keys with; NULL: nobody */
     unsigned rate;                   /* operations a second; 0: any */
     unsigned connections, in_flight; /* of all its connections together; 0: what `limits` says */
     bool deny;                       /* turned away; it may have no keys then */
@@ -86,6 +92,11 @@ struct keyserver_config {
         unsigned ec, rsa, rsa_large; /* bounded queue per cost class, in requests */
         uint64_t deadline;
     } queues;
+
+    struct {
+        char *secret;              /* NULL: nobody gets ticket keys */
+        uint64_t rotate, lifetime; /* whole seconds, in microseconds */
+    } ticket_keys;
 
     uint64_t drain_timeout;
     bool sandbox;

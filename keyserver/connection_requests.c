@@ -4,6 +4,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <openssl/crypto.h>
+
 #include "common/clock.h"
 #include "keyserver/keyserver_metrics.h"
 #include "keyserver/operations.h"
@@ -130,8 +132,8 @@ static void send_answer(struct connection *connection, uint32_t id, const struct
     send_frame(connection, &to, written);
 }
 
-static void send_signature(struct connection *connection, const struct request *request,
-                           const struct signer_reply *reply)
+static void send_reply(struct connection *connection, const struct request *request,
+                       const struct signer_reply *reply)
 {
     uint8_t timing[8];
     struct writer timing_to = writer_of(timing, sizeof timing);
@@ -142,8 +144,9 @@ static void send_signature(struct connection *connection, const struct request *
         extra = writer_bytes(&timing_to);
     }
     struct writer to = frame_writer(connection);
-    bool written = kssl_success_write(&to, request->id, reply->signature, extra);
+    bool written = kssl_success_write(&to, request->id, reply->answer, extra);
     send_frame(connection, &to, written);
+    OPENSSL_cleanse(to.data, to.size); /* of a signature it would not matter */
 }
 
 /* ---- Requests. */
@@ -152,15 +155,17 @@ static void answer(struct request *request, const struct signer_reply *reply)
 {
     struct connection *connection = request->connection;
     const struct request_line line = {.opcode = request->opcode,
-                                      .ski = bytes_of(request->ski, KEY_ID_SKI_SIZE),
+                                      .ski = bytes_of(request->ski, request->ski_size),
                                       .name = bytes_of(request->name, request->name_size),
                                       .error = reply->error,
                                       .queue = reply->queue,
                                       .sign = reply->sign};
-    metric_add(connection->all->metrics, keyserver_metric_of_signature(request->key_type, reply->error), 1);
+    if (request->key_type != KEY_TYPE_NONE)
+        metric_add(connection->all->metrics, keyserver_metric_of_signature(request->key_type, reply->error),
+                   1);
     if (reply->error == KSSL_ERROR_NONE) {
         tell(connection, &line);
-        send_signature(connection, request, reply);
+        send_reply(connection, request, reply);
     } else {
         send_error(connection, request->id, &line);
     }
@@ -223,10 +228,23 @@ static struct bytes name_of(const struct connection *connection, const struct op
     return name;
 }
 
-static size_t answer_size(const struct key_info *key)
+static size_t answer_size(const struct operation *operation)
 {
     const size_t headers = 3 * 3 + 1 + 8; /* items: opcode, payload, timing */
-    return kssl_frame_size(headers + key->id.signature_size);
+    return kssl_frame_size(
+        headers + (operation->key != NULL ? operation->key->id.signature_size : TICKET_KEYS_ANSWER_MAX));
+}
+
+/* What keeps no thread busy stands with what keeps one busy for a short time. */
+static void note_key(struct request *request, const struct key_info *key)
+{
+    request->class = KEY_CLASS_EC;
+    if (key == NULL)
+        return;
+    request->key_type = key->id.type;
+    request->class = key_class_of(&key->id);
+    memcpy(request->ski, key->id.ski, KEY_ID_SKI_SIZE);
+    request->ski_size = KEY_ID_SKI_SIZE;
 }
 
 static struct request *request_new(struct connection *connection, uint32_t id,
@@ -239,10 +257,8 @@ static struct request *request_new(struct connection *connection, uint32_t id,
     request->connection = connection;
     request->id = id;
     request->opcode = operation->message.opcode;
-    request->key_type = operation->key->id.type;
-    request->class = key_class_of(&operation->key->id);
-    request->octets = sizeof *request + signer_client_cost(&operation->request) + answer_size(operation->key);
-    memcpy(request->ski, operation->key->id.ski, KEY_ID_SKI_SIZE);
+    note_key(request, operation->key);
+    request->octets = sizeof *request + signer_client_cost(&operation->request) + answer_size(operation);
     struct bytes name = name_of(connection, operation);
     if (name.size > 0)
         memcpy(request->name, name.data, name.size);

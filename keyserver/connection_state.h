@@ -17,10 +17,11 @@ struct request {
     uint64_t came, asked;      /* clock_now */
     uint32_t id;
     uint8_t opcode;
-    enum key_type key_type;
+    enum key_type key_type; /* KEY_TYPE_NONE: it names none */
     enum key_class class;
     size_t octets;
     uint8_t ski[KEY_ID_SKI_SIZE];
+    size_t ski_size;                   /* 0: it names no key */
     uint8_t name[KSSL_REQUEST_ID_MAX]; /* what the peer calls it */
     size_t name_size;
 };

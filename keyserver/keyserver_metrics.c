@@ -14,6 +14,7 @@
 #define QUEUE      "keyless_keyserver_queue_duration_seconds"
 #define SIGN       "keyless_keyserver_sign_duration_seconds"
 #define FULL       "keyless_keyserver_queue_full_total"
+#define REPLAYS    "keyless_keyserver_replays_total"
 #define LATE       "keyless_keyserver_queue_late_total"
 
 #define REFUSED_HELP  "Connections closed after their handshake, by reason."
@@ -24,11 +25,12 @@
 #define FAILURES_HELP "TLS handshakes of connections that failed, by reason."
 #define SIGNATURES_HELP                                                                                      \
     "Requests for a signature with a key that the client may use, by the key's type and outcome."
-#define QUEUED_HELP "Requests that the signer has not answered yet, by cost class."
-#define QUEUE_HELP  "Time that requests waited for a signer's thread, by cost class."
-#define SIGN_HELP   "Time that signatures took, by cost class."
-#define FULL_HELP   "Requests refused because the queue of their cost class was full."
-#define LATE_HELP   "Requests refused because they had waited longer than queues.deadline."
+#define QUEUED_HELP  "Requests that the signer has not answered yet, by cost class."
+#define QUEUE_HELP   "Time that requests waited for a signer's thread, by cost class."
+#define SIGN_HELP    "Time that signatures took, by cost class."
+#define FULL_HELP    "Requests refused because the queue of their cost class was full."
+#define REPLAYS_HELP "Requests for a signature that somebody had asked for before, by what became of them."
+#define LATE_HELP    "Requests refused because they had waited longer than queues.deadline."
 
 #define CLIENT "client=\"*\","
 
@@ -100,6 +102,7 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     REQUEST_ROWS(TLS12, "sign-tls12"),
     REQUEST_ROWS(DIGEST, "digest"),
     REQUEST_ROWS(DECRYPT, "decrypt"),
+    REQUEST_ROWS(TICKET_KEYS, "ticket-keys"),
     REQUEST_ROWS(OTHER, "other"),
 
     SIGNATURE_ROWS(KEY_TYPE_RSA, "RSA"),
@@ -119,6 +122,7 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     REFUSAL_ROW(POLICY, "0x40", "refused by policy"),
     REFUSAL_ROW(CONTENT, "0x41", "content not acceptable"),
     REFUSAL_ROW(RATE, "0x42", "over its rate"),
+    REFUSAL_ROW(REPLAY, "0x43", "replay"),
     REFUSAL_ROW(OVERLOADED, "0x44", "overloaded"),
     REFUSAL_ROW(OTHER, "other", "unknown error"),
 
@@ -136,6 +140,8 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
                                 "Links between processes closed because of a message that made no sense."},
     [KEYSERVER_FORBIDDEN] = {"keyless_keyserver_requests_forbidden_total", NULL, METRIC_COUNTER,
                              "Requests that a front end let through and the signer refused."},
+    [KEYSERVER_REPLAYS_SIGNED] = {REPLAYS, "outcome=\"signed\"", METRIC_COUNTER, REPLAYS_HELP},
+    [KEYSERVER_REPLAYS_REFUSED] = {REPLAYS, "outcome=\"refused\"", METRIC_COUNTER, REPLAYS_HELP},
 
     [KEYSERVER_KEYS] = {"keyless_keyserver_keys", NULL, METRIC_GAUGE, "Private keys loaded."},
     CLASS_ROWS(KEYSERVER_QUEUED, QUEUED, METRIC_GAUGE, QUEUED_HELP),
@@ -167,6 +173,8 @@ static enum keyserver_metric metric_of_operation(uint8_t opcode)
     case KSSL_OP_RSA_DECRYPT:
     case KSSL_OP_RSA_DECRYPT_RAW:
         return KEYSERVER_REQUESTS_DECRYPT_OK;
+    case KSSL_OP_TICKET_KEYS:
+        return KEYSERVER_REQUESTS_TICKET_KEYS_OK;
     default:
         return kssl_bare_find(opcode) != NULL ? KEYSERVER_REQUESTS_DIGEST_OK : KEYSERVER_REQUESTS_OTHER_OK;
     }
@@ -190,6 +198,7 @@ size_t keyserver_metric_of_refusal(uint8_t error)
         [KSSL_ERROR_POLICY] = KEYSERVER_REFUSED_POLICY,
         [KSSL_ERROR_CONTENT] = KEYSERVER_REFUSED_CONTENT,
         [KSSL_ERROR_RATE] = KEYSERVER_REFUSED_RATE,
+        [KSSL_ERROR_REPLAY] = KEYSERVER_REFUSED_REPLAY,
         [KSSL_ERROR_OVERLOADED] = KEYSERVER_REFUSED_OVERLOADED,
     };
     return METRICS[error] != 0 ? METRICS[error] : KEYSERVER_REFUSED_OTHER;

@@ -53,6 +53,7 @@ enum keyserver_metric {
     KEYSERVER_OUTCOMES(TLS12),
     KEYSERVER_OUTCOMES(DIGEST),
     KEYSERVER_OUTCOMES(DECRYPT),
+    KEYSERVER_OUTCOMES(TICKET_KEYS),
     KEYSERVER_OUTCOMES(OTHER),
 
     /* Requests that named a key, by its type in the order of enum key_type without its first, and outcome. */
@@ -70,6 +71,7 @@ enum keyserver_metric {
     KEYSERVER_REFUSED_POLICY,
     KEYSERVER_REFUSED_CONTENT,
     KEYSERVER_REFUSED_RATE,
+    KEYSERVER_REFUSED_REPLAY,
     KEYSERVER_REFUSED_OVERLOADED,
     KEYSERVER_REFUSED_OTHER,
 
@@ -81,6 +83,8 @@ enum keyserver_metric {
     KEYSERVER_EXPIRED,
     KEYSERVER_LINKS_BROKEN,
     KEYSERVER_FORBIDDEN,
+    KEYSERVER_REPLAYS_SIGNED,
+    KEYSERVER_REPLAYS_REFUSED,
 
     /* The signer; by cost class, in the order of enum key_class. */
     KEYSERVER_KEYS,

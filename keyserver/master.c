@@ -24,6 +24,7 @@
 #include "keyserver/policy.h"
 #include "keyserver/signer.h"
 #include "keyserver/status_records.h"
+#include "keyserver/ticket_keys.h"
 
 #define BACKLOG 1024
 /* Loading keys takes a millisecond or so each. */
@@ -302,6 +303,18 @@ static void print_uncovered(const struct keyserver_client *client, const struct 
                   client->where.file, client->where.line, client->where.column, client->match, key->label);
 }
 
+static void print_mixed(const struct keyserver_client *client, const struct keyserver_client *other,
+                        void *owner)
+{
+    (void)owner;
+    (void)fprintf(
+        stderr,
+        "%s:%u:%u: clients.ticket_group: warning: %s and %s of %s have other names: each can pass for "
+        "the other to clients that resume\n",
+        client->where.file, client->where.line, client->where.column, client->match, other->match,
+        client->ticket_group);
+}
+
 static enum result check_keys(const struct keyserver_config *config,
                               const struct site_certificates *certificates, struct failure *why)
 {
@@ -311,12 +324,15 @@ static enum result check_keys(const struct keyserver_config *config,
     if (result == RESULT_OK)
         result = key_store_load(config, &store, why);
     if (result == RESULT_OK)
+        result = ticket_keys_check(config, (uint64_t)time(NULL), why);
+    if (result == RESULT_OK)
         result = policy_new(config, key_store_table(store), &policy, why);
     if (result == RESULT_OK) {
         print_keys(key_store_table(store));
         policy_each_unused(policy, print_unused, NULL);
         policy_use_certificates(policy, certificates);
         policy_each_uncovered(policy, print_uncovered, NULL);
+        ticket_keys_each_mixed(config, print_mixed, NULL);
     }
     policy_free(policy);
     key_store_free(store);

@@ -17,7 +17,7 @@ struct decision {
 /* Each step returns the error to answer, or KSSL_ERROR_NONE when the operation's outcome is set. */
 typedef enum kssl_error step(struct decision *decision);
 
-static step ping, hello, list, sign_tls13, sign_tls12, sign_transcript, bare, unexpected;
+static step ping, hello, list, sign_tls13, sign_tls12, sign_transcript, bare, ticket_keys, unexpected;
 
 struct rule {
     unsigned allow; /* one of these must be allowed, and it counts for the rate; 0: always, and it does not */
@@ -48,6 +48,7 @@ static const struct rule RULES[256] = {
     [KSSL_OP_SIGN_TLS13] = {ALLOW_TLS13, sign_tls13},
     [KSSL_OP_SIGN_TLS12] = {ALLOW_TLS12, sign_tls12},
     [KSSL_OP_SIGN_TRANSCRIPT] = {ALLOW_TRANSCRIPT, sign_transcript},
+    [KSSL_OP_TICKET_KEYS] = {ALLOW_TICKET_KEYS, ticket_keys},
     [KSSL_OP_LIST] = {ALLOW_LIST, list},
     [KSSL_OP_PING] = {0, ping},
     [KSSL_OP_SUCCESS] = {0, unexpected},
@@ -313,6 +314,19 @@ static enum kssl_error bare(struct decision *decision)
         memcpy(request->digest.octets, payload.data, payload.size);
     }
     return ask(decision);
+}
+
+/* The group is the entry's own; nothing that is sent says another. */
+static enum kssl_error ticket_keys(struct decision *decision)
+{
+    struct operation *operation = decision->operation;
+    if (operation->message.payload.size > 0)
+        return KSSL_ERROR_FORMAT;
+    operation->request.kind = GIVE_TICKET_KEYS;
+    operation->request.entry = (uint16_t)decision->entry;
+    operation->request.opcode = operation->message.opcode;
+    operation->outcome = OPERATION_SIGN;
+    return KSSL_ERROR_NONE;
 }
 
 /* ---- The order of checks. */

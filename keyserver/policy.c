@@ -227,6 +227,8 @@ unsigned policy_allow(const struct policy *policy, size_t entry)
         allow |= ALLOW_TRANSCRIPT;
     if (policy->config->certificate_count == 0)
         allow &= ~(unsigned)ALLOW_TRANSCRIPT;
+    if (policy->config->ticket_keys.secret == NULL)
+        allow &= ~(unsigned)ALLOW_TICKET_KEYS;
     if (client->require == REQUIRE_TRANSCRIPT)
         allow &= ~((unsigned)ALLOW_TLS13 | ALLOW_DIGEST | ALLOW_DECRYPT);
     return allow;

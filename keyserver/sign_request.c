@@ -79,6 +79,20 @@ static bool tls12_acceptable(const struct sign_request *request, unsigned allow)
            server_random_acceptable(request->tls12.server_random, allow);
 }
 
+/* No key is named, so there is none that it would have to fit. */
+static bool nothing_fits(const struct sign_request *request, const struct key_id *key)
+{
+    (void)request;
+    (void)key;
+    return false;
+}
+
+static uint16_t no_scheme(const struct sign_request *request)
+{
+    (void)request;
+    return 0;
+}
+
 static bool anything_acceptable(const struct sign_request *request, unsigned allow)
 {
     (void)request;
@@ -128,6 +142,7 @@ static const struct kind_rule RULES[] = {
     [SIGN_DIGEST] = {ALLOW_DIGEST, digest_fits, anything_acceptable, bare_scheme, false},
     [SIGN_MESSAGE] = {ALLOW_DIGEST, message_fits, anything_acceptable, bare_scheme, false},
     [SIGN_CIPHERTEXT] = {ALLOW_DECRYPT, ciphertext_fits, anything_acceptable, bare_scheme, false},
+    [GIVE_TICKET_KEYS] = {ALLOW_TICKET_KEYS, nothing_fits, anything_acceptable, no_scheme, false},
 };
 
 bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
@@ -140,6 +155,8 @@ bool sign_kind_of(uint8_t opcode, enum sign_kind *kind)
         *kind = opcode == KSSL_OP_ED25519 ? SIGN_MESSAGE : SIGN_DIGEST;
     else if (opcode == KSSL_OP_RSA_DECRYPT || opcode == KSSL_OP_RSA_DECRYPT_RAW)
         *kind = SIGN_CIPHERTEXT;
+    else if (opcode == KSSL_OP_TICKET_KEYS)
+        *kind = GIVE_TICKET_KEYS;
     else
         return false;
     return true;
@@ -195,6 +212,8 @@ enum kssl_error sign_request_check(const struct policy *policy, const struct sig
     unsigned needed = request->opcode == KSSL_OP_SIGN_TRANSCRIPT ? ALLOW_TRANSCRIPT : rule->allow;
     if ((allow & needed) == 0)
         return KSSL_ERROR_BAD_OPCODE;
+    if (kind == GIVE_TICKET_KEYS)
+        return KSSL_ERROR_NONE;
     if (!policy_find(policy, request->entry, request->ski, key))
         return KSSL_ERROR_KEY_NOT_FOUND;
     if (!rule->fits(request, &policy_key(policy, *key)->id))

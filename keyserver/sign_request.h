@@ -22,14 +22,14 @@
 #define SIGN_SNI_MAX     255 /* no host name is longer: beyond it nothing is signed for */
 #define SIGN_MESSAGE_MAX KSSL_PAYLOAD_MAX
 
-/* Which member of the union counts. */
-enum sign_kind { SIGN_TLS13, SIGN_TLS12, SIGN_DIGEST, SIGN_MESSAGE, SIGN_CIPHERTEXT };
+/* Which member of the union counts; of GIVE_TICKET_KEYS none, and it names no key. */
+enum sign_kind { SIGN_TLS13, SIGN_TLS12, SIGN_DIGEST, SIGN_MESSAGE, SIGN_CIPHERTEXT, GIVE_TICKET_KEYS };
 
 struct sign_request {
     uint64_t handle; /* the asker's; comes back with the answer */
     uint16_t entry;  /* the client, by its place in the configuration */
     uint8_t opcode;  /* KSSL_OP_SIGN_TLS13, _TRANSCRIPT (SIGN_TLS13 too, its hash computed from the whole
-                        transcript), KSSL_OP_SIGN_TLS12, or a bare operation's */
+                        transcript), KSSL_OP_SIGN_TLS12, KSSL_OP_TICKET_KEYS, or a bare operation's */
     enum sign_kind kind;
     uint8_t ski[KEY_ID_SKI_SIZE];
     uint8_t sni_size; /* of handshakes: as the client claims it, or the front end has read it in the
@@ -63,7 +63,8 @@ struct bytes sign_request_borrowed(const struct sign_request *request);
 /*
  * Whether this entry may have this signature, in the order of the protocol: 0x05 not allowed, 0x02 no such
  * key for it, 0x01 the scheme or digest does not fit the key, 0x41 the content is not acceptable, 0x40 the
- * entry may not have it. *key is the key's index when the answer is KSSL_ERROR_NONE; *reason says in fixed
+ * entry may not have it. *key is the key's index when the answer is KSSL_ERROR_NONE and a key was named;
+ * *reason says in fixed
  * words what the error alone does not tell, or is NULL. Costs no public-key arithmetic: whether a point is on
  * its curve is sign_request_point_valid's to say.
  */
@@ -78,7 +79,7 @@ MUST_CHECK bool sign_request_point_valid(const struct sign_request *request);
 /* Rebuilds what is to be signed, for SIGN_TLS13 and SIGN_TLS12; to needs SIGN_CONTENT_MAX octets. */
 MUST_CHECK bool sign_request_content(const struct sign_request *request, struct writer *to);
 
-/* The kind of a private-key operation's opcode; false: it is none. */
+/* The kind of what this opcode asks of the signer; false: it asks nothing of it. */
 MUST_CHECK bool sign_kind_of(uint8_t opcode, enum sign_kind *kind);
 
 #endif

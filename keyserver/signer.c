@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <openssl/crypto.h>
@@ -16,10 +17,12 @@
 #include "keyserver/keyserver_metrics.h"
 #include "keyserver/plan.h"
 #include "keyserver/policy.h"
+#include "keyserver/replay_table.h"
 #include "keyserver/signer_link.h"
 #include "keyserver/signer_protocol.h"
 #include "keyserver/signer_queue.h"
 #include "keyserver/status_records.h"
+#include "keyserver/ticket_keys.h"
 
 /* Replies that a front end does not take; then it is not listened to. */
 #define LINK_OUTPUT_HIGH ((size_t)1024 * 1024)
@@ -49,6 +52,9 @@ struct signer {
     struct key_store *store;
     struct policy *policy;
     struct signer_queue *queue;
+    struct replay_table *replays;
+    struct ticket_keys *ticket_keys; /* NULL: none are configured */
+    uint64_t ticket_keys_seen;       /* Unix seconds when there was last looked after them */
     struct event *done;
     TAILQ_HEAD(, asker) askers;
     size_t jobs;
@@ -102,11 +108,11 @@ static void asker_free_if_gone(struct asker *asker)
 
 static void reply_to(struct asker *asker, const struct signer_reply *reply)
 {
-    uint8_t octets[SIGNER_HEADER_SIZE + 64 + SIGNER_SIGNATURE_MAX];
+    uint8_t octets[SIGNER_HEADER_SIZE + 64 + SIGNER_ANSWER_MAX];
     struct writer to = writer_of(octets, sizeof octets);
     signer_reply_write(&to, reply);
     bool sent = asker->link == NULL || (writer_ok(&to) && signer_link_send(asker->link, writer_bytes(&to)));
-    OPENSSL_cleanse(octets, to.size); /* it may be what was decrypted */
+    OPENSSL_cleanse(octets, to.size); /* it may be what was decrypted, or ticket keys */
     if (sent)
         return;
     log_error(asker->signer->log, "reply lost", log_number("frontend", asker->index));
@@ -139,7 +145,7 @@ static void answer_job(struct asker *asker, const struct signer_job *job)
         .error = (uint8_t)job->error,
         .queue = job->queue,
         .sign = job->sign,
-        .signature = bytes_of(job->signature, job->error == KSSL_ERROR_NONE ? job->signature_size : 0)};
+        .answer = bytes_of(job->signature, job->error == KSSL_ERROR_NONE ? job->signature_size : 0)};
     count_job(asker->signer, job);
     reply_to(asker, &reply);
 }
@@ -241,6 +247,50 @@ static bool on_cancel(struct asker *asker, struct bytes body)
     return true;
 }
 
+/* Made at once: it takes no private key, and little time. */
+static enum kssl_error give_ticket_keys(struct asker *asker, const struct sign_request *request)
+{
+    const struct signer *signer = asker->signer;
+    uint8_t octets[TICKET_KEYS_ANSWER_MAX];
+    struct writer to = writer_of(octets, sizeof octets);
+    if (signer->ticket_keys == NULL ||
+        !ticket_keys_write(signer->ticket_keys, request->entry, (uint64_t)time(NULL), &to)) {
+        log_error(signer->log, "no ticket keys",
+                  log_text("client", signer->config->clients[request->entry].match),
+                  log_reason("the clock is behind what is left of the secret"));
+        return KSSL_ERROR_INTERNAL;
+    }
+    const struct signer_reply reply = {.handle = request->handle, .answer = writer_bytes(&to)};
+    reply_to(asker, &reply);
+    OPENSSL_cleanse(octets, sizeof octets);
+    return KSSL_ERROR_NONE;
+}
+
+/* What a client says again, as it may where an answer was lost, is not told; what it or another says later
+ * is: most likely somebody plays back what he has recorded of an edge that he has taken over. */
+static enum kssl_error check_replay(const struct asker *asker, const struct sign_request *request)
+{
+    const struct signer *signer = asker->signer;
+    const struct keyserver_client *client = &signer->config->clients[request->entry];
+    if (!replay_table_note(signer->replays, request, (uint32_t)(clock_now() / 1000000)))
+        return KSSL_ERROR_NONE;
+    const bool refused = client->replay == REPLAYS_REFUSED;
+    metric_add(signer->metrics, refused ? KEYSERVER_REPLAYS_REFUSED : KEYSERVER_REPLAYS_SIGNED, 1);
+    log_warn(signer->log, "request replayed", log_number("frontend", asker->index),
+             log_text("client", client->match), log_text("operation", kssl_opcode_name(request->opcode)),
+             log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), sni_of(request),
+             log_text("outcome", refused ? "refused" : "signed"));
+    return refused ? KSSL_ERROR_REPLAY : KSSL_ERROR_NONE;
+}
+
+static enum kssl_error do_what_is_asked(struct asker *asker, const struct sign_request *request, size_t key)
+{
+    if (request->kind == GIVE_TICKET_KEYS)
+        return give_ticket_keys(asker, request);
+    enum kssl_error error = check_replay(asker, request);
+    return error == KSSL_ERROR_NONE ? enqueue(asker, request, key) : error;
+}
+
 /* Whatever the front end has checked is checked again. */
 static bool on_ask(struct asker *asker, uint8_t type, struct bytes body)
 {
@@ -253,7 +303,7 @@ static bool on_ask(struct asker *asker, uint8_t type, struct bytes body)
     if (error == KSSL_ERROR_NONE && !policy_admits(asker->signer->policy, request.entry, clock_now()))
         error = KSSL_ERROR_RATE;
     if (error == KSSL_ERROR_NONE)
-        error = enqueue(asker, &request, key);
+        error = do_what_is_asked(asker, &request, key);
     else
         tell_forbidden(asker, &request, error, reason);
     if (error != KSSL_ERROR_NONE) {
@@ -334,13 +384,31 @@ static void on_drain(enum child_drain why, void *owner)
     end_if_drained(signer);
 }
 
-static const struct child_handler CHILD_HANDLER = {.link = on_link, .drain = on_drain};
+/* What opens no ticket any more must not be there any more. */
+static void on_tick(void *owner)
+{
+    struct signer *signer = owner;
+    const uint64_t now = (uint64_t)time(NULL);
+    struct failure why;
+    if (signer->ticket_keys == NULL || now == signer->ticket_keys_seen)
+        return;
+    signer->ticket_keys_seen = now;
+    if (ticket_keys_forget(signer->ticket_keys, now, &why) != RESULT_OK)
+        log_error(signer->log, "ticket keys kept too long", log_reason(why.text));
+}
+
+static const struct child_handler CHILD_HANDLER = {.link = on_link, .drain = on_drain, .tick = on_tick};
 
 /* ---- The process. */
 
-/* Nothing but what every process has: no socket is made, accepted on or connected, and its threads are there.
+/* Little but what every process has: no socket is made, accepted on or connected, and its threads are there.
  */
-const struct sandbox_profile signer_sandbox = {.rules = NULL};
+static const struct sandbox_rule SANDBOX_RULES[] = {
+    SANDBOX_ALLOW("pwrite64"), /* the secret of ticket keys, which is open */
+};
+
+const struct sandbox_profile signer_sandbox = {.rules = SANDBOX_RULES,
+                                               .rule_count = sizeof SANDBOX_RULES / sizeof *SANDBOX_RULES};
 
 /* Keys must not get to a disk by way of swap. With a finite limit, growing past it would fail in the middle
  * of work, so it is all or nothing. */
@@ -370,6 +438,15 @@ static void tell_uncovered(const struct keyserver_client *client, const struct k
              log_reason("its certificates have names that the client has not"));
 }
 
+static void tell_mixed(const struct keyserver_client *client, const struct keyserver_client *other,
+                       void *owner)
+{
+    log_warn(owner, "ticket group with different names", log_text("group", client->ticket_group),
+             log_text("client", client->match), log_text("other", other->match),
+             log_number("line", client->where.line),
+             log_reason("each can pass for the other to clients that resume"));
+}
+
 static enum result start_queue(struct signer *signer, struct failure *why)
 {
     const struct keyserver_config *config = signer->config;
@@ -393,9 +470,14 @@ static enum result start_queue(struct signer *signer, struct failure *why)
 static enum result start(struct signer *signer, struct failure *why)
 {
     lock_memory(signer->log);
+    signer->replays = replay_table_new(REPLAY_ENTRIES);
+    if (signer->replays == NULL)
+        return failure_set(why, RESULT_LIMIT, "no memory for the requests of the last minutes");
     enum result result = process_forbid_dumps(why);
     if (result == RESULT_OK)
         result = key_store_load(signer->config, &signer->store, why);
+    if (result == RESULT_OK) /* last: it changes a file */
+        result = ticket_keys_open(signer->config, (uint64_t)time(NULL), &signer->ticket_keys, why);
     if (result == RESULT_OK)
         result = process_drop_privileges(signer->config->user, why);
     if (result == RESULT_OK)
@@ -419,6 +501,8 @@ static void stop(struct signer *signer)
         free(asker);
     }
     policy_free(signer->policy);
+    ticket_keys_free(signer->ticket_keys);
+    replay_table_free(signer->replays);
     key_store_free(signer->store);
 }
 
@@ -461,6 +545,7 @@ int signer_run(struct child *child, const void *config)
         use_plan(&signer, plan);
         policy_each_unused(signer.policy, tell_unused, signer.log);
         policy_each_uncovered(signer.policy, tell_uncovered, signer.log);
+        ticket_keys_each_mixed(signer.config, tell_mixed, signer.log);
         tell_status(&signer, plan);
         child_start(child, &CHILD_HANDLER, &signer);
         child_ready(child);

@@ -100,6 +100,17 @@ static bool ciphertext_read(struct reader *from, struct sign_request *request)
     return from->left <= SIGNER_SIGNATURE_MAX && read_bytes(from, from->left, &request->message);
 }
 
+static void nothing_write(struct writer *to, const struct sign_request *request)
+{
+    (void)to;
+    (void)request;
+}
+
+static bool nothing_read(struct reader *from, struct sign_request *request)
+{
+    return reader_empty(from) && all_zero(bytes_of(request->ski, sizeof request->ski));
+}
+
 static const struct ask_form {
     uint8_t type;
     void (*write)(struct writer *to, const struct sign_request *request);
@@ -110,6 +121,7 @@ static const struct ask_form {
     [SIGN_DIGEST] = {SIGNER_ASK_DIGEST, digest_write, digest_read},
     [SIGN_MESSAGE] = {SIGNER_ASK_MESSAGE, message_write, message_read},
     [SIGN_CIPHERTEXT] = {SIGNER_ASK_CIPHERTEXT, message_write, ciphertext_read},
+    [GIVE_TICKET_KEYS] = {SIGNER_ASK_TICKET_KEYS, nothing_write, nothing_read},
 };
 
 void signer_ask_write(struct writer *to, const struct sign_request *request)
@@ -126,7 +138,7 @@ void signer_ask_write(struct writer *to, const struct sign_request *request)
 
 bool signer_ask_parse(uint8_t type, struct bytes body, struct sign_request *request)
 {
-    if (type < SIGNER_ASK_TLS13 || type > SIGNER_ASK_CIPHERTEXT)
+    if (type < SIGNER_ASK_TLS13 || type > SIGNER_ASK_TICKET_KEYS)
         return false;
     enum sign_kind kind = (enum sign_kind)(type - SIGNER_ASK_TLS13);
     *request = (struct sign_request){.kind = kind};
@@ -215,7 +227,7 @@ void signer_reply_write(struct writer *to, const struct signer_reply *reply)
         write_u8(to, reply->error);
         write_u32(to, reply->queue);
         write_u32(to, reply->sign);
-        write_bytes(to, reply->signature);
+        write_bytes(to, reply->answer);
     }
 }
 
@@ -223,9 +235,9 @@ bool signer_reply_parse(struct bytes body, struct signer_reply *reply)
 {
     struct reader from = reader_of(body);
     if (!read_u64(&from, &reply->handle) || !read_u8(&from, &reply->error) ||
-        !read_u32(&from, &reply->queue) || !read_u32(&from, &reply->sign) || from.left > SIGNER_SIGNATURE_MAX)
+        !read_u32(&from, &reply->queue) || !read_u32(&from, &reply->sign) || from.left > SIGNER_ANSWER_MAX)
         return false;
-    /* A signature is there if and only if there is no error. */
+    /* An answer is there if and only if there is no error. */
     return (from.left > 0) == (reply->error == KSSL_ERROR_NONE) &&
-           read_bytes(&from, from.left, &reply->signature);
+           read_bytes(&from, from.left, &reply->answer);
 }

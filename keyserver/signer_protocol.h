@@ -13,17 +13,20 @@
 #include "common/bytes.h"
 #include "keyserver/key_table.h"
 #include "keyserver/sign_request.h"
+#include "keyserver/ticket_keys.h"
 
 enum signer_message_type {
-    /* A front end asks. Fixed size, but for the SNI of the first two and what the last two borrow. */
+    /* A front end asks. Fixed size, but for the SNI of the first two and what MESSAGE and CIPHERTEXT borrow.
+     */
     SIGNER_ASK_TLS13 = 0x01,
     SIGNER_ASK_TLS12 = 0x02,
     SIGNER_ASK_DIGEST = 0x03,
     SIGNER_ASK_MESSAGE = 0x04,
     SIGNER_ASK_CIPHERTEXT = 0x05,
+    SIGNER_ASK_TICKET_KEYS = 0x06,
     /* Nobody waits for the answer any more: what is not signed yet need not be. No answer, nor must there be
        one. */
-    SIGNER_CANCEL = 0x06,
+    SIGNER_CANCEL = 0x0F,
     /* The signer tells: first all keys, by ascending SKI, then their number; afterwards replies. */
     SIGNER_TELL_KEY = 0x11,
     SIGNER_TELL_KEYS_END = 0x12,
@@ -34,13 +37,14 @@ enum {
     SIGNER_HEADER_SIZE = 4,
     SIGNER_BODY_MAX = 64 + SIGN_MESSAGE_MAX,
     SIGNER_SIGNATURE_MAX = KEY_RSA_MAX_BITS / 8,
+    SIGNER_ANSWER_MAX = TICKET_KEYS_ANSWER_MAX, /* of any kind */
 };
 
 struct signer_reply {
     uint64_t handle;
-    uint8_t error;          /* enum kssl_error; KSSL_ERROR_NONE: signed */
-    uint32_t queue, sign;   /* microseconds waited and worked */
-    struct bytes signature; /* borrowed */
+    uint8_t error;        /* enum kssl_error; KSSL_ERROR_NONE: here it is */
+    uint32_t queue, sign; /* microseconds waited and worked */
+    struct bytes answer;  /* borrowed: a signature, what was decrypted, or ticket keys */
 };
 
 /* Each appends one whole message; running out of room is the writer's to tell. */

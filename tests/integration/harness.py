@@ -252,6 +252,13 @@ class Program:
         self.wait_ready()
         return self
 
+    def restart(self):
+        """Ended in good order, and started with the configuration as it is now."""
+        assert self.stop() == 0
+        after = self.mark()
+        self.launch()
+        self.wait_ready(after)
+
     def wait_ready(self, after=0):
         def ready():
             if self.popen.poll() is not None:

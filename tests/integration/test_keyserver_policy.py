@@ -441,3 +441,45 @@ def test_client_of_the_proxy_over_the_rate(stack):
             return True
 
     wait_until(again, "the rate to allow one more")
+
+
+# ---- replay
+
+
+def replays(server, outcome):
+    return server.metric("keyless_keyserver_replays_total", outcome=outcome)
+
+
+def test_a_replay_is_seen(stack):
+    """What another client had asked for, and what the same one asks for again when it is too late for a retry: signed all
+    the same, told and counted."""
+    server = start(stack, entry(allow=["tls13", "digest"]))
+    key, mark = site_key("p256"), server.mark()
+    with Peer(server.port) as mine, Peer(server.port, "edge2") as other:
+        for _ in range(3):
+            assert mine.sign_tls13(key, 0x0403, bytes(32)).opcode == Op.SUCCESS
+        assert mine.sign_tls13(key, 0x0403, b"another".ljust(32)).opcode == Op.SUCCESS
+        assert replays(server, "signed") == 0 and not server.find("request replayed", mark)
+        assert other.sign_tls13(key, 0x0403, bytes(32)).opcode == Op.SUCCESS
+        line = server.wait_for("request replayed", mark, client="DNS:edge2.example", outcome="signed")
+        assert line["operation"] == "sign-tls13" and line["key"] == kssl.ski(key).hex()
+        assert replays(server, "signed") == 1
+        wait_until(lambda: mine.sign_tls13(key, 0x0403, bytes(32)).opcode == Op.SUCCESS and replays(server, "signed") > 1,
+                   "a retry to come too late")
+        assert server.find("request replayed", mark, client="DNS:edge1.example")
+
+
+def test_a_replay_is_refused(stack):
+    """Whatever connection it comes on; others, and what is new, are served."""
+    server = start(stack, entry(replay="refuse"))
+    key = site_key("p256")
+    with Peer(server.port, "edge2") as other:
+        assert other.sign_tls13(key, 0x0403, bytes(32)).opcode == Op.SUCCESS
+    seen = Refused(server, Error.REPLAY)
+    with Peer(server.port) as mine:
+        for _ in range(2):
+            assert mine.sign_tls13(key, 0x0403, bytes(32)).error == Error.REPLAY
+        assert mine.sign_tls13(key, 0x0403, b"new".ljust(32)).opcode == Op.SUCCESS
+    seen.told("replay")
+    assert replays(server, "refused") == 2 and replays(server, "signed") == 0
+    edge2_is_served(server)

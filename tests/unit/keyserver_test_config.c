@@ -183,7 +183,8 @@ static const struct {
     {ONE_CLIENT("{match: \"sha256:" FINGERPRINT "0\", keys: a}"),
      "4:19: clients[0].match: got \"sha256:0123"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: [tls13, tls]}"),
-     "4:51: clients[0].allow[1]: got \"tls\", expected tls13, tls12, transcript, list, digest or decrypt"},
+     "4:51: clients[0].allow[1]: got \"tls\", expected tls13, tls12, transcript, list, digest, decrypt or "
+     "ticket-keys"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a},\n  {match: \"CN:b\", keys: a}, {match: \"CN:a\", keys: b}"),
      "5:37: clients[2].match: got \"CN:a\", expected one entry for it: the one in line 4 comes first, this "
      "is "
@@ -196,12 +197,13 @@ static const struct {
      "5:21: limits.in_flight: got \"65537\", expected a whole number from 1 to 65536"},
     /* What is for later versions. */
     {ALL "audit: {file: a}\n", "5:1: unknown setting \"audit\", expected one of"},
-    {ALL "ticket_keys: {secret: a}\n", "5:1: unknown setting \"ticket_keys\", expected one of"},
+    {ALL "delegated_credentials: {valid_for: 1h}\n",
+     "5:1: unknown setting \"delegated_credentials\", expected one of"},
     {LISTEN "tls: {certificate: a, key: b, client_ca: c, ocsp: d}\n" KEYS CLIENTS,
      "2:45: tls: unknown setting \"ocsp\", expected one of certificate, key, client_ca, crl"},
     {LISTEN TLS "keys: [{uri: \"pkcs11:a\"}]\n" CLIENTS, "3:9: keys[0]: unknown setting \"uri\""},
-    {ONE_CLIENT("{match: \"CN:a\", keys: a, replay: count}"),
-     "4:36: clients[0]: unknown setting \"replay\", expected one of match, keys, allow, names, require"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, audit: off}"),
+     "4:36: clients[0]: unknown setting \"audit\", expected one of match, keys, allow, names, require"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, schemes: [ed25519, ecdsa_p256]}"),
      "4:55: clients[0].schemes[1]: got \"ecdsa_p256\", expected ecdsa_secp256r1_sha256, "},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, alpn: [h2, acme-tls/1]}"),
@@ -228,8 +230,19 @@ static const struct {
      "transcripts "
      "against"},
     {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: [credential]}"),
-     "4:44: clients[0].allow[0]: got \"credential\", expected tls13, tls12, transcript, list, digest or "
-     "decrypt"},
+     "4:44: clients[0].allow[0]: got \"credential\", expected tls13, tls12, transcript, list, digest, "
+     "decrypt or ticket-keys"},
+    /* Ticket keys. */
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, replay: allow}"),
+     "4:44: clients[0].replay: got \"allow\", expected count or refuse"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, allow: ticket-keys}"),
+     "4:43: clients[0].allow: got \"ticket-keys\", expected ticket_keys.secret to make ticket keys from"},
+    {ONE_CLIENT("{match: \"CN:a\", keys: a, ticket_group: g}") "ticket_keys: {secret: s}\n",
+     "4:50: clients[0].ticket_group: got \"g\", expected ticket-keys in allow for it"},
+    {ALL "ticket_keys: {secret: s, rotate: 1500ms}\n",
+     "5:34: ticket_keys.rotate: got \"1500ms\", expected whole seconds"},
+    {ALL "ticket_keys: {secret: s, rotate: 1s, lifetime: 251s}\n",
+     "5:48: ticket_keys.lifetime: got \"251s\", expected at most 250 times ticket_keys.rotate"},
 };
 
 static void errors_say_what_and_where(void **state)
@@ -292,7 +305,8 @@ static void example_is_accepted(void **state)
         fail_msg("%s", why.text);
     assert_string_equal(config->keys[0].dir, EXAMPLES "/../certs/out/sites/keys");
     assert_string_equal(config->clients[0].match, "DNS:edge1.example");
-    assert_int_equal(config->clients[0].allow, ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_TRANSCRIPT | ALLOW_LIST);
+    assert_int_equal(config->clients[0].allow,
+                     ALLOW_TLS13 | ALLOW_TLS12 | ALLOW_TRANSCRIPT | ALLOW_LIST | ALLOW_TICKET_KEYS);
     keyserver_config_free(config);
 }
 

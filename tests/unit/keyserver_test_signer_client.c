@@ -34,10 +34,10 @@ static void on_answered(struct signer_call *call, const struct signer_reply *rep
     struct ask *ask = (struct ask *)call;
     ask->answered++;
     ask->error = reply->error;
-    assert_true(reply->signature.size <= sizeof ask->signature);
-    if (reply->signature.size > 0)
-        memcpy(ask->signature, reply->signature.data, reply->signature.size);
-    ask->signature_size = reply->signature.size;
+    assert_true(reply->answer.size <= sizeof ask->signature);
+    if (reply->answer.size > 0)
+        memcpy(ask->signature, reply->answer.data, reply->answer.size);
+    ask->signature_size = reply->answer.size;
 }
 
 static bool on_keys(struct key_table *keys, void *owner)
@@ -174,8 +174,7 @@ static void reply(int fd, uint64_t handle, const char *signature)
 {
     uint8_t octets[256];
     struct writer to = writer_of(octets, sizeof octets);
-    const struct signer_reply message = {.handle = handle,
-                                         .signature = bytes_of(signature, strlen(signature))};
+    const struct signer_reply message = {.handle = handle, .answer = bytes_of(signature, strlen(signature))};
     signer_reply_write(&to, &message);
     say(fd, &to);
 }

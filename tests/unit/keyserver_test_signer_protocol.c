@@ -56,6 +56,13 @@ static struct sign_request message_request(const uint8_t *octets, size_t size)
     return request;
 }
 
+static struct sign_request ticket_keys_request(void)
+{
+    struct sign_request request = request_of(GIVE_TICKET_KEYS, KSSL_OP_TICKET_KEYS);
+    memset(request.ski, 0, sizeof request.ski);
+    return request;
+}
+
 static uint8_t wire[SIGNER_HEADER_SIZE + SIGNER_BODY_MAX];
 
 /* Type and body of the one message that was written. */
@@ -128,6 +135,7 @@ static void asks_round_trip(void **state)
         message_request(octets, 0),
         message_request(octets, 1),
         message_request(octets, sizeof octets),
+        ticket_keys_request(),
     };
     memset(octets, 'm', sizeof octets);
     for (size_t i = 0; i < COUNT_OF(requests); i++)
@@ -276,14 +284,14 @@ static void numbers_of_keys_round_trip(void **state)
 static void replies_round_trip(void **state)
 {
     (void)state;
-    static const uint8_t SIGNATURE[SIGNER_SIGNATURE_MAX + 1] = {1, 2, 3};
+    static const uint8_t SIGNATURE[SIGNER_ANSWER_MAX + 1] = {1, 2, 3};
     static const struct {
         uint8_t error;
         size_t signature;
         bool parses;
     } ROWS[] = {
-        {KSSL_ERROR_NONE, 1, true},    {KSSL_ERROR_NONE, SIGNER_SIGNATURE_MAX, true},
-        {KSSL_ERROR_NONE, 0, false},   {KSSL_ERROR_NONE, SIGNER_SIGNATURE_MAX + 1, false},
+        {KSSL_ERROR_NONE, 1, true},    {KSSL_ERROR_NONE, SIGNER_ANSWER_MAX, true},
+        {KSSL_ERROR_NONE, 0, false},   {KSSL_ERROR_NONE, SIGNER_ANSWER_MAX + 1, false},
         {KSSL_ERROR_CONTENT, 0, true}, {KSSL_ERROR_CONTENT, 1, false},
     };
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
@@ -291,7 +299,7 @@ static void replies_round_trip(void **state)
                                            .error = ROWS[i].error,
                                            .queue = 11,
                                            .sign = 22,
-                                           .signature = bytes_of(SIGNATURE, ROWS[i].signature)};
+                                           .answer = bytes_of(SIGNATURE, ROWS[i].signature)};
         struct writer to = writer_of(wire, sizeof wire);
         struct bytes body;
         struct signer_reply parsed;
@@ -304,7 +312,7 @@ static void replies_round_trip(void **state)
         assert_int_equal(parsed.error, reply.error);
         assert_int_equal(parsed.queue, 11);
         assert_int_equal(parsed.sign, 22);
-        assert_true(bytes_equal(parsed.signature, reply.signature));
+        assert_true(bytes_equal(parsed.answer, reply.answer));
     }
 }
 
