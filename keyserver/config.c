@@ -82,6 +82,12 @@ static const struct config_word REQUIRE_WORDS[] = {
     {NULL, 0},
 };
 
+static const struct config_word AUDIT_ERROR_WORDS[] = {
+    {"stop", AUDIT_ERROR_STOP},
+    {"continue", AUDIT_ERROR_CONTINUE},
+    {NULL, 0},
+};
+
 static const struct config_word REPLAY_WORDS[] = {
     {"count", REPLAYS_COUNTED},
     {"refuse", REPLAYS_REFUSED},
@@ -472,6 +478,26 @@ static const struct config_row ROWS[] = {
         .max = 7 * 24 * CONFIG_HOUR, /* RFC 8446 section 4.6.1 */
         .fallback = "2h",
         .help = "How long after that a key opens the tickets that it has made.",
+    },
+    {
+        .path = "audit.file",
+        .type = &CONFIG_PATH,
+        CONFIG_AT(struct keyserver_config, audit.file),
+        .help = "Where a line of JSON is appended for each signature, decryption and giving of ticket keys, "
+                "and for "
+                "what a front end asked for and the signer refused. Opened with the privileges of the start, "
+                "by a "
+                "process of its own.",
+    },
+    {
+        .path = "audit.on_error",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct keyserver_config, audit.on_error),
+        .words = AUDIT_ERROR_WORDS,
+        .fallback = "stop",
+        .help = "When lines cannot be written, and as many wait as may: stop: further operations are not "
+                "tried, which "
+                "proxies are told as an overload. continue: lines are lost, and counted.",
     },
     {
         .path = "drain_timeout",

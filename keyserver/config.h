@@ -29,6 +29,9 @@ enum keyserver_require { REQUIRE_TBS, REQUIRE_TRANSCRIPT };
 /* What becomes of an entry's requests that were there before. */
 enum keyserver_replay { REPLAYS_COUNTED, REPLAYS_REFUSED };
 
+/* What becomes of operations that cannot be recorded. */
+enum keyserver_audit_error { AUDIT_ERROR_STOP, AUDIT_ERROR_CONTINUE };
+
 struct keyserver_key_source {
     struct config_position where;
     char *dir; /* *.key and *.pem are read */
@@ -97,6 +100,11 @@ struct keyserver_config {
         char *secret;              /* NULL: nobody gets ticket keys */
         uint64_t rotate, lifetime; /* whole seconds, in microseconds */
     } ticket_keys;
+
+    struct {
+        char *file; /* NULL: none is kept */
+        enum keyserver_audit_error on_error;
+    } audit;
 
     uint64_t drain_timeout;
     bool sandbox;

@@ -286,6 +286,10 @@ static void refuse(struct connection *connection, uint32_t id, const struct oper
 static void sign(struct connection *connection, uint32_t id, struct operation *operation)
 {
     struct request *request = request_new(connection, id, operation);
+    if (request != NULL) {
+        memcpy(operation->request.name, request->name, request->name_size);
+        operation->request.name_size = (uint8_t)request->name_size;
+    }
     if (request != NULL &&
         signer_client_prepare(connection->all->signer, &operation->request, &request->call)) {
         TAILQ_INSERT_TAIL(&connection->waiting[request->class], request, turn);

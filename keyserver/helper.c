@@ -27,7 +27,7 @@ static void write_status(struct admin_source *source, struct evbuffer *to)
 
 static void write_metrics(struct admin_source *source, struct evbuffer *to)
 {
-    static const char *const KINDS[] = {"signer", "frontend", "helper"};
+    static const char *const KINDS[] = {"auditor", "signer", "frontend", "helper"};
     const struct helper *helper = (const struct helper *)source;
     program_metrics_write(&helper->status.plan->program, KINDS, sizeof KINDS / sizeof *KINDS, to);
     keyserver_status_metrics(&helper->status, to);

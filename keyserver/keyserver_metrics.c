@@ -143,6 +143,17 @@ const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     [KEYSERVER_REPLAYS_SIGNED] = {REPLAYS, "outcome=\"signed\"", METRIC_COUNTER, REPLAYS_HELP},
     [KEYSERVER_REPLAYS_REFUSED] = {REPLAYS, "outcome=\"refused\"", METRIC_COUNTER, REPLAYS_HELP},
 
+    [KEYSERVER_AUDIT_RECORDS] = {"keyless_keyserver_audit_records_total", NULL, METRIC_COUNTER,
+                                 "Records written to the audit log."},
+    [KEYSERVER_AUDIT_PENDING] = {"keyless_keyserver_audit_records_pending", NULL, METRIC_GAUGE,
+                                 "Records that are not written yet."},
+    [KEYSERVER_AUDIT_LOST] = {"keyless_keyserver_audit_records_lost_total", NULL, METRIC_COUNTER,
+                              "Records that could not be kept until they are written."},
+    [KEYSERVER_AUDIT_STOPPED] = {"keyless_keyserver_audit_stopped_total", NULL, METRIC_COUNTER,
+                                 "Requests that were not tried because they could not be recorded."},
+    [KEYSERVER_AUDIT_ERRORS] = {"keyless_keyserver_audit_errors_total", NULL, METRIC_COUNTER,
+                                "Times that the audit log could not be written to."},
+
     [KEYSERVER_KEYS] = {"keyless_keyserver_keys", NULL, METRIC_GAUGE, "Private keys loaded."},
     CLASS_ROWS(KEYSERVER_QUEUED, QUEUED, METRIC_GAUGE, QUEUED_HELP),
     CLASS_ROWS(KEYSERVER_QUEUE_SECONDS, QUEUE, METRIC_HISTOGRAM, QUEUE_HELP),

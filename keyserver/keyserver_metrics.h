@@ -86,6 +86,13 @@ enum keyserver_metric {
     KEYSERVER_REPLAYS_SIGNED,
     KEYSERVER_REPLAYS_REFUSED,
 
+    /* The audit log. */
+    KEYSERVER_AUDIT_RECORDS,
+    KEYSERVER_AUDIT_PENDING,
+    KEYSERVER_AUDIT_LOST,
+    KEYSERVER_AUDIT_STOPPED,
+    KEYSERVER_AUDIT_ERRORS,
+
     /* The signer; by cost class, in the order of enum key_class. */
     KEYSERVER_KEYS,
     KEYSERVER_QUEUED,

@@ -15,6 +15,7 @@
 #include "common/config_rows.h"
 #include "common/log.h"
 #include "common/process.h"
+#include "keyserver/auditor.h"
 #include "keyserver/config.h"
 #include "keyserver/frontend.h"
 #include "keyserver/helper.h"
@@ -180,8 +181,16 @@ static void know_clients(const struct keyserver_plan *plan)
 
 static void choose_kinds(struct keyserver_plan *plan)
 {
-    plan->kinds[KIND_SIGNER] = (struct process_kind){
-        .name = "signer", .count = 1, .links_to = -1, .sandbox = &signer_sandbox, .run = signer_run};
+    plan->kinds[KIND_AUDITOR] = (struct process_kind){.name = "auditor",
+                                                      .count = plan->config->audit.file != NULL ? 1 : 0,
+                                                      .links_to = -1,
+                                                      .sandbox = &auditor_sandbox,
+                                                      .run = auditor_run};
+    plan->kinds[KIND_SIGNER] = (struct process_kind){.name = "signer",
+                                                     .count = 1,
+                                                     .links_to = KIND_AUDITOR,
+                                                     .sandbox = &signer_sandbox,
+                                                     .run = signer_run};
     plan->kinds[KIND_FRONTEND] = (struct process_kind){.name = "frontend",
                                                        .count = plan->config->workers,
                                                        .accepts = true,
@@ -323,6 +332,8 @@ static enum result check_keys(const struct keyserver_config *config,
     enum result result = process_forbid_dumps(why);
     if (result == RESULT_OK)
         result = key_store_load(config, &store, why);
+    if (result == RESULT_OK)
+        result = auditor_check(config, why);
     if (result == RESULT_OK)
         result = ticket_keys_check(config, (uint64_t)time(NULL), why);
     if (result == RESULT_OK)

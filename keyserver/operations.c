@@ -331,6 +331,15 @@ static enum kssl_error ticket_keys(struct decision *decision)
 
 /* ---- The order of checks. */
 
+/* Who the edge says its client is. */
+static void take_client_ip(struct operation *operation)
+{
+    struct bytes ip = operation->message.client_ip;
+    operation->request.client_ip_size = (uint8_t)ip.size;
+    if (ip.size > 0)
+        memcpy(operation->request.client_ip, ip.data, ip.size);
+}
+
 static enum kssl_error decide(struct decision *decision, const struct kssl_header *header, struct bytes body)
 {
     struct kssl_message *message = &decision->operation->message;
@@ -343,6 +352,7 @@ static enum kssl_error decide(struct decision *decision, const struct kssl_heade
         return KSSL_ERROR_BAD_OPCODE;
     if (rule->allow != 0 && !policy_admits(decision->policy, decision->entry, decision->now->clock))
         return KSSL_ERROR_RATE;
+    take_client_ip(decision->operation);
     return rule->decide(decision);
 }
 

@@ -12,7 +12,7 @@
 #include "keyserver/site_certificates.h"
 
 /* Index of each kind of child in the plan. */
-enum { KIND_SIGNER, KIND_FRONTEND, KIND_HELPER, KIND_COUNT };
+enum { KIND_AUDITOR, KIND_SIGNER, KIND_FRONTEND, KIND_HELPER, KIND_COUNT };
 
 #define PLAN_ACCESS_SIZE 32 /* SHA-256 */
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include <openssl/evp.h>
+
 _Static_assert(SIGN_CONTENT_MAX >= TLS_CERTIFICATE_VERIFY_MAX, "either content fits");
 
 /* ---- Does it fit the key? (0x01) */
@@ -246,4 +248,22 @@ bool sign_request_content(const struct sign_request *request, struct writer *to)
     if (request->kind == SIGN_TLS13)
         return tls_certificate_verify_write(to, bytes_of(request->tls13.hash, request->tls13.hash_size));
     return request->kind == SIGN_TLS12 && tls12_content(request, to);
+}
+
+size_t sign_request_digest(const struct sign_request *request, uint8_t to[static SIGN_DIGEST_OF_MAX])
+{
+    uint8_t content[SIGN_CONTENT_MAX];
+    struct writer content_to = writer_of(content, sizeof content);
+    struct bytes all = sign_request_borrowed(request);
+    unsigned size = 0;
+    if (request->kind == SIGN_DIGEST) {
+        memcpy(to, request->digest.octets, request->digest.size);
+        return request->digest.size;
+    }
+    if (request->kind == SIGN_TLS13 || request->kind == SIGN_TLS12)
+        all = sign_request_content(request, &content_to) ? writer_bytes(&content_to) : all;
+    if (request->kind == GIVE_TICKET_KEYS ||
+        EVP_Digest(all.data, all.size, to, &size, EVP_sha256(), NULL) != 1)
+        return 0;
+    return size;
 }

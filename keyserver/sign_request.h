@@ -17,10 +17,11 @@
 #include "common/tls_message.h"
 #include "keyserver/policy.h"
 
-#define SIGN_DIGEST_MAX  64
-#define SIGN_POINT_MAX   133
-#define SIGN_SNI_MAX     255 /* no host name is longer: beyond it nothing is signed for */
-#define SIGN_MESSAGE_MAX KSSL_PAYLOAD_MAX
+#define SIGN_DIGEST_MAX    64
+#define SIGN_POINT_MAX     133
+#define SIGN_SNI_MAX       255 /* no host name is longer: beyond it nothing is signed for */
+#define SIGN_CLIENT_IP_MAX 16
+#define SIGN_MESSAGE_MAX   KSSL_PAYLOAD_MAX
 
 /* Which member of the union counts; of GIVE_TICKET_KEYS none, and it names no key. */
 enum sign_kind { SIGN_TLS13, SIGN_TLS12, SIGN_DIGEST, SIGN_MESSAGE, SIGN_CIPHERTEXT, GIVE_TICKET_KEYS };
@@ -35,6 +36,11 @@ struct sign_request {
     uint8_t sni_size; /* of handshakes: as the client claims it, or the front end has read it in the
                          transcript; 0: none */
     uint8_t sni[SIGN_SNI_MAX];
+    /* For the audit; nothing else looks at what an edge claims here. */
+    uint8_t client_ip_size; /* of its client; 0, 4 or 16 */
+    uint8_t client_ip[SIGN_CLIENT_IP_MAX];
+    uint8_t name_size; /* the edge's own for this request */
+    uint8_t name[KSSL_REQUEST_ID_MAX];
     union {
         struct {
             uint16_t scheme;
@@ -73,6 +79,10 @@ MUST_CHECK enum kssl_error sign_request_check(const struct policy *policy, const
 
 /* True for everything but a SIGN_TLS12 whose point is not on its curve. */
 MUST_CHECK bool sign_request_point_valid(const struct sign_request *request);
+
+/* What is signed or decrypted, by a digest: SHA-256, or a bare digest itself; its size, 0: of nothing. */
+#define SIGN_DIGEST_OF_MAX SIGN_DIGEST_MAX
+size_t sign_request_digest(const struct sign_request *request, uint8_t to[static SIGN_DIGEST_OF_MAX]);
 
 #define SIGN_CONTENT_MAX TLS_SERVER_KEY_EXCHANGE_MAX
 

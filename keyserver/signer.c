@@ -5,62 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/queue.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <openssl/crypto.h>
-
-#include "common/clock.h"
-#include "keyserver/key_store.h"
 #include "keyserver/keyserver_metrics.h"
 #include "keyserver/plan.h"
-#include "keyserver/policy.h"
-#include "keyserver/replay_table.h"
-#include "keyserver/signer_link.h"
 #include "keyserver/signer_protocol.h"
-#include "keyserver/signer_queue.h"
+#include "keyserver/signer_state.h"
 #include "keyserver/status_records.h"
-#include "keyserver/ticket_keys.h"
 
 /* Replies that a front end does not take; then it is not listened to. */
 #define LINK_OUTPUT_HIGH ((size_t)1024 * 1024)
-/* Messages of requests in all queues: what front ends may have in flight together. */
-#define MESSAGES_MAX ((size_t)256 * 1024 * 1024)
 
 /* Seconds' worth of a client's `rate` at once. Twice what front ends let through: what they did over some
  * time may come together, from a signer that was replaced. */
 #define RATE_BURST 4
-
-struct signer;
-
-/* A front end. Lives until its link is closed and the last of its jobs is done. */
-struct asker {
-    struct signer *signer;
-    struct signer_link *link; /* NULL: gone */
-    unsigned index;
-    TAILQ_HEAD(, signer_job) jobs;
-    TAILQ_ENTRY(asker) entry;
-};
-
-struct signer {
-    struct child *child;
-    struct log *log;
-    struct metrics_row *metrics;
-    const struct keyserver_config *config;
-    struct key_store *store;
-    struct policy *policy;
-    struct signer_queue *queue;
-    struct replay_table *replays;
-    struct ticket_keys *ticket_keys; /* NULL: none are configured */
-    uint64_t ticket_keys_seen;       /* Unix seconds when there was last looked after them */
-    struct event *done;
-    TAILQ_HEAD(, asker) askers;
-    size_t jobs;
-    size_t message_octets;
-    bool draining, orphaned;
-};
 
 /* ---- The end. */
 
@@ -92,11 +52,13 @@ static void end_if_drained(struct signer *signer)
 {
     if (!signer->draining || signer->jobs > 0 || has_unsent(signer))
         return;
+    if (signer->audit != NULL && !audit_feed_is_empty(signer->audit))
+        return;
     if (!signer->orphaned || !has_links(signer))
         child_end(signer->child, 0);
 }
 
-static void asker_free_if_gone(struct asker *asker)
+void asker_free_if_gone(struct asker *asker)
 {
     if (asker->link != NULL || !TAILQ_EMPTY(&asker->jobs))
         return;
@@ -104,219 +66,20 @@ static void asker_free_if_gone(struct asker *asker)
     free(asker);
 }
 
-/* ---- Replies. */
-
-static void reply_to(struct asker *asker, const struct signer_reply *reply)
+static void on_audit_emptied(void *owner)
 {
-    uint8_t octets[SIGNER_HEADER_SIZE + 64 + SIGNER_ANSWER_MAX];
-    struct writer to = writer_of(octets, sizeof octets);
-    signer_reply_write(&to, reply);
-    bool sent = asker->link == NULL || (writer_ok(&to) && signer_link_send(asker->link, writer_bytes(&to)));
-    OPENSSL_cleanse(octets, to.size); /* it may be what was decrypted, or ticket keys */
-    if (sent)
-        return;
-    log_error(asker->signer->log, "reply lost", log_number("frontend", asker->index));
+    end_if_drained(owner);
 }
 
-static void count_job(const struct signer *signer, const struct signer_job *job)
-{
-    metric_observe(signer->metrics, KEYSERVER_QUEUE_SECONDS + (size_t)job->class, job->queue);
-    if (job->error == KSSL_ERROR_OVERLOADED)
-        metric_add(signer->metrics, KEYSERVER_QUEUE_LATE + (size_t)job->class, 1);
-    else
-        metric_observe(signer->metrics, KEYSERVER_SIGN_SECONDS + (size_t)job->class, job->sign);
-    if (job->error == KSSL_ERROR_INTERNAL) {
-        metric_add(signer->metrics, KEYSERVER_FAULTS, 1);
-        log_error(signer->log, "faulty signature",
-                  log_text("key", policy_key(signer->policy, job->key)->label),
-                  log_reason("it did not verify and was destroyed: check this machine's hardware"));
-    }
-}
-
-static size_t message_octets(const struct sign_request *request)
-{
-    return sign_request_borrowed(request).size;
-}
-
-static void answer_job(struct asker *asker, const struct signer_job *job)
-{
-    const struct signer_reply reply = {
-        .handle = job->request.handle,
-        .error = (uint8_t)job->error,
-        .queue = job->queue,
-        .sign = job->sign,
-        .answer = bytes_of(job->signature, job->error == KSSL_ERROR_NONE ? job->signature_size : 0)};
-    count_job(asker->signer, job);
-    reply_to(asker, &reply);
-}
-
-static void finish_job(struct signer *signer, struct signer_job *job)
-{
-    struct asker *asker = job->asker;
-    if (job->dropped)
-        metric_add(signer->metrics, KEYSERVER_DROPPED, 1);
-    else
-        answer_job(asker, job);
-    metric_change(signer->metrics, KEYSERVER_QUEUED + (size_t)job->class, -1);
-    TAILQ_REMOVE(&asker->jobs, job, of_asker);
-    signer->jobs--;
-    signer->message_octets -= message_octets(&job->request);
-    signer_job_free(job);
-    asker_free_if_gone(asker);
-}
+static const struct audit_feed_handler AUDIT_HANDLER = {.emptied = on_audit_emptied};
 
 static void on_done(evutil_socket_t fd, short events, void *owner)
 {
     (void)fd;
     (void)events;
     struct signer *signer = owner;
-    struct signer_job *job = signer_queue_take(signer->queue);
-    while (job != NULL) {
-        struct signer_job *next = job->next;
-        finish_job(signer, job);
-        job = next;
-    }
+    signer_answer_done(signer);
     end_if_drained(signer);
-}
-
-/* ---- Requests. */
-
-static enum kssl_error enqueue(struct asker *asker, const struct sign_request *request, size_t key)
-{
-    struct signer *signer = asker->signer;
-    const struct key_id *id = &policy_key(signer->policy, key)->id;
-    if (message_octets(request) > MESSAGES_MAX - signer->message_octets)
-        return KSSL_ERROR_OVERLOADED;
-    struct signer_job *job = signer_job_new(request, key, id);
-    if (job == NULL)
-        return KSSL_ERROR_INTERNAL;
-    job->asker = asker;
-    if (!signer_queue_add(signer->queue, job)) {
-        metric_add(signer->metrics, KEYSERVER_QUEUE_FULL + (size_t)job->class, 1);
-        signer_job_free(job);
-        return KSSL_ERROR_OVERLOADED;
-    }
-    TAILQ_INSERT_TAIL(&asker->jobs, job, of_asker);
-    signer->jobs++;
-    metric_change(signer->metrics, KEYSERVER_QUEUED + (size_t)job->class, 1);
-    signer->message_octets += message_octets(request);
-    return KSSL_ERROR_NONE;
-}
-
-static struct log_field sni_of(const struct sign_request *request)
-{
-    struct bytes sni = bytes_of(request->sni, request->sni_size);
-    return sni.size > 0 ? log_bytes("sni", sni) : log_text("sni", NULL);
-}
-
-/* It has made the same checks: somebody has taken it over, or it asks us what it had asked of a signer with
- * other keys, before us. */
-static void tell_forbidden(const struct asker *asker, const struct sign_request *request,
-                           enum kssl_error error, const char *reason)
-{
-    const struct signer *signer = asker->signer;
-    const char *client =
-        request->entry < signer->config->client_count ? signer->config->clients[request->entry].match : NULL;
-    metric_add(signer->metrics, KEYSERVER_FORBIDDEN, 1);
-    log_warn(signer->log, "front end asks for what is forbidden", log_number("frontend", asker->index),
-             log_text("client", client), log_text("operation", kssl_opcode_name(request->opcode)),
-             log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), sni_of(request),
-             log_number("error", error),
-             log_reason(reason != NULL ? reason : kssl_error_name((uint8_t)error)));
-}
-
-static void cancel_job(struct signer_job *job)
-{
-    atomic_store_explicit(&job->cancelled, true, memory_order_relaxed);
-}
-
-/* One that is not there has been answered meanwhile. */
-static bool on_cancel(struct asker *asker, struct bytes body)
-{
-    uint64_t handle;
-    struct signer_job *job;
-    if (!signer_cancel_parse(body, &handle))
-        return false;
-    TAILQ_FOREACH(job, &asker->jobs, of_asker)
-    {
-        if (job->request.handle == handle) {
-            cancel_job(job);
-            break;
-        }
-    }
-    return true;
-}
-
-/* Made at once: it takes no private key, and little time. */
-static enum kssl_error give_ticket_keys(struct asker *asker, const struct sign_request *request)
-{
-    const struct signer *signer = asker->signer;
-    uint8_t octets[TICKET_KEYS_ANSWER_MAX];
-    struct writer to = writer_of(octets, sizeof octets);
-    if (signer->ticket_keys == NULL ||
-        !ticket_keys_write(signer->ticket_keys, request->entry, (uint64_t)time(NULL), &to)) {
-        log_error(signer->log, "no ticket keys",
-                  log_text("client", signer->config->clients[request->entry].match),
-                  log_reason("the clock is behind what is left of the secret"));
-        return KSSL_ERROR_INTERNAL;
-    }
-    const struct signer_reply reply = {.handle = request->handle, .answer = writer_bytes(&to)};
-    reply_to(asker, &reply);
-    OPENSSL_cleanse(octets, sizeof octets);
-    return KSSL_ERROR_NONE;
-}
-
-/* What a client says again, as it may where an answer was lost, is not told; what it or another says later
- * is: most likely somebody plays back what he has recorded of an edge that he has taken over. */
-static enum kssl_error check_replay(const struct asker *asker, const struct sign_request *request)
-{
-    const struct signer *signer = asker->signer;
-    const struct keyserver_client *client = &signer->config->clients[request->entry];
-    if (!replay_table_note(signer->replays, request, (uint32_t)(clock_now() / 1000000)))
-        return KSSL_ERROR_NONE;
-    const bool refused = client->replay == REPLAYS_REFUSED;
-    metric_add(signer->metrics, refused ? KEYSERVER_REPLAYS_REFUSED : KEYSERVER_REPLAYS_SIGNED, 1);
-    log_warn(signer->log, "request replayed", log_number("frontend", asker->index),
-             log_text("client", client->match), log_text("operation", kssl_opcode_name(request->opcode)),
-             log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), sni_of(request),
-             log_text("outcome", refused ? "refused" : "signed"));
-    return refused ? KSSL_ERROR_REPLAY : KSSL_ERROR_NONE;
-}
-
-static enum kssl_error do_what_is_asked(struct asker *asker, const struct sign_request *request, size_t key)
-{
-    if (request->kind == GIVE_TICKET_KEYS)
-        return give_ticket_keys(asker, request);
-    enum kssl_error error = check_replay(asker, request);
-    return error == KSSL_ERROR_NONE ? enqueue(asker, request, key) : error;
-}
-
-/* Whatever the front end has checked is checked again. */
-static bool on_ask(struct asker *asker, uint8_t type, struct bytes body)
-{
-    struct sign_request request;
-    const char *reason;
-    size_t key = 0;
-    if (!signer_ask_parse(type, body, &request))
-        return false;
-    enum kssl_error error = sign_request_check(asker->signer->policy, &request, &key, &reason);
-    if (error == KSSL_ERROR_NONE && !policy_admits(asker->signer->policy, request.entry, clock_now()))
-        error = KSSL_ERROR_RATE;
-    if (error == KSSL_ERROR_NONE)
-        error = do_what_is_asked(asker, &request, key);
-    else
-        tell_forbidden(asker, &request, error, reason);
-    if (error != KSSL_ERROR_NONE) {
-        const struct signer_reply reply = {.handle = request.handle, .error = (uint8_t)error};
-        reply_to(asker, &reply);
-    }
-    return true;
-}
-
-static bool on_message(uint8_t type, struct bytes body, void *owner)
-{
-    struct asker *asker = owner;
-    return type == SIGNER_CANCEL ? on_cancel(asker, body) : on_ask(asker, type, body);
 }
 
 /* ---- Links. */
@@ -334,13 +97,13 @@ static void on_closed(const struct failure *why, void *owner)
     struct signer_job *job;
     TAILQ_FOREACH(job, &asker->jobs, of_asker)
     {
-        cancel_job(job);
+        signer_cancel_job(job);
     }
     asker_free_if_gone(asker);
     end_if_drained(signer);
 }
 
-static const struct signer_link_handler LINK_HANDLER = {.message = on_message, .closed = on_closed};
+static const struct signer_link_handler LINK_HANDLER = {.message = asker_message, .closed = on_closed};
 
 static bool tell_keys(const struct signer *signer, struct signer_link *link)
 {
@@ -358,10 +121,8 @@ static bool tell_keys(const struct signer *signer, struct signer_link *link)
     return true;
 }
 
-static void on_link(size_t kind, unsigned index, int fd, void *owner)
+static void link_front_end(struct signer *signer, unsigned index, int fd)
 {
-    (void)kind;
-    struct signer *signer = owner;
     struct asker *asker = calloc(1, sizeof *asker);
     struct signer_link *link =
         signer_link_new(child_base(signer->child), fd, LINK_OUTPUT_HIGH, &LINK_HANDLER, asker);
@@ -374,6 +135,15 @@ static void on_link(size_t kind, unsigned index, int fd, void *owner)
     *asker = (struct asker){.signer = signer, .link = link, .index = index};
     TAILQ_INIT(&asker->jobs);
     TAILQ_INSERT_TAIL(&signer->askers, asker, entry);
+}
+
+static void on_link(size_t kind, unsigned index, int fd, void *owner)
+{
+    struct signer *signer = owner;
+    if (kind == KIND_AUDITOR)
+        audit_feed_link(signer->audit, fd);
+    else
+        link_front_end(signer, index, fd);
 }
 
 static void on_drain(enum child_drain why, void *owner)
@@ -455,6 +225,7 @@ static enum result start_queue(struct signer *signer, struct failure *why)
                     [KEY_CLASS_RSA] = config->queues.rsa,
                     [KEY_CLASS_RSA_LARGE] = config->queues.rsa_large},
         .threads = process_cores(),
+        .digests = signer->audit != NULL,
         .deadline = config->queues.deadline};
     enum result result = signer_queue_new(signer->store, &settings, &signer->queue, why);
     if (result != RESULT_OK)
@@ -464,6 +235,16 @@ static enum result start_queue(struct signer *signer, struct failure *why)
     if (signer->done == NULL || event_add(signer->done, NULL) != 0)
         return failure_set(why, RESULT_LIMIT, "no memory for the signer's events");
     return RESULT_OK;
+}
+
+static enum result start_audit(struct signer *signer, struct failure *why)
+{
+    if (signer->config->audit.file == NULL)
+        return RESULT_OK;
+    signer->audit =
+        audit_feed_new(child_base(signer->child), signer->log, signer->metrics, &AUDIT_HANDLER, signer);
+    return signer->audit != NULL ? RESULT_OK
+                                 : failure_set(why, RESULT_LIMIT, "no memory for the records of the audit");
 }
 
 /* With privileges: the keys. Without: everything else. */
@@ -483,6 +264,8 @@ static enum result start(struct signer *signer, struct failure *why)
     if (result == RESULT_OK)
         result = policy_new(signer->config, key_store_table(signer->store), &signer->policy, why);
     if (result == RESULT_OK)
+        result = start_audit(signer, why);
+    if (result == RESULT_OK)
         result = child_restrict_files(signer->child, why); /* for the queue's threads too */
     if (result == RESULT_OK)
         result = start_queue(signer, why);
@@ -500,6 +283,7 @@ static void stop(struct signer *signer)
         signer_link_close(asker->link);
         free(asker);
     }
+    audit_feed_free(signer->audit);
     policy_free(signer->policy);
     ticket_keys_free(signer->ticket_keys);
     replay_table_free(signer->replays);

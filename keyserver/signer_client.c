@@ -172,7 +172,7 @@ static void calls_give_up(struct signer_client *client, uint64_t now)
 
 size_t signer_client_cost(const struct sign_request *request)
 {
-    size_t fixed = SIGNER_HEADER_SIZE + 64 + sizeof request->tls12 + sizeof(struct signer_call);
+    size_t fixed = SIGNER_HEADER_SIZE + 128 + sizeof request->tls12 + sizeof(struct signer_call);
     return fixed + request->sni_size + sign_request_borrowed(request).size;
 }
 

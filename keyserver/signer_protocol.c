@@ -30,12 +30,26 @@ static bool read_field(struct reader *from, uint8_t *octets, uint8_t *size, size
 
 /* ---- What front ends ask. */
 
-static void sni_write(struct writer *to, const struct sign_request *request)
+static void short_write(struct writer *to, const uint8_t *octets, size_t size)
 {
     WRITE_VECTOR(to, 1)
     {
-        write_bytes(to, bytes_of(request->sni, request->sni_size));
+        write_bytes(to, bytes_of(octets, size));
     }
+}
+
+static void sni_write(struct writer *to, const struct sign_request *request)
+{
+    short_write(to, request->sni, request->sni_size);
+}
+
+static bool claims_read(struct reader *from, struct sign_request *request)
+{
+    return read_u8(from, &request->client_ip_size) &&
+           (request->client_ip_size == 0 || request->client_ip_size == 4 || request->client_ip_size == 16) &&
+           read_copy(from, request->client_ip, request->client_ip_size) &&
+           read_u8(from, &request->name_size) && request->name_size <= sizeof request->name &&
+           read_copy(from, request->name, request->name_size);
 }
 
 static bool sni_read(struct reader *from, struct sign_request *request)
@@ -132,6 +146,8 @@ void signer_ask_write(struct writer *to, const struct sign_request *request)
         write_u16(to, request->entry);
         write_u8(to, request->opcode);
         write_bytes(to, bytes_of(request->ski, KEY_ID_SKI_SIZE));
+        short_write(to, request->client_ip, request->client_ip_size);
+        short_write(to, request->name, request->name_size);
         FORMS[request->kind].write(to, request);
     }
 }
@@ -145,8 +161,8 @@ bool signer_ask_parse(uint8_t type, struct bytes body, struct sign_request *requ
     struct reader from = reader_of(body);
     return read_u64(&from, &request->handle) && read_u16(&from, &request->entry) &&
            read_u8(&from, &request->opcode) && read_copy(&from, request->ski, KEY_ID_SKI_SIZE) &&
-           FORMS[kind].read(&from, request) && reader_empty(&from) && sign_kind_of(request->opcode, &kind) &&
-           kind == request->kind;
+           claims_read(&from, request) && FORMS[kind].read(&from, request) && reader_empty(&from) &&
+           sign_kind_of(request->opcode, &kind) && kind == request->kind;
 }
 
 void signer_cancel_write(struct writer *to, uint64_t handle)

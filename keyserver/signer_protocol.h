@@ -16,7 +16,8 @@
 #include "keyserver/ticket_keys.h"
 
 enum signer_message_type {
-    /* A front end asks. Fixed size, but for the SNI of the first two and what MESSAGE and CIPHERTEXT borrow.
+    /* A front end asks. Fixed size, but for what is claimed for the audit, the SNI of the first two, and what
+     * MESSAGE and CIPHERTEXT borrow.
      */
     SIGNER_ASK_TLS13 = 0x01,
     SIGNER_ASK_TLS12 = 0x02,
@@ -35,7 +36,7 @@ enum signer_message_type {
 
 enum {
     SIGNER_HEADER_SIZE = 4,
-    SIGNER_BODY_MAX = 64 + SIGN_MESSAGE_MAX,
+    SIGNER_BODY_MAX = 128 + SIGN_MESSAGE_MAX,
     SIGNER_SIGNATURE_MAX = KEY_RSA_MAX_BITS / 8,
     SIGNER_ANSWER_MAX = TICKET_KEYS_ANSWER_MAX, /* of any kind */
 };

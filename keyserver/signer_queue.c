@@ -165,20 +165,23 @@ static struct signer_job *take_batch(struct class_queue *class)
     return batch;
 }
 
-static void work_on(struct signer_sign *sign, struct signer_job *job, uint64_t deadline)
+static void work_on(struct signer_sign *sign, struct signer_job *job,
+                    const struct signer_queue_settings *settings)
 {
     uint64_t began = clock_now();
     job->queue = clock_passed(job->added, began);
     job->dropped = atomic_load_explicit(&job->cancelled, memory_order_relaxed);
     if (job->dropped)
         return;
-    if (job->queue > deadline) {
+    if (job->queue > settings->deadline) {
         job->error = KSSL_ERROR_OVERLOADED;
         return;
     }
     job->signature_size = job->room;
     job->error = signer_sign(sign, &job->request, job->key, job->signature, &job->signature_size);
     job->sign = clock_passed(began, clock_now());
+    if (settings->digests)
+        job->signed_size = sign_request_digest(&job->request, job->signed_octets);
 }
 
 static void set_up_thread(struct class_queue *class)
@@ -211,7 +214,7 @@ static void *worker_run(void *argument)
         while (batch != NULL) {
             struct signer_job *job = batch;
             batch = job->next;
-            work_on(worker->sign, job, class->all->settings.deadline);
+            work_on(worker->sign, job, &class->all->settings);
             job->next = done;
             done = job;
         }

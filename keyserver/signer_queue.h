@@ -27,12 +27,15 @@ struct signer_job {
     enum key_class class;
     void *asker;                      /* the owner's: whom to tell */
     TAILQ_ENTRY(signer_job) of_asker; /* the owner's */
+    bool replay;                      /* the owner's: it had been asked for before */
     uint64_t added;                   /* clock_now */
     _Atomic bool cancelled;           /* by the owner: not signed any more, if it is not yet */
     /* The outcome. */
     bool dropped; /* for having been cancelled; then there is nothing else */
     enum kssl_error error;
     uint32_t queue, sign; /* microseconds waited and worked */
+    size_t signed_size;   /* of the digest of what was signed; 0: nobody wants it */
+    uint8_t signed_octets[SIGN_DIGEST_OF_MAX];
     size_t signature_size;
     uint8_t *signature; /* within the job */
     size_t room;        /* for the signature */
@@ -47,6 +50,7 @@ struct signer_queue;
 struct signer_queue_settings {
     size_t lengths[KEY_CLASSES]; /* jobs that may wait in each class */
     unsigned threads;            /* of each class */
+    bool digests;                /* of what is signed are wanted */
     uint64_t deadline;           /* microseconds; jobs that have waited longer are not tried */
 };
 

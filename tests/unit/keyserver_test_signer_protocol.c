@@ -29,6 +29,15 @@ static struct sign_request with_sni(struct sign_request request, size_t size)
     return request;
 }
 
+static struct sign_request with_claims(struct sign_request request, size_t ip, size_t name)
+{
+    request.client_ip_size = (uint8_t)ip;
+    memset(request.client_ip, 'i', ip);
+    request.name_size = (uint8_t)name;
+    memset(request.name, 'r', name);
+    return request;
+}
+
 static struct sign_request tls12_request(size_t point)
 {
     struct sign_request request = request_of(SIGN_TLS12, KSSL_OP_SIGN_TLS12);
@@ -96,6 +105,10 @@ static void check_same(const struct sign_request *a, const struct sign_request *
     assert_memory_equal(a->ski, b->ski, sizeof a->ski);
     assert_int_equal(a->sni_size, b->sni_size);
     assert_memory_equal(a->sni, b->sni, sizeof a->sni);
+    assert_int_equal(a->client_ip_size, b->client_ip_size);
+    assert_memory_equal(a->client_ip, b->client_ip, sizeof a->client_ip);
+    assert_int_equal(a->name_size, b->name_size);
+    assert_memory_equal(a->name, b->name, sizeof a->name);
     if (a->kind == SIGN_MESSAGE)
         assert_true(bytes_equal(a->message, b->message));
     else if (a->kind == SIGN_TLS13)
@@ -128,6 +141,9 @@ static void asks_round_trip(void **state)
         tls12_request(133),
         tls12_request(0),
         with_sni(tls13_request(32), 1),
+        with_claims(tls13_request(32), 4, 1),
+        with_claims(tls12_request(65), 16, KSSL_REQUEST_ID_MAX),
+        with_claims(message_request(octets, 9), 4, 0),
         with_sni(tls13_request(48), SIGN_SNI_MAX),
         with_sni(tls12_request(133), SIGN_SNI_MAX),
         digest_request(KSSL_OP_RSA_SIGN_SHA512, 64),
@@ -170,12 +186,14 @@ static void fields_are_strict(void **state)
 {
     (void)state;
     static const struct {
-        size_t offset; /* in the body of a TLS 1.3 request: 8 handle, 2 entry, 1 opcode, 20 SKI, 1 SNI, 2
-                          scheme */
+        size_t offset; /* in the body of a TLS 1.3 request: 8 handle, 2 entry, 1 opcode, 20 SKI, 1 client's
+                          address, 1 name, 1 SNI, 2 scheme */
         uint8_t octet;
         bool parses;
-    } ROWS[] = {{34, 32, true},   {34, 33, true}, {34, 31, false}, {34, 48, true}, {34, 49, false},
-                {34, 255, false}, {82, 1, false}, {67, 1, false},  {31, 1, false}};
+    } ROWS[] = {{36, 32, true},   {36, 33, true}, {36, 31, false}, {36, 48, true},  {36, 49, false},
+                {36, 255, false}, {84, 1, false}, {69, 1, false},  {33, 1, false}, /* an SNI that takes the
+                                                                                      scheme's octets */
+                {31, 4, false},   {31, 5, false}, {31, 17, false}, {32, 33, false}, {32, 255, false}};
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
         const struct sign_request request = tls13_request(32);
         struct writer to = writer_of(wire, sizeof wire);
@@ -183,14 +201,14 @@ static void fields_are_strict(void **state)
         struct sign_request parsed;
         signer_ask_write(&to, &request);
         uint8_t type = split(&to, &body);
-        assert_int_equal(body.size, 83);
+        assert_int_equal(body.size, 85);
         wire[SIGNER_HEADER_SIZE + ROWS[i].offset] = ROWS[i].octet;
         if (parse_exact(type, body, &parsed) != ROWS[i].parses)
             fail_msg("octet %u at %zu", ROWS[i].octet, ROWS[i].offset);
     }
 }
 
-/* An opcode travels only in the form that is its own, and only the four asking types are taken. */
+/* An opcode travels only in the form that is its own, and only the asking types are taken. */
 static void opcodes_belong_to_types(void **state)
 {
     (void)state;
