@@ -88,6 +88,11 @@ bool tls_certificate_verify_parse(struct bytes content, struct bytes *hash)
     return transcript_hash_size_fits(from.left) && read_bytes(&from, from.left, hash);
 }
 
+bool tls_content_is_tls13(struct bytes content)
+{
+    return content.size >= SPACES_SIZE && octets_are(bytes_of(content.data, SPACES_SIZE), ' ');
+}
+
 /* ---- TLS 1.2 ServerKeyExchange. */
 
 #define CURVE_TYPE_NAMED   3 /* RFC 8422 section 5.4: explicit curves are not allowed */

@@ -41,6 +41,9 @@ bool tls_scheme_fits_tls12(const struct tls_scheme *scheme, enum key_type type);
 MUST_CHECK bool tls_certificate_verify_write(struct writer *to, struct bytes hash);
 /* Recognises exactly that content; *hash borrows from content. */
 MUST_CHECK bool tls_certificate_verify_parse(struct bytes content, struct bytes *hash);
+/* Whether it begins with 64 spaces, as whatever is signed in TLS 1.3 does: a client's CertificateVerify and a
+ * delegated credential too. */
+bool tls_content_is_tls13(struct bytes content);
 
 /* ---- TLS 1.2 ServerKeyExchange (RFC 8422 section 5.4). */
 

@@ -209,8 +209,8 @@ static enum kssl_error sign_tls12(struct decision *decision)
     request->tls12.scheme = asked.scheme;
     memcpy(request->tls12.client_random, asked.parts.client_random, TLS_RANDOM_SIZE);
     memcpy(request->tls12.server_random, asked.parts.server_random, TLS_RANDOM_SIZE);
-    /* Parameters of another form stay group 0, without a point, which no policy accepts. */
-    if (parts_valid && asked.parts.point.size <= SIGN_POINT_MAX) {
+    /* Parameters of another form, or a point off its curve, stay group 0, which no policy accepts. */
+    if (parts_valid && tls_ecdh_point_valid(asked.parts.group, asked.parts.point)) {
         request->tls12.group = asked.parts.group;
         request->tls12.point_size = (uint8_t)asked.parts.point.size;
         memcpy(request->tls12.point, asked.parts.point.data, asked.parts.point.size);

@@ -104,6 +104,29 @@ static size_t message_octets(const struct sign_request *request)
     return sign_request_borrowed(request).size;
 }
 
+static struct log_field sni_of(const struct sign_request *request)
+{
+    struct bytes sni = bytes_of(request->sni, request->sni_size);
+    return sni.size > 0 ? log_bytes("sni", sni) : log_text("sni", NULL);
+}
+
+/* It has made the same checks: somebody has taken it over, or it asks us what it had asked of a signer with
+ * other keys, before us. */
+static void tell_forbidden(const struct asker *asker, const struct sign_request *request,
+                           enum kssl_error error, const char *reason)
+{
+    const struct signer *signer = asker->signer;
+    const char *client =
+        request->entry < signer->config->client_count ? signer->config->clients[request->entry].match : NULL;
+    metric_add(signer->metrics, KEYSERVER_FORBIDDEN, 1);
+    audit_request(signer, request, AUDIT_FORBIDDEN, error);
+    log_warn(signer->log, "front end asks for what is forbidden", log_number("frontend", asker->index),
+             log_text("client", client), log_text("operation", kssl_opcode_name(request->opcode)),
+             log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), sni_of(request),
+             log_number("error", error),
+             log_reason(reason != NULL ? reason : kssl_error_name((uint8_t)error)));
+}
+
 static void answer_job(struct asker *asker, const struct signer_job *job)
 {
     const struct signer_reply reply = {
@@ -113,7 +136,11 @@ static void answer_job(struct asker *asker, const struct signer_job *job)
         .sign = job->sign,
         .answer = bytes_of(job->signature, job->error == KSSL_ERROR_NONE ? job->signature_size : 0)};
     count_job(asker->signer, job);
-    audit_job(asker->signer, job);
+    /* What a thread alone looks at here is whether a point is on its curve. */
+    if (job->error == KSSL_ERROR_CONTENT)
+        tell_forbidden(asker, &job->request, job->error, NULL);
+    else
+        audit_job(asker->signer, job);
     reply_to(asker, &reply);
 }
 
@@ -166,29 +193,6 @@ static enum kssl_error enqueue(struct asker *asker, const struct sign_request *r
     metric_change(signer->metrics, KEYSERVER_QUEUED + (size_t)job->class, 1);
     signer->message_octets += message_octets(request);
     return KSSL_ERROR_NONE;
-}
-
-static struct log_field sni_of(const struct sign_request *request)
-{
-    struct bytes sni = bytes_of(request->sni, request->sni_size);
-    return sni.size > 0 ? log_bytes("sni", sni) : log_text("sni", NULL);
-}
-
-/* It has made the same checks: somebody has taken it over, or it asks us what it had asked of a signer with
- * other keys, before us. */
-static void tell_forbidden(const struct asker *asker, const struct sign_request *request,
-                           enum kssl_error error, const char *reason)
-{
-    const struct signer *signer = asker->signer;
-    const char *client =
-        request->entry < signer->config->client_count ? signer->config->clients[request->entry].match : NULL;
-    metric_add(signer->metrics, KEYSERVER_FORBIDDEN, 1);
-    audit_request(signer, request, AUDIT_FORBIDDEN, error);
-    log_warn(signer->log, "front end asks for what is forbidden", log_number("frontend", asker->index),
-             log_text("client", client), log_text("operation", kssl_opcode_name(request->opcode)),
-             log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), sni_of(request),
-             log_number("error", error),
-             log_reason(reason != NULL ? reason : kssl_error_name((uint8_t)error)));
 }
 
 void signer_cancel_job(struct signer_job *job)

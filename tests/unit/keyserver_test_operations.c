@@ -139,6 +139,10 @@ static void check_ask(struct world *world, const char *row, size_t entry, const 
 #define UNMARKED "random octets, twenty-four of th"
 #define X25519   "\x03\0\x1d\x20" HASH_32
 #define CLIENT   "client random: thirty-two octets"
+#define SPACES_32                                                                                            \
+    "                "                                                                                       \
+    "                "
+#define SPACES_64 SPACES_32 SPACES_32
 
 static const struct {
     uint8_t opcode;
@@ -382,6 +386,10 @@ static const struct {
      WIRE("\x04\x03" CLIENT MARKED "\x03\0\x16\x20" HASH_32), 0x41},
     {"tls12: a point of another size", EVERYTHING, 0x11, 0, 0x62,
      WIRE("\x04\x03" CLIENT MARKED "\x03\0\x17\x20" HASH_32), 0x41},
+    {"tls12: a point off its curve", EVERYTHING, 0x11, 0, 0x62,
+     WIRE("\x04\x03" CLIENT MARKED "\x03\0\x17\x41\x04" HASH_32 HASH_32), 0x41},
+    {"tls12: a point off its curve, and not one of the names", NAMED, 0x11, 0, 0x62,
+     WIRE("\x04\x03" CLIENT MARKED "\x03\0\x17\x41\x04" HASH_32 HASH_32), 0x41},
     {"tls12: not allowed, and a bad payload", TLS13_ONLY, 0xAA, 0, 0x62, WIRE("x"), 0x05},
     {"tls12: params of no group's size, and no such key", TLS12_ONLY, 0xAA, 0, 0x62,
      WIRE("\x04\x03" CLIENT MARKED X25519 "x"), 0x07},
@@ -416,6 +424,14 @@ static const struct {
     {"bare: ed25519", DIGEST_ONLY, 0x33, 0, 0x18, WIRE("a message of any length"), 0x00},
     {"bare: ed25519, nothing", DIGEST_ONLY, 0x33, 0, 0x18, WIRE(""), 0x00},
     {"bare: ed25519, no payload", DIGEST_ONLY, 0x33, 0, 0x18, {NULL, 0}, 0x07},
+    {"bare: ed25519, 64 spaces", DIGEST_ONLY, 0x33, 0, 0x18, WIRE(SPACES_64), 0x41},
+    {"bare: ed25519, a client's content", DIGEST_ONLY, 0x33, 0, 0x18,
+     WIRE(SPACES_64 "TLS 1.3, client CertificateVerify\0" HASH_32), 0x41},
+    {"bare: ed25519, a credential", DIGEST_ONLY, 0x33, 0, 0x18,
+     WIRE(SPACES_64 "TLS, server delegated credentials\0" HASH_32), 0x41},
+    {"bare: ed25519, a server's content", DIGEST_ONLY, 0x33, 0, 0x18,
+     WIRE(SPACES_64 "TLS 1.3, server CertificateVerify\0" HASH_48), 0x00},
+    {"bare: ed25519, fewer spaces", DIGEST_ONLY, 0x33, 0, 0x18, WIRE(SPACES_32), 0x00},
     {"bare: ed25519 with ed448's key", DIGEST_ONLY, 0x66, 0, 0x18, WIRE("message"), 0x01},
     {"bare: ed25519 with a curve's key", DIGEST_ONLY, 0x11, 0, 0x18, WIRE("message"), 0x01},
     /* 0x67 */

@@ -165,6 +165,7 @@ static void certificate_verify_cut_anywhere_is_refused(void **state)
         uint8_t *content = exact_copy(bytes_of(PREFIX HASH_48, size));
         struct bytes hash;
         assert_int_equal(tls_certificate_verify_parse(bytes_of(content, size), &hash), size == 130);
+        assert_int_equal(tls_content_is_tls13(bytes_of(content, size)), size >= 64);
         free(content);
     }
 }
