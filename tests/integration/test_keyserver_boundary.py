@@ -13,6 +13,7 @@ import time
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import harness
 import kssl_codec as kssl
@@ -23,7 +24,7 @@ from kssl_peer import Peer, site_key
 
 CLIENTS = [
     {"match": "DNS:edge1.example", "keys": ["p256", "rsa2048"], "allow": ["tls13", "tls12", "list"]},
-    {"match": "DNS:edge2.example", "keys": ["p256", "ed25519"], "allow": ["digest"]},
+    {"match": "DNS:edge2.example", "keys": ["p256", "ed25519", "rsa2048"], "allow": ["digest"]},
 ]
 # As in CLIENTS, then entries that policy bounds further.
 BOUNDED = [
@@ -32,8 +33,9 @@ BOUNDED = [
     {"match": "CN:both", "keys": ["demo"], "allow": ["tls13", "tls12"], "names": ["demo.example", "localhost"]},
     {"match": "CN:schemes", "keys": ["*"], "allow": ["tls13", "digest"], "schemes": ["ecdsa_secp256r1_sha256"]},
     {"match": "CN:denied", "keys": ["*"], "deny": True},
+    {"match": "CN:required", "keys": ["*"], "allow": ["tls13", "digest", "decrypt"], "require": "transcript"},
 ]
-NAMES, BOTH, SCHEMES, DENIED = 2, 3, 4, 5
+NAMES, BOTH, SCHEMES, DENIED, REQUIRED = 2, 3, 4, 5, 6
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root looks into other processes")
 
@@ -114,7 +116,7 @@ def test_only_the_signer_has_keys(stack):
 
 # ---- A front end that was taken over: what it says, the test says in its place.
 
-ASK_TLS13, ASK_TLS12, ASK_DIGEST, ASK_MESSAGE, TELL_REPLY = 1, 2, 3, 4, 0x13
+ASK_TLS13, ASK_TLS12, ASK_DIGEST, ASK_MESSAGE, ASK_CIPHERTEXT, TELL_REPLY = 1, 2, 3, 4, 5, 0x13
 PIDFD_OPEN, PIDFD_GETFD = 434, 438
 
 
@@ -172,6 +174,14 @@ def ask_digest(entry, name, opcode, digest):
     return ask(ASK_DIGEST, 7, entry, opcode, name, field(digest, 64))
 
 
+def ask_message(entry, name, octets, opcode=Op.ED25519):
+    return ask(ASK_MESSAGE, 7, entry, opcode, name, octets)
+
+
+def ask_decryption(entry, name, opcode):
+    return ask(ASK_CIPHERTEXT, 7, entry, opcode, name, bytes(256))
+
+
 def reply(link):
     def exactly(size):
         data = b""
@@ -191,55 +201,149 @@ def reply(link):
 
 MARKED = bytes(24) + kssl.DOWNGRADE_12
 
+ON_CURVE = kssl_peer.point(ec.SECP256R1())
+HYBRID = bytes([6 + ON_CURVE[-1] % 2]) + ON_CURVE[1:]
+CONTEXT_OF_CLIENTS = b" " * 64 + b"TLS 1.3, client CertificateVerify\0" + bytes(32)
+CONTEXT_OF_CREDENTIALS = b" " * 64 + b"TLS, server delegated credentials\0" + bytes(300)
+
+NOT_THE_CLIENTS = "the SNI is none of the client's names"
+NOT_COVERED = "the key's certificates have names that the client has not"
+NO_CERTIFICATE = "the key has no certificate for the SNI"
+NO_SCHEME = "the scheme is none of the client's"
+
+# What a front end that was taken over might ask for: the message, the error, the reason logged where the error's name does
+# not say it all.
 FORGED = {
-    "allowed: the boundary itself works": (lambda: ask_tls13(0, "p256", 0x0403), 0),
-    "an operation that the entry does not allow": (lambda: ask_digest(0, "p256", Op.ECDSA_SHA256, bytes(32)), 0x05),
-    "the other way round": (lambda: ask_tls13(1, "p256", 0x0403), 0x05),
+    "a digest, not allowed": (lambda: ask_digest(0, "p256", Op.ECDSA_SHA256, bytes(32)), 0x05),
+    "a digest of each kind, not allowed": (lambda: ask_digest(0, "rsa2048", Op.RSA_PSS_SHA256, bytes(32)), 0x05),
+    "a message, not allowed": (lambda: ask_message(0, "ed25519", CONTEXT_OF_CLIENTS), 0x05),
+    "decryption, not allowed": (lambda: ask_decryption(0, "rsa2048", Op.RSA_DECRYPT), 0x05),
+    "decryption, not allowed, the other": (lambda: ask_decryption(0, "rsa2048", Op.RSA_DECRYPT_RAW), 0x05),
+    "decryption, where digests are": (lambda: ask_decryption(1, "rsa2048", Op.RSA_DECRYPT), 0x05),
+    "TLS 1.3, not allowed": (lambda: ask_tls13(1, "p256", 0x0403), 0x05),
+    "TLS 1.2, not allowed": (lambda: ask_tls12(1, "p256", 0x0403, MARKED), 0x05),
+    "as from a transcript, not allowed": (lambda: ask_transcript(1, "p256", b"p256.example"), 0x05),
+    "a hash, where transcripts are required": (lambda: ask_tls13(REQUIRED, "p256", 0x0403, sni=b"p256.example"), 0x05),
+    "a digest, where transcripts are required": (lambda: ask_digest(REQUIRED, "p256", Op.ECDSA_SHA256, bytes(32)), 0x05),
+    "decryption, where transcripts are required": (lambda: ask_decryption(REQUIRED, "rsa2048", Op.RSA_DECRYPT), 0x05),
+    "a client that is denied": (lambda: ask_tls13(DENIED, "p256", 0x0403), 0x05),
     "a key of another entry": (lambda: ask_tls13(0, "ed25519", 0x0807), 0x02),
-    "a key of nobody": (lambda: ask_tls13(0, "p384", 0x0503), 0x02),
+    "a key of another entry, TLS 1.2": (lambda: ask_tls12(0, "ed25519", 0x0807, MARKED), 0x02),
+    "a key of another entry, a digest": (lambda: ask_digest(1, "p384", Op.ECDSA_SHA384, bytes(48)), 0x02),
+    "a key of another entry, a message": (lambda: ask_message(1, "ed448", b"x"), 0x02),
+    "a key of another entry, a transcript": (lambda: ask_transcript(0, "demo", b"demo.example"), 0x02),
     "an entry that does not exist": (lambda: ask_tls13(len(BOUNDED), "p256", 0x0403), 0x08),
+    "the last entry that there could be": (lambda: ask_digest(0xFFFF, "p256", Op.ECDSA_SHA256, bytes(32)), 0x08),
     "pkcs1 in TLS 1.3": (lambda: ask_tls13(0, "rsa2048", 0x0401), 0x01),
     "another key's scheme": (lambda: ask_tls13(0, "p256", 0x0804), 0x01),
-    "a hash of no transcript": (lambda: ask_tls13(0, "p256", 0x0403, bytes(20)), 0x41),
-    "no downgrade mark": (lambda: ask_tls12(0, "p256", 0x0403, bytes(32)), 0x41),
-    "a group that is none": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, group=0x0016), 0x41),
-    "a point off its curve": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, 0x0017, b"\x04" + bytes(64)), 0x41),
+    "another key's scheme, TLS 1.2": (lambda: ask_tls12(0, "p256", 0x0804, MARKED), 0x01),
     "a digest of another size": (lambda: ask_digest(1, "p256", Op.ECDSA_SHA256, bytes(20)), 0x01),
     "a digest for another type of key": (lambda: ask_digest(1, "p256", Op.RSA_SHA256, bytes(32)), 0x01),
-    "names that cover the key's": (lambda: ask_tls13(BOTH, "demo", 0x0403, sni=b"demo.example"), 0),
-    "names that do not": (lambda: ask_tls13(NAMES, "demo", 0x0403, sni=b"demo.example"), 0x40),
-    "names that do not, in TLS 1.2": (lambda: ask_tls12(NAMES, "demo", 0x0403, MARKED, sni=b"demo.example"), 0x40),
-    "another SNI": (lambda: ask_tls13(BOTH, "demo", 0x0403, sni=b"p256.example"), 0x40),
-    "another SNI, in TLS 1.2": (lambda: ask_tls12(BOTH, "demo", 0x0403, MARKED, sni=b"p256.example"), 0x40),
-    "no SNI": (lambda: ask_tls13(BOTH, "demo", 0x0403), 0x40),
-    "as from a transcript": (lambda: ask_transcript(NAMES, "demo", b"demo.example"), 0),
-    "as from one for another name": (lambda: ask_transcript(NAMES, "demo", b"localhost"), 0x40),
-    "as from one that no certificate was for": (lambda: ask_transcript(NAMES, "p256", b"demo.example"), 0x40),
-    "a scheme of the entry's": (lambda: ask_tls13(SCHEMES, "p256", 0x0403), 0),
-    "another scheme": (lambda: ask_tls13(SCHEMES, "p384", 0x0503), 0x40),
-    "another scheme, bare": (lambda: ask_digest(SCHEMES, "rsa2048", Op.RSA_SHA256, bytes(32)), 0x40),
-    "a client that is denied": (lambda: ask_tls13(DENIED, "p256", 0x0403), 0x05),
+    "a message for another type of key": (lambda: ask_message(1, "p256", b"x"), 0x01),
+    **{f"a hash of {size}": (lambda size=size: ask_tls13(0, "p256", 0x0403, bytes(size)), 0x41)
+       for size in (0, 20, 31, 33, 47)},
+    "a client's CertificateVerify": (lambda: ask_message(1, "ed25519", CONTEXT_OF_CLIENTS), 0x41),
+    "a delegated credential": (lambda: ask_message(1, "ed25519", CONTEXT_OF_CREDENTIALS), 0x41),
+    "no downgrade mark": (lambda: ask_tls12(0, "p256", 0x0403, bytes(32)), 0x41),
+    "the mark of 1.1": (lambda: ask_tls12(0, "p256", 0x0403, MARKED[:-1] + b"\0"), 0x41),
+    "randoms of spaces": (lambda: ask_tls12(0, "p256", 0x0403, b" " * 32), 0x41),
+    "a group that is none": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, group=0x0016), 0x41),
+    "no group": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, group=0), 0x41),
+    "no point": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, point=b""), 0x41),
+    "a point of another group": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, 0x0017, bytes(32)), 0x41),
+    "a point off its curve": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, 0x0017, b"\x04" + bytes(64)), 0x41),
+    "a point in hybrid form": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, 0x0017, HYBRID), 0x41),
+    "a point at infinity": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, 0x0017, bytes(65)), 0x41),
+    "names that do not cover the key's": (lambda: ask_tls13(NAMES, "demo", 0x0403, sni=b"demo.example"), 0x40, NOT_COVERED),
+    "names that do not, in TLS 1.2": (lambda: ask_tls12(NAMES, "demo", 0x0403, MARKED, sni=b"demo.example"), 0x40, NOT_COVERED),
+    "another SNI": (lambda: ask_tls13(BOTH, "demo", 0x0403, sni=b"p256.example"), 0x40, NOT_THE_CLIENTS),
+    "another SNI, in TLS 1.2": (lambda: ask_tls12(BOTH, "demo", 0x0403, MARKED, sni=b"p256.example"), 0x40, NOT_THE_CLIENTS),
+    "no SNI": (lambda: ask_tls13(BOTH, "demo", 0x0403), 0x40, NOT_THE_CLIENTS),
+    "as from a transcript for another name": (lambda: ask_transcript(NAMES, "demo", b"localhost"), 0x40, NOT_THE_CLIENTS),
+    "as from one that no certificate was for": (lambda: ask_transcript(NAMES, "p256", b"demo.example"), 0x40, NO_CERTIFICATE),
+    "another scheme": (lambda: ask_tls13(SCHEMES, "p384", 0x0503), 0x40, NO_SCHEME),
+    "another scheme, a digest": (lambda: ask_digest(SCHEMES, "rsa2048", Op.RSA_SHA256, bytes(32)), 0x40, NO_SCHEME),
+}
+
+# What the entries may have all the same, and what is signed then: nothing that the front end could have chosen but the parts.
+PERMITTED = {
+    "TLS 1.3": (lambda: ask_tls13(0, "p256", 0x0403, b"h" * 32), 0x0403, kssl.certificate_verify(b"h" * 32)),
+    "a hash that looks like a content": (lambda: ask_tls13(0, "p256", 0x0403, CONTEXT_OF_CLIENTS[:48]), 0x0403,
+                                         kssl.certificate_verify(CONTEXT_OF_CLIENTS[:48])),
+    "TLS 1.2": (lambda: ask_tls12(0, "p256", 0x0403, MARKED, 0x0017, ON_CURVE), 0x0403,
+                bytes(32) + MARKED + kssl.ecdh_params(0x0017, ON_CURVE)),
+    "a message": (lambda: ask_message(1, "ed25519", kssl.certificate_verify(bytes(48))), 0x0807,
+                  kssl.certificate_verify(bytes(48))),
+    "names that cover the key's": (lambda: ask_tls13(BOTH, "demo", 0x0403, sni=b"demo.example"), 0x0403,
+                                   kssl.certificate_verify(bytes(32))),
+    "as from a transcript": (lambda: ask_transcript(NAMES, "demo", b"demo.example"), 0x0403, kssl.certificate_verify(bytes(32))),
+    "a scheme of the entry's": (lambda: ask_tls13(SCHEMES, "p256", 0x0403), 0x0403, kssl.certificate_verify(bytes(32))),
 }
 
 
-@ROOT
-def test_signer_believes_nothing(stack):
-    """It checks everything again: whatever a front end lets through that it should not, the signer refuses."""
-    server = stack.key_server(clients=BOUNDED, certificates=[{"dir": str(SITES / "chains")}])
-    (frontend,) = server.children("frontend")
+@pytest.fixture(scope="module")
+def bounded(module_stack):
+    return module_stack.key_server(clients=BOUNDED, certificates=[{"dir": str(SITES / "chains")}],
+                                   log={"level": "info", "rate": 0})
+
+
+@pytest.fixture(scope="module")
+def honest(bounded):
+    """A client of the front end's, which is served all the time."""
+    with Peer(bounded.port) as peer:
+        yield peer
+
+
+@pytest.fixture
+def stolen(bounded, honest):
+    """The link of a front end that says nothing itself meanwhile, and afterwards has missed nothing."""
+    (frontend,) = bounded.children("frontend")
     with steal_link(frontend) as link:
         frontend.signal(signal.SIGSTOP)
-        for what, (forge, expected) in FORGED.items():
-            link.sendall(forge())
-            error, signature = reply(link)
-            assert (error, bool(signature)) == (expected, expected == 0), what
+        yield link
         frontend.signal(signal.SIGCONT)
-    # All but the point off its curve, which is found by the thread that signs, as a client's would be.
-    forbidden = sum(expected != 0 for _, expected in FORGED.values()) - 1
-    assert server.metric("keyless_keyserver_requests_forbidden_total") == forbidden
-    assert server.metric("keyless_keyserver_replies_stale_total") == 0
-    with Peer(server.port) as peer:
-        assert peer.raw_request(tls13("p256")).error is None
+    assert bounded.metric("keyless_keyserver_replies_stale_total") == 0
+    assert honest.raw_request(tls13("p256")).error is None
+
+
+def asked(octets):
+    """Of a message: entry, opcode and SKI."""
+    return struct.unpack_from("!HB20s", octets, 4 + 8)
+
+
+@ROOT
+@pytest.mark.parametrize("what", FORGED)
+def test_signer_believes_nothing(bounded, stolen, what):
+    """It checks everything again: whatever a front end lets through that it should not, the signer refuses, tells and
+    counts."""
+    forge, error, reason = (*FORGED[what], None)[:3]
+    forbidden, mark = bounded.metric("keyless_keyserver_requests_forbidden_total"), bounded.mark()
+    octets = forge()
+    stolen.sendall(octets)
+    assert reply(stolen) == (error, b"")
+    line = bounded.wait_for("front end asks for what is forbidden", after=mark)
+    entry, opcode, ski = asked(octets)
+    assert line.get("client") == (BOUNDED[entry]["match"] if entry < len(BOUNDED) else None)
+    assert (line["frontend"], line["error"], line["key"]) == ("0", str(error), ski.hex())
+    assert line["reason"] == (reason or {0x01: "cryptography failed", 0x02: "key not found", 0x05: "bad opcode",
+                                         0x08: "internal error", 0x41: "content not acceptable"}[error])
+    assert line["operation"] and opcode == octets[14]
+    assert bounded.metric("keyless_keyserver_requests_forbidden_total") == forbidden + 1
+
+
+@ROOT
+@pytest.mark.parametrize("what", PERMITTED)
+def test_signed_content_is_the_signers(bounded, stolen, what):
+    """What is signed is what the signer has put together from the parts, not what a front end would like."""
+    make, scheme, content = PERMITTED[what]
+    forbidden = bounded.metric("keyless_keyserver_requests_forbidden_total")
+    octets = make()
+    stolen.sendall(octets)
+    error, signature = reply(stolen)
+    assert error == 0
+    (key,) = [site_key(name) for name in ("p256", "ed25519", "demo") if kssl.ski(site_key(name)) == asked(octets)[2]]
+    kssl_peer.verify_scheme(key, signature, content, scheme)
+    assert bounded.metric("keyless_keyserver_requests_forbidden_total") == forbidden
 
 
 @ROOT
@@ -281,26 +385,15 @@ def test_rates_of_the_signer_are_its_own(stack):
     assert {sets(process) - all_have for process in signers} == {2}
 
 
-@ROOT
-def test_signed_content_is_the_signers(stack):
-    """What is signed is what the signer has put together from the parts, not what a front end would like."""
-    server = stack.key_server(clients=CLIENTS)
-    (frontend,) = server.children("frontend")
-    with steal_link(frontend) as link:
-        frontend.signal(signal.SIGSTOP)
-        link.sendall(ask_tls13(0, "p256", 0x0403, b"h" * 32))
-        error, signature = reply(link)
-        frontend.signal(signal.SIGCONT)
-    assert error == 0
-    kssl_peer.verify_scheme(site_key("p256"), signature, kssl.certificate_verify(b"h" * 32), 0x0403)
-
-
 NONSENSE = {
     "unknown type": lambda: message(0x55, b"x"),
     "a type that the signer sends": lambda: message(TELL_REPLY, bytes(17)),
     "too long": lambda: b"\x01\xff\xff\xff",
     "too short": lambda: message(ASK_TLS13, bytes(82)),
-    "opcode of another type": lambda: ask_tls13(0, "p256", 0x0403, opcode=Op.ECDSA_SHA256),
+    "a digest's opcode with a hash": lambda: ask_tls13(0, "p256", 0x0403, opcode=Op.ECDSA_SHA256),
+    "TLS 1.3's opcode with a digest": lambda: ask_digest(1, "p256", Op.SIGN_TLS13, bytes(32)),
+    "a digest's opcode with a message": lambda: ask_message(1, "ed25519", b"x", Op.ECDSA_SHA256),
+    "a message's opcode with a ciphertext": lambda: ask_decryption(1, "rsa2048", Op.ED25519),
 }
 
 

@@ -15,7 +15,7 @@ from counters import Gains
 from harness import SITES, wait_until
 from kssl_codec import Error, Op, Tag
 from kssl_peer import Closed, Peer, site_key
-from test_transcript import record, sign
+from transcripts import record, sign
 from watched import refused, served
 
 CERTIFICATES = [{"dir": str(SITES / "chains")}]
