@@ -26,9 +26,7 @@ struct options {
     struct address address;
     struct channel_credentials credentials;
     const char *server_name;
-    const char *site; /* PEM: the certificate or public key whose private half signs */
-    const char *scheme;
-    bool bare; /* digests are signed, by the operations of Part A */
+    struct signing_choice choice;
     enum operation operation;
     uint64_t verify;  /* one signature in so many; 0: none */
     uint64_t timeout; /* milliseconds without an answer */
@@ -82,7 +80,7 @@ static bool write_request(const struct bench *bench, uint32_t id, struct writer 
 static void send_request(struct bench *bench, uint32_t id)
 {
     struct slot *slot = &bench->slots[id];
-    uint8_t octets[2 * KSSL_PAD_TO];
+    uint8_t octets[KSSL_FRAME_MAX];
     struct writer frame = writer_of(octets, sizeof octets);
     (void)RAND_bytes(slot->seed, (int)sizeof slot->seed);
     slot->began = clock_now();
@@ -226,7 +224,7 @@ static enum result bench_prepare(struct bench *bench, struct failure *why)
     const struct options *options = bench->options;
     enum result result = channel_client_context(&options->credentials, &bench->context, why);
     if (result == RESULT_OK && options->operation == OPERATION_SIGN)
-        result = signing_open(&bench->signing, options->site, options->scheme, options->bare, why);
+        result = signing_open(&bench->signing, &options->choice, why);
     return result == RESULT_OK ? bench_open(bench, why) : result;
 }
 
@@ -290,9 +288,10 @@ static const char USAGE[] =
     "  --server-name NAME  what the key server's certificate must say\n"
     "  --site FILE         sign with the key of this certificate or public key (PEM)\n"
     "  --scheme NAME       TLS signature scheme (default: the first that fits the key)\n"
-    "  --mode tbs|digest   sign TLS 1.3 handshakes (operation 0x61, the default), or bare digests, which "
-    "every\n"
-    "                      key server knows\n"
+    "  --mode MODE         tbs: sign TLS 1.3 handshakes by their hash (operation 0x61, the default);\n"
+    "                      transcript: by their messages (0x63), with the chain in --site;\n"
+    "                      digest: sign bare digests, which every key server knows\n"
+    "  --sni NAME          the name in those messages (default: the first of the certificate)\n"
     "  --ping, --list      ping; or print the keys that this client may use; instead of signing\n"
     "  --verify N          verify one signature in N (default 1; 0: none)\n"
     "  --timeout N         milliseconds to wait for an answer (default 10000)\n"
@@ -305,6 +304,7 @@ enum {
     OPTION_SERVER_NAME,
     OPTION_SITE,
     OPTION_SCHEME,
+    OPTION_SNI,
     OPTION_MODE,
     OPTION_PING,
     OPTION_LIST,
@@ -319,6 +319,7 @@ static const struct option OPTIONS[] = {
     {"server-name", required_argument, NULL, OPTION_SERVER_NAME},
     {"site", required_argument, NULL, OPTION_SITE},
     {"scheme", required_argument, NULL, OPTION_SCHEME},
+    {"sni", required_argument, NULL, OPTION_SNI},
     {"mode", required_argument, NULL, OPTION_MODE},
     {"ping", no_argument, NULL, OPTION_PING},
     {"list", no_argument, NULL, OPTION_LIST},
@@ -327,12 +328,17 @@ static const struct option OPTIONS[] = {
     SHARED_OPTIONS,
 };
 
-static bool parse_mode(const char *text, bool *bare)
+static bool parse_mode(const char *text, enum signing_mode *mode)
 {
-    *bare = strcmp(text, "digest") == 0;
-    if (*bare || strcmp(text, "tbs") == 0)
-        return true;
-    (void)fprintf(stderr, "keyless-bench: --mode: got \"%s\", expected tbs or digest\n", text);
+    static const char *const MODES[] = {
+        [SIGNING_TBS] = "tbs", [SIGNING_TRANSCRIPT] = "transcript", [SIGNING_DIGEST] = "digest"};
+    for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++) {
+        if (strcmp(text, MODES[i]) == 0) {
+            *mode = (enum signing_mode)i;
+            return true;
+        }
+    }
+    (void)fprintf(stderr, "keyless-bench: --mode: got \"%s\", expected tbs, transcript or digest\n", text);
     return false;
 }
 
@@ -343,16 +349,17 @@ static bool parse_option(int option, const char *text, struct options *options)
         [OPTION_KEY] = &options->credentials.key,
         [OPTION_CA] = &options->credentials.ca,
         [OPTION_SERVER_NAME] = &options->server_name,
-        [OPTION_SITE] = &options->site,
-        [OPTION_SCHEME] = &options->scheme,
+        [OPTION_SITE] = &options->choice.site,
+        [OPTION_SCHEME] = &options->choice.scheme,
+        [OPTION_SNI] = &options->choice.sni,
     };
-    if (option >= OPTION_CERTIFICATE && option <= OPTION_SCHEME) {
+    if (option >= OPTION_CERTIFICATE && option <= OPTION_SNI) {
         *texts[option] = text;
         return true;
     }
     switch (option) {
     case OPTION_MODE:
-        return parse_mode(text, &options->bare);
+        return parse_mode(text, &options->choice.mode);
     case OPTION_PING:
         options->operation = OPERATION_PING;
         return true;
@@ -375,7 +382,8 @@ static const char *missing_option(const struct options *options)
         return "--certificate, --key and --ca are needed";
     if (options->server_name == NULL)
         return "--server-name is needed";
-    return options->operation == OPERATION_SIGN && options->site == NULL ? "--site is needed to sign" : NULL;
+    return options->operation == OPERATION_SIGN && options->choice.site == NULL ? "--site is needed to sign"
+                                                                                : NULL;
 }
 
 int bench_keyserver(int argc, char **argv)

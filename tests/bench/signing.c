@@ -79,16 +79,18 @@ static enum result choose_operation(struct signing *signing, struct failure *why
                        signing->scheme->name);
 }
 
-enum result signing_open(struct signing *signing, const char *site, const char *scheme, bool bare,
-                         struct failure *why)
+enum result signing_open(struct signing *signing, const struct signing_choice *choice, struct failure *why)
 {
-    enum result result = read_key(site, &signing->key, why);
+    signing->mode = choice->mode;
+    enum result result = read_key(choice->site, &signing->key, why);
     if (result == RESULT_OK)
         result = key_id_of(signing->key, &signing->id, why);
     if (result == RESULT_OK)
-        result = choose_scheme(signing, scheme, bare, why);
-    if (result == RESULT_OK && bare)
+        result = choose_scheme(signing, choice->scheme, choice->mode == SIGNING_DIGEST, why);
+    if (result == RESULT_OK && choice->mode == SIGNING_DIGEST)
         result = choose_operation(signing, why);
+    if (result == RESULT_OK && choice->mode == SIGNING_TRANSCRIPT)
+        result = sample_open(&signing->sample, choice->site, choice->sni, why);
     if (result != RESULT_OK)
         return result;
     signing->verifier = EVP_MD_CTX_new();
@@ -99,13 +101,16 @@ void signing_close(struct signing *signing)
 {
     EVP_MD_CTX_free(signing->verifier);
     EVP_PKEY_free(signing->key);
+    sample_close(&signing->sample);
 }
 
 /* ---- Requests. */
 
 uint8_t signing_opcode(const struct signing *signing)
 {
-    return signing->bare != NULL ? signing->bare->opcode : KSSL_OP_SIGN_TLS13;
+    if (signing->mode == SIGNING_DIGEST)
+        return signing->bare->opcode;
+    return signing->mode == SIGNING_TRANSCRIPT ? KSSL_OP_SIGN_TRANSCRIPT : KSSL_OP_SIGN_TLS13;
 }
 
 /* What a bare operation gets: a digest that is no message's, or a message. */
@@ -114,16 +119,25 @@ static struct bytes bare_input(const struct signing *signing, const uint8_t *see
     return bytes_of(seed, signing->bare->input_size != 0 ? signing->bare->input_size : HASH_SIZE);
 }
 
+static void write_payload(const struct signing *signing, const uint8_t *seed, struct writer *to)
+{
+    if (signing->mode == SIGNING_DIGEST) {
+        write_bytes(to, bare_input(signing, seed));
+        return;
+    }
+    write_u16(to, signing->scheme->code);
+    if (signing->mode == SIGNING_TRANSCRIPT)
+        sample_write(&signing->sample, seed, to);
+    else
+        write_bytes(to, bytes_of(seed, HASH_SIZE));
+}
+
 bool signing_request_write(const struct signing *signing, uint32_t id,
                            const uint8_t seed[static SIGNING_SEED_SIZE], struct writer *frame)
 {
-    uint8_t payload[SIGNING_SEED_SIZE];
+    uint8_t payload[KSSL_PAYLOAD_MAX];
     struct writer to = writer_of(payload, sizeof payload);
-    if (signing->bare != NULL)
-        write_bytes(&to, bare_input(signing, seed));
-    else
-        kssl_sign_tls13_write(&to, &(struct kssl_sign_tls13){.scheme = signing->scheme->code,
-                                                             .hash = bytes_of(seed, HASH_SIZE)});
+    write_payload(signing, seed, &to);
     return writer_ok(&to) &&
            kssl_message_write(frame, id,
                               &(struct kssl_message){.has_opcode = true,
@@ -170,9 +184,12 @@ static bool digest_good(const struct signing *signing, struct bytes digest, stru
 
 static bool tls13_good(const struct signing *signing, const uint8_t *seed, struct bytes signature)
 {
-    uint8_t content[TLS_CERTIFICATE_VERIFY_MAX];
+    uint8_t content[TLS_CERTIFICATE_VERIFY_MAX], hash[SAMPLE_HASH_SIZE];
     struct writer to = writer_of(content, sizeof content);
-    return tls_certificate_verify_write(&to, bytes_of(seed, HASH_SIZE)) &&
+    bool of_messages = signing->mode == SIGNING_TRANSCRIPT;
+    if (of_messages && !sample_hash(&signing->sample, seed, hash))
+        return false;
+    return tls_certificate_verify_write(&to, bytes_of(of_messages ? hash : seed, HASH_SIZE)) &&
            message_good(signing, writer_bytes(&to), signature);
 }
 
@@ -180,7 +197,7 @@ bool signing_good(const struct signing *signing, const uint8_t seed[static SIGNI
                   struct bytes signature)
 {
     bool good;
-    if (signing->bare == NULL)
+    if (signing->mode != SIGNING_DIGEST)
         good = tls13_good(signing, seed, signature);
     else if (signing->bare->hash == NULL)
         good = message_good(signing, bare_input(signing, seed), signature);

@@ -212,6 +212,31 @@ def test_signatures(pair, site, scheme):
     assert_histogram(figures)
 
 
+@pytest.mark.parametrize("site", ["p256", "rsa2048", "ed25519", "wildcard"])
+def test_whole_handshakes(pair, site):
+    """The key server takes the messages for a handshake, and signs what their hash is."""
+    server, _ = pair
+    before = server.metric("keyless_keyserver_requests_total", operation="sign-transcript", outcome="ok")
+    options = [*CHANNEL_OPTIONS, "--mode", "transcript", "--json", "--count", 20, "--warm-up", 0, "--parallel", 4,
+               "--site", SITES / "chains" / f"{site}.pem", f"127.0.0.1:{server.port}"]
+    figures = result(bench("keyserver", *options))
+    assert figures["operation"] == "sign-transcript" and figures["failed"] == 0
+    assert_histogram(figures)
+    assert server.metric("keyless_keyserver_requests_total", operation="sign-transcript", outcome="ok") >= before + 20
+    other = bench("keyserver", "--sni", "other.example", *options)
+    assert other.returncode == 1 and "content not acceptable" in other.stderr
+
+
+def test_whole_handshakes_need_a_certificate(tmp_path):
+    public, anonymous = tmp_path / "public.pem", tmp_path / "anonymous.pem"
+    subprocess.run(["openssl", "pkey", "-in", SITES / "keys" / "p256.key", "-pubout", "-out", public], check=True)
+    subprocess.run(["openssl", "req", "-x509", "-key", SITES / "keys" / "p256.key", "-subj", "/CN=x", "-out", anonymous],
+                   check=True)
+    for file, words in ((public, "no certificate"), (anonymous, "names no host"), (tmp_path / "absent.pem", "absent.pem")):
+        done = bench("keyserver", *CHANNEL_OPTIONS, "--mode", "transcript", "--site", file, f"127.0.0.1:{free_port()}")
+        assert done.returncode == 1 and words in done.stderr, done.stderr
+
+
 def test_a_named_scheme(pair):
     server, _ = pair
     options = [*CHANNEL_OPTIONS, "--json", "--count", 5, "--site", SITES / "chains" / "rsa2048.pem"]
@@ -340,11 +365,12 @@ def signatures(port, *options, site="p256"):
                  "--site", SITES / "chains" / f"{site}.pem", *options, f"127.0.0.1:{port}")
 
 
+@pytest.mark.parametrize("mode", ["tbs", "transcript"])
 @pytest.mark.parametrize("site", ["p256", "rsa2048", "ed25519"])
 @pytest.mark.parametrize("fault", [faults.OtherKey, faults.OtherContent], ids=["other key", "other content"])
-def test_wrong_signatures(stack, fault, site):
+def test_wrong_signatures(stack, fault, site, mode):
     server = stack.fake_key_server(fault())
-    done = signatures(server.port, site=site)
+    done = signatures(server.port, "--mode", mode, site=site)
     figures = json.loads(done.stdout)
     assert done.returncode == 1 and "first failure: the signature is wrong" in done.stderr
     assert figures["done"] == 0 and figures["failed"] >= 20
@@ -385,7 +411,8 @@ def test_broken_key_servers(stack, what):
     [], ["nothing"], ["handshake"], ["handshake", "--count", "0", "127.0.0.1:1"], ["handshake", "--count", "12x", "127.0.0.1:1"],
     ["handshake", "--request", "no-slash", "127.0.0.1:1"], ["handshake", "--request", "/a b", "127.0.0.1:1"],
     ["handshake", "--tls", "1.1", "127.0.0.1:1"], ["handshake", "--nonsense", "127.0.0.1:1"], ["keyserver", "127.0.0.1:1"],
-    ["keyserver", *CHANNEL_OPTIONS, "--ping", "--mode", "transcript", "127.0.0.1:1"],
+    ["keyserver", *CHANNEL_OPTIONS, "--ping", "--mode", "messages", "127.0.0.1:1"],
+    ["keyserver", *CHANNEL_OPTIONS, "--mode", "transcript", "127.0.0.1:1"],
 ], ids=lambda words: " ".join(map(str, words[:1] + words[-3:])))
 def test_bad_usage(arguments):
     done = bench(*arguments)
