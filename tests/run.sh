@@ -22,7 +22,7 @@ release      default  release build: unit tests, the integration tests marked re
 fuzz         default  every fuzz target for a few seconds
 quickstart   default  conf/quickstart.sh, twice
 browser      default  headless Chromium against the real programs
-bench        default  the measuring scripts, for a moment each: that they run, not what they measure
+bench        default  the measuring scripts, for a moment each, that they run; that a forbidden key costs what an unknown one does
 fuzz-long    all      every fuzz target for two minutes
 release-all  all      every integration test against the release build, limits in time without slack
 tidy         all      clang-tidy over everything
@@ -189,6 +189,7 @@ group_bench() {
     say "measuring scripts"
     record bench-haproxy sh -c 'sh tests/bench/cpu-against-haproxy.sh 1 100 | tee /dev/stderr |
         grep -c "^| [ER].* us | .* us | [0-9.]* | .* us |$" | grep -qx 2'
+    record bench-forbidden-keys sh tests/bench/forbidden-keys.sh
     record bench-callgrind sh -c 'sh tests/bench/callgrind.sh p256 20 | tee /dev/stderr | grep -q "per handshake"'
 }
 
