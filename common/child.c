@@ -15,7 +15,7 @@
 struct child_socket {
     int fd; /* -1: closed */
     size_t address;
-    bool shared; /* a Unix socket: everybody accepts on it */
+    bool shared; /* there are fewer for the address than children: everybody accepts on it */
 };
 
 struct child {
@@ -378,11 +378,13 @@ static size_t count_sockets(const struct generation *generation, size_t kind)
     return count;
 }
 
+/* With fewer sockets than children each would belong to some of them only. */
 static void take_listener(struct child *child, struct listener *listener, size_t address)
 {
+    bool shared = listener->count < child->kind->count;
     for (size_t i = 0; i < listener->count; i++) {
-        child->sockets[child->socket_count++] = (struct child_socket){
-            .fd = listener->fds[i], .address = address, .shared = address_is_unix(&listener->address)};
+        child->sockets[child->socket_count++] =
+            (struct child_socket){.fd = listener->fds[i], .address = address, .shared = shared};
         listener->fds[i] = -1;
     }
 }

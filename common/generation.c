@@ -65,7 +65,8 @@ enum result generation_new(struct master *master, unsigned number, const struct 
         return failure_set(why, RESULT_LIMIT, "no memory for a generation");
     made->master = master;
     made->number = number;
-    enum result result = listeners_acquire(&master->listeners, plan, made->listeners, master->log, why);
+    enum result result =
+        listeners_acquire(&master->listeners, master->inherited, plan, made->listeners, master->log, why);
     if (result == RESULT_OK)
         *generation = made;
     else

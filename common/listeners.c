@@ -32,7 +32,8 @@ static in_port_t *port_of(struct address *address)
 void listener_unlink(struct listener *listener)
 {
     struct stat file;
-    if (!address_is_unix(&listener->address) || lstat(unix_path(&listener->address), &file) != 0)
+    if (listener->inherited || !address_is_unix(&listener->address) ||
+        lstat(unix_path(&listener->address), &file) != 0)
         return;
     if (file.st_dev == listener->device && file.st_ino == listener->inode)
         (void)unlink(unix_path(&listener->address));
@@ -147,7 +148,8 @@ static void log_listening(struct log *log, const struct listener *listener)
     struct address bound = {.size = sizeof bound.storage};
     if (getsockname(listener->fds[0], (struct sockaddr *)&bound.storage, &bound.size) == 0)
         log_info(log, "listening", log_address("address", &bound),
-                 log_number("sockets", (int64_t)listener->count));
+                 log_number("sockets", (int64_t)listener->count),
+                 log_text("opened_by", listener->inherited ? "the service manager" : NULL));
 }
 
 static void close_sockets(struct listener *listener)
@@ -180,6 +182,7 @@ static void listener_free(struct listener *listener)
 /* The list, and what is to be done to it. */
 struct binding {
     struct listener **list;
+    struct inherited *inherited;
     const struct process_plan *plan;
     struct log *log;
     uint64_t give_up; /* when to stop trying */
@@ -196,16 +199,29 @@ static enum result try_to_bind(const struct binding *binding, struct listener *l
     return result;
 }
 
-/* Binds it and puts it into the list; NULL: why says what is wrong. */
+/* What the service manager has opened is taken as it is; all else is bound. */
+static enum result open_listener(const struct binding *binding, struct listener *listener,
+                                 struct failure *why)
+{
+    if (!listener->inherited)
+        return try_to_bind(binding, listener, why);
+    inherited_use(binding->inherited, &listener->address, listener->fds);
+    return RESULT_OK;
+}
+
+/* Opens it and puts it into the list; NULL: why says what is wrong. */
 static struct listener *listener_new(const struct binding *binding, size_t index, struct failure *why)
 {
     const struct process_plan *plan = binding->plan;
-    struct listener *listener = listener_allocate(&plan->listen[index], sockets_wanted(plan, index));
+    size_t inherited = inherited_count(binding->inherited, &plan->listen[index]);
+    struct listener *listener =
+        listener_allocate(&plan->listen[index], inherited > 0 ? inherited : sockets_wanted(plan, index));
     if (listener == NULL) {
         (void)failure_set(why, RESULT_LIMIT, "no memory for a listening address");
         return NULL;
     }
-    if (try_to_bind(binding, listener, why) != RESULT_OK) {
+    listener->inherited = inherited > 0;
+    if (open_listener(binding, listener, why) != RESULT_OK) {
         listener_free(listener);
         return NULL;
     }
@@ -251,10 +267,11 @@ static enum result acquire(const struct binding *binding, size_t index, struct l
     return RESULT_OK;
 }
 
-enum result listeners_acquire(struct listener **list, const struct process_plan *plan, struct listener **used,
-                              struct log *log, struct failure *why)
+enum result listeners_acquire(struct listener **list, struct inherited *inherited,
+                              const struct process_plan *plan, struct listener **used, struct log *log,
+                              struct failure *why)
 {
-    struct binding binding = {.list = list, .plan = plan, .log = log};
+    struct binding binding = {.list = list, .inherited = inherited, .plan = plan, .log = log};
     if (*list == NULL)
         binding.give_up = clock_now() + LISTENER_PATIENCE;
     for (size_t i = 0; i < plan->listen_count; i++) {

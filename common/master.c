@@ -50,6 +50,8 @@ static enum result start_generation(struct master *master, struct failure *why)
         program->release(program->context, &plan);
         return result;
     }
+    inherited_free(master->inherited, master->log);
+    master->inherited = NULL;
     master->last_number++;
     master->starting = generation;
     generation->next = master->generations;
@@ -331,6 +333,7 @@ static void master_free(struct master *master)
 {
     if (master->row != NULL)
         metrics_return_row(master->program->metrics, master->row);
+    inherited_free(master->inherited, NULL);
     free_events(master);
     free(master);
 }
@@ -367,7 +370,7 @@ int master_run(const struct process_program *program, struct log *log)
         return 1;
     }
     struct failure why;
-    if (start_generation(master, &why) != RESULT_OK)
+    if (inherited_take(&master->inherited, &why) != RESULT_OK || start_generation(master, &why) != RESULT_OK)
         start_failed(master, &why);
     if (!master->ending || master->generations != NULL)
         (void)event_base_dispatch(master->base);

@@ -8,11 +8,12 @@
  * goes on and the log says why.
  *
  * Sockets and children are separate things. An address has S listening sockets (SO_REUSEPORT; S = cores, at
- * least 4; a Unix socket has one that all share). S covers the children that accept at the first bind, too.
- * Every child of a kind that accepts inherits them all, and is told by the master which it accepts on: socket
- * i belongs to live child i mod n. When a child dies or stalls, its sockets go to others at once. They are
- * bound once and kept over reloads, matched by address as the plan writes it. Port 0 is chosen by the kernel
- * at the first bind, the same for all sockets of the address.
+ * least 4; a Unix socket has one). S covers the children that accept at the first bind, too. Every child of a
+ * kind that accepts inherits them all, and is told by the master which it accepts on: socket i belongs to
+ * live child i mod n; where there are fewer than children, all accept on all of them. When a child dies or
+ * stalls, its sockets go to others at once. They are bound once and kept over reloads, matched by address as
+ * the plan writes it. Port 0 is chosen by the kernel at the first bind, the same for all sockets of the
+ * address. An address for which a service manager has passed on sockets (inherited.h) has those instead.
  *
  * Master and child talk over a SOCK_SEQPACKET pair; a child whose master has gone drains and ends. A child
  * shows that it is alive by a heartbeat in shared memory, written by a timer of its event loop. Without one

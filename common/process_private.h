@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include "common/inherited.h"
 #include "common/process.h"
 #include "common/process_status.h"
 
@@ -78,15 +79,18 @@ struct listener {
     int *fds;
     size_t count;
     unsigned users; /* generations that are starting or active with it */
+    bool inherited; /* the service manager has them too: a Unix socket's file stays */
     dev_t device;   /* of a Unix socket's file, by which it is known to be ours still */
     ino_t inode;
 };
 
 /* The kind whose children accept on this address of the plan; kind_count: none. */
 size_t listener_kind(const struct process_plan *plan, size_t address);
-/* Finds or binds the listeners of plan, all or none, and writes them to used[plan->listen_count]. */
-MUST_CHECK enum result listeners_acquire(struct listener **list, const struct process_plan *plan,
-                                         struct listener **used, struct log *log, struct failure *why);
+/* Finds or binds the listeners of plan, all or none, and writes them to used[plan->listen_count]. Sockets
+ * that are among inherited (may be NULL) come from there. */
+MUST_CHECK enum result listeners_acquire(struct listener **list, struct inherited *inherited,
+                                         const struct process_plan *plan, struct listener **used,
+                                         struct log *log, struct failure *why);
 /* The opposite: those that nobody else uses are closed. */
 void listeners_release(struct listener **list, struct listener *const *used, size_t count);
 /* In a child: closes the descriptors that are left in the list, and nothing more. */
@@ -224,6 +228,7 @@ struct master {
     struct event *signals[MASTER_SIGNALS];
     struct event *tick;
     struct metrics_row *row;
+    struct inherited *inherited; /* until the first generation has its listeners */
     struct listener *listeners;
     struct generation *generations; /* newest first */
     struct generation *active;      /* has the sockets */

@@ -14,6 +14,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -27,6 +28,7 @@ STRICT = os.environ.get("KEYLESS_STRICT", "0") == "1"
 # A sanitizer build on a busy machine needs patience; a condition that holds ends the wait at once.
 PATIENCE = float(os.environ.get("KEYLESS_PATIENCE", "20"))
 
+PASS_SOCKETS = pathlib.Path(__file__).parent / "pass_sockets.py"
 SITE_CA = CERTS / "sites" / "ca.pem"
 CHANNEL = CERTS / "channel"
 SITES = CERTS / "sites"
@@ -209,6 +211,7 @@ class Program:
         self.log_path = self.directory / f"{self.name}.log"
         self.config = config
         self.wrapper = list(wrapper)
+        self.inherits = []  # (socket, name): what a service manager passes on at the next launch
         self.popen = None
         self.expect_sanitizer_report = False
         self.environment = dict(os.environ)
@@ -236,13 +239,16 @@ class Program:
 
     def launch(self):
         self.write_config()
+        passed = [f"{one.fileno()}:{name}" for one, name in self.inherits]
+        manager = [sys.executable, PASS_SOCKETS, *passed, "--"] if passed else []
         with open(self.log_path, "ab") as log:
             self.popen = subprocess.Popen(
-                [*self.wrapper, self.path(), "-c", self.config_path],
+                [*manager, *self.wrapper, self.path(), "-c", self.config_path],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self.environment,
+                pass_fds=[one.fileno() for one, _ in self.inherits],
                 start_new_session=True,
             )
         return self
@@ -306,7 +312,7 @@ class Program:
     def master(self):
         """A wrapper may have become the program, or have it as its only child."""
         launched = Process(self.popen.pid)
-        if not self.wrapper or launched.program() == self.path().resolve():
+        if not (self.wrapper or self.inherits) or launched.program() == self.path().resolve():
             return launched
         return wait_until(lambda: next(iter(Process(self.popen.pid).children()), None), "the wrapped program")
 
