@@ -323,6 +323,7 @@ void generation_process_leaving(struct process *process)
 {
     struct slot *slot = process->slot;
     slot->process = NULL;
+    slot->served = process->beat_seen;
     slot->start_after = 0;
     process_drain(process, 0);
     fill_empty_slots(process->generation, master_now(process->generation->master));
@@ -343,6 +344,31 @@ void generation_process_ended(struct slot *slot, bool was_current, bool was_read
         fill_empty_slots(generation, master_now(generation->master));
     }
     tell_to_drain(generation);
+}
+
+/* One that is being replaced is given the time that any child may take to start. */
+static bool works(const struct slot *slot, uint64_t now)
+{
+    uint64_t patience = slot->generation->plan.ready_timeout;
+    if (slot->process != NULL && slot->process->state == PROCESS_READY)
+        return !slot->process->stalled;
+    return slot->served != 0 && (patience == 0 || now - slot->served < patience);
+}
+
+static bool kind_works(const struct generation *generation, size_t kind, uint64_t now)
+{
+    for (size_t i = 0; i < generation->slot_count; i++)
+        if (generation->slots[i].kind == kind && works(&generation->slots[i], now))
+            return true;
+    return generation->plan.kinds[kind].count == 0;
+}
+
+const char *generation_dead_kind(const struct generation *generation, uint64_t now)
+{
+    for (size_t kind = 0; kind < generation->plan.kind_count; kind++)
+        if (!kind_works(generation, kind, now))
+            return generation->plan.kinds[kind].name;
+    return NULL;
 }
 
 void generation_check(struct generation *generation, uint64_t now)

@@ -1,12 +1,12 @@
 #include "common/inherited.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/environment.h"
 #include "common/socket.h"
 
 /* The first descriptor, by the protocol; and more than anybody passes on. */
@@ -27,35 +27,17 @@ struct inherited {
 
 /* ---- What the environment says. */
 
-/* Decimal digits and nothing else. */
-static bool parse_number(const char *text, unsigned long *number)
-{
-    char *end = NULL;
-    if (text == NULL || text[0] < '0' || text[0] > '9')
-        return false;
-    errno = 0;
-    *number = strtoul(text, &end, 10);
-    return errno == 0 && *end == '\0';
-}
-
-/* Meant for this process: what we were started by may have inherited it without being meant. */
-static bool is_for_us(void)
-{
-    unsigned long pid = 0;
-    return parse_number(getenv("LISTEN_PID"), &pid) && pid == (unsigned long)getpid();
-}
-
 static enum result count_descriptors(size_t *count, struct failure *why)
 {
     const char *text = getenv("LISTEN_FDS");
-    unsigned long number = 0;
+    uint64_t number = 0;
     *count = 0;
-    if (!is_for_us())
+    if (!environment_means_us("LISTEN_PID"))
         return RESULT_OK;
-    if (!parse_number(text, &number) || number > DESCRIPTORS_MAX)
+    if (!environment_number("LISTEN_FDS", &number) || number > DESCRIPTORS_MAX)
         return failure_set(why, RESULT_CONFIG, "LISTEN_FDS is \"%.32s\": expected a number of at most %d",
                            text != NULL ? text : "", DESCRIPTORS_MAX);
-    *count = number;
+    *count = (size_t)number;
     return RESULT_OK;
 }
 

@@ -30,6 +30,34 @@ void master_gauge(struct master *master, size_t metric, int64_t by)
     metric_change(master->row, master->program->first_metric + metric, by);
 }
 
+/* ---- The service manager */
+
+/* In time to be heard before half of the interval has passed. */
+#define WATCHDOG_SIGNS 3
+
+static void tell_hunger(struct master *master, const char *dead)
+{
+    if (dead != NULL && !master->watchdog_starves)
+        log_warn(master->log, "watchdog starves", log_text("kind", dead),
+                 log_reason("no child of this kind works"));
+    if (dead == NULL && master->watchdog_starves)
+        log_info(master->log, "watchdog fed again");
+    master->watchdog_starves = dead != NULL;
+}
+
+/* Only while children of every kind do their work. Before and after there is a generation at work, that the
+ * master itself runs is enough: what lasts too long then has deadlines of its own. */
+static void feed_watchdog(struct master *master, uint64_t now)
+{
+    if (master->watchdog == 0 || clock_now() - master->watchdog_fed < master->watchdog)
+        return;
+    tell_hunger(master, master->active != NULL ? generation_dead_kind(master->active, now) : NULL);
+    if (master->watchdog_starves)
+        return;
+    master->watchdog_fed = clock_now();
+    process_notify_alive();
+}
+
 /* ---- Reading the configuration */
 
 /* A generation that has been told to start, in master->starting. */
@@ -68,7 +96,8 @@ static void reload_failed(struct master *master, const struct failure *why)
     log_error(master->log, "reload failed", log_number("generation", master->active->number),
               log_text("kind", result_name(why->kind)), log_reason(why->text));
     master_count(master, METRIC_RELOAD_FAILED, 1); /* who waits for it finds the line in the log */
-    process_notify("READY=1");
+    process_notify("READY=1", "generation %u goes on, a reload has failed: %s", master->active->number,
+                   why->text);
 }
 
 static void start_failed(struct master *master, const struct failure *why)
@@ -82,7 +111,10 @@ static void reload(struct master *master)
 {
     struct failure why;
     master->reload_wanted = false;
-    process_notify("RELOADING=1");
+    process_notify("RELOADING=1", "reading the configuration again");
+    /* Nothing else is done meanwhile, which may last: names are looked up. */
+    master->watchdog_fed = 0;
+    feed_watchdog(master, master_now(master));
     log_info(master->log, "reload starts");
     if (start_generation(master, &why) != RESULT_OK)
         reload_failed(master, &why);
@@ -124,7 +156,7 @@ void master_generation_ready(struct generation *generation)
              log_number("children", (int64_t)generation->slot_count));
     /* Last: who waits for it finds the sockets handed over, the reload counted and its line in the log. */
     master_gauge(master, METRIC_CURRENT, change);
-    process_notify("READY=1");
+    process_notify("READY=1", "generation %u, %zu children", generation->number, generation->slot_count);
 }
 
 void master_generation_failed(struct generation *generation, const struct failure *why)
@@ -202,7 +234,7 @@ static void on_terminate(evutil_socket_t number, short events, void *argument)
     }
     master->ending = true;
     log_info(master->log, "draining", log_text("signal", strsignal((int)number)));
-    process_notify("STOPPING=1");
+    process_notify("STOPPING=1", "finishing what is open");
     if (master->starting != NULL) {
         generation_drain(master->starting, END_TIMEOUT);
         generation_end(master->starting);
@@ -219,7 +251,7 @@ static void on_quit(evutil_socket_t number, short events, void *argument)
     (void)events;
     struct master *master = argument;
     log_info(master->log, "ending at once", log_text("signal", strsignal((int)number)));
-    process_notify("STOPPING=1");
+    process_notify("STOPPING=1", "ending at once");
     master->ending = true;
     master->starting = NULL;
     master->active = NULL;
@@ -261,6 +293,7 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
     uint64_t now = master_now(master);
     for (struct generation *at = master->generations; at != NULL; at = at->next)
         generation_check(at, now);
+    feed_watchdog(master, now);
     log_flush(master->log);
     master_settle(master);
 }
@@ -318,7 +351,11 @@ static struct master *master_new(const struct process_program *program, struct l
     struct master *master = calloc(1, sizeof *master);
     if (master == NULL)
         return NULL;
-    *master = (struct master){.program = program, .log = log, .clock_read = clock_now(), .clock = 1};
+    *master = (struct master){.program = program,
+                              .log = log,
+                              .clock_read = clock_now(),
+                              .clock = 1,
+                              .watchdog = process_watchdog() / WATCHDOG_SIGNS};
     if (!make_events(master)) {
         free_events(master);
         free(master);

@@ -1,5 +1,6 @@
 #include "common/process_private.h"
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <sys/un.h>
 
 #include "common/clock.h"
+#include "common/environment.h"
 #include "common/socket.h"
 
 /* sd_notify(3): datagrams of lines to the socket named by NOTIFY_SOCKET; '@' stands for the abstract
@@ -26,20 +28,41 @@ static bool notify_address(struct sockaddr_un *address, socklen_t *size)
     return true;
 }
 
-void process_notify(const char *state)
+static void send_lines(const char *lines)
 {
     struct sockaddr_un address;
     socklen_t size;
     if (!notify_address(&address, &size))
         return;
     int fd CLEANUP(socket_close) = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    /* RELOADING=1 wants the time beside it, so that the manager can tell it from an older READY=1. */
-    char text[128];
-    int length =
-        snprintf(text, sizeof text, "%s\nMONOTONIC_USEC=%llu\n", state, (unsigned long long)clock_now());
-    if (length > 0 && (size_t)length < sizeof text)
-        (void)sendto(fd, text, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT, (const struct sockaddr *)&address,
+    if (fd >= 0)
+        (void)sendto(fd, lines, strlen(lines), MSG_NOSIGNAL | MSG_DONTWAIT, (const struct sockaddr *)&address,
                      size);
+}
+
+void process_notify(const char *state, const char *format, ...)
+{
+    char status[FAILURE_TEXT_SIZE + 64];
+    char lines[sizeof status + 128];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(status, sizeof status, format, arguments);
+    va_end(arguments);
+    /* RELOADING=1 wants the time beside it, so that the manager can tell it from an older READY=1. */
+    (void)snprintf(lines, sizeof lines, "%s\nMONOTONIC_USEC=%llu\nSTATUS=%s\n", state,
+                   (unsigned long long)clock_now(), status);
+    send_lines(lines);
+}
+
+void process_notify_alive(void)
+{
+    send_lines("WATCHDOG=1\n");
+}
+
+uint64_t process_watchdog(void)
+{
+    uint64_t interval = 0;
+    if (getenv("WATCHDOG_PID") != NULL && !environment_means_us("WATCHDOG_PID"))
+        return 0;
+    return environment_number("WATCHDOG_USEC", &interval) ? interval : 0;
 }

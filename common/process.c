@@ -204,6 +204,8 @@ void process_ended(struct process *process, int status)
     if (why.kind == RESULT_OK)
         (void)failure_set(&why, RESULT_SYSTEM, "%s %s before it was ready", slot->name, how);
     master_gauge(master_of(process), METRIC_CHILDREN, -1);
+    if (current && was_ready)
+        slot->served = process->beat_seen;
     unlink_process(process);
     process_free(process, true);
     generation_process_ended(slot, current, was_ready, &why);

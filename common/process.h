@@ -26,6 +26,9 @@
  * and SIGPIPE.
  *
  * What drains is told in order: a kind that others link to only when the last of those has ended.
+ *
+ * A service manager is told when the program is ready, reloads and ends; and, if it wants, that all is well:
+ * while each kind of the active generation has a child that beats, or one that takes its place in time.
  */
 #ifndef KEYLESS_COMMON_PROCESS_H
 #define KEYLESS_COMMON_PROCESS_H

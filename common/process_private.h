@@ -178,6 +178,7 @@ struct slot {
     unsigned index;
     char name[40]; /* "worker/3", as the child calls itself in the log */
     struct process *process;
+    uint64_t served;      /* when one that is gone was last known to work; 0: never */
     uint64_t ended;       /* when the last process ended; 0: never */
     uint64_t delay;       /* until the next one starts */
     uint64_t start_after; /* ended + delay */
@@ -209,6 +210,9 @@ void generation_check(struct generation *generation, uint64_t now);
 void generation_process_ready(struct process *process);
 void generation_process_leaving(struct process *process);
 void generation_process_ended(struct slot *slot, bool was_current, bool was_ready, const struct failure *why);
+/* The name of a kind whose work nobody does: all of its children hang, or have been missing for longer than
+ * one may take to start. NULL: there is none. */
+const char *generation_dead_kind(const struct generation *generation, uint64_t now);
 /* Who accepts on what, told to whom it changed for. */
 void generation_assign(struct generation *generation);
 /* Gives its sockets back (those that no other generation uses are retired) and lets its children drain. */
@@ -240,6 +244,9 @@ struct master {
     uint64_t clock_read; /* CLOCK_MONOTONIC when last read */
     uint64_t clock;      /* master_now */
     uint64_t stall_kill; /* when a child was last killed for stalling */
+    uint64_t watchdog;   /* how often the service manager is told that all is well; 0: never */
+    uint64_t watchdog_fed;
+    bool watchdog_starves; /* and the log says why */
     bool records_taken[PROCESS_STATUS_MAX];
 };
 
@@ -274,8 +281,13 @@ enum {
  * the pair. */
 _Noreturn void child_become(struct process *self, int control);
 
-/* Tells the service manager (sd_notify's protocol), if there is one: "READY=1". */
-void process_notify(const char *state);
+/* Tells the service manager (sd_notify's protocol), if there is one: "READY=1", and in one line what an
+ * operator is shown of it. */
+void process_notify(const char *state, const char *format, ...) PRINTF(2, 3);
+/* Tells it that all is well. */
+void process_notify_alive(void);
+/* How soon after the last of these it takes us for hung, in microseconds; 0: it never does. */
+uint64_t process_watchdog(void);
 /* What the master can do without, as it must go on reading files and forking: gaining privileges by executing
  * something, core dumps, being traced. */
 MUST_CHECK enum result process_guard_master(struct failure *why);

@@ -240,15 +240,53 @@ static void test_notify(void **state)
     int manager CLEANUP(socket_close) = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(manager, (const struct sockaddr *)&address, sizeof address), 0);
     assert_int_equal(setenv("NOTIFY_SOCKET", address.sun_path, 1), 0);
-    process_notify("READY=1");
+    process_notify("READY=1", "generation %d", 7);
+    process_notify_alive();
     assert_int_equal(unsetenv("NOTIFY_SOCKET"), 0);
-    process_notify("RELOADING=1");
+    process_notify("RELOADING=1", "again");
+    process_notify_alive();
     assert_int_equal(unlink(address.sun_path), 0);
 
     char text[256] = "";
     assert_true(recv(manager, text, sizeof text - 1, MSG_DONTWAIT) > 0);
     assert_memory_equal(text, "READY=1\nMONOTONIC_USEC=", strlen("READY=1\nMONOTONIC_USEC="));
+    assert_non_null(strstr(text, "\nSTATUS=generation 7\n"));
+    memset(text, 0, sizeof text);
+    assert_true(recv(manager, text, sizeof text - 1, MSG_DONTWAIT) > 0);
+    assert_string_equal(text, "WATCHDOG=1\n");
     assert_int_equal(recv(manager, text, sizeof text - 1, MSG_DONTWAIT), -1);
+}
+
+/* Who is not meant, and an interval that is none, leave it off. */
+static void test_watchdog_interval(void **state)
+{
+    static const struct {
+        const char *interval;
+        const char *pid; /* NULL: none; "": ours */
+        uint64_t expected;
+    } ROWS[] = {
+        {NULL, NULL, 0},
+        {"30000000", NULL, 30000000},
+        {"30000000", "", 30000000},
+        {"30000000", "1", 0},
+        {"30000000", "x", 0},
+        {"", NULL, 0},
+        {"30000000s", "", 0},
+        {"-1", NULL, 0},
+        {"99999999999999999999999", NULL, 0},
+    };
+    char own[32];
+    (void)state;
+    (void)snprintf(own, sizeof own, "%d", (int)getpid());
+    for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
+        const char *pid = ROWS[i].pid != NULL && ROWS[i].pid[0] == '\0' ? own : ROWS[i].pid;
+        (void)(ROWS[i].interval != NULL ? setenv("WATCHDOG_USEC", ROWS[i].interval, 1)
+                                        : unsetenv("WATCHDOG_USEC"));
+        (void)(pid != NULL ? setenv("WATCHDOG_PID", pid, 1) : unsetenv("WATCHDOG_PID"));
+        CHECK(ROWS[i].interval != NULL ? ROWS[i].interval : "none", process_watchdog() == ROWS[i].expected);
+    }
+    assert_int_equal(unsetenv("WATCHDOG_USEC"), 0);
+    assert_int_equal(unsetenv("WATCHDOG_PID"), 0);
 }
 
 #define PAIR_TEST(test) cmocka_unit_test_setup_teardown(test, make_pair, close_pair)
@@ -265,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_privileges_refused),
         cmocka_unit_test(test_cores),
         cmocka_unit_test(test_notify),
+        cmocka_unit_test(test_watchdog_interval),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
