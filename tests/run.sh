@@ -134,7 +134,8 @@ group_release() {
     integration integration-release release 0 -m release
     record install sh -c "DESTDIR='$results/installed' cmake --install build/release &&
         '$results/installed/usr/local/sbin/keyless-proxy' -V && '$results/installed/usr/local/sbin/keyless-keyserver' -V &&
-        test -s '$results/installed/usr/local/share/doc/keyless/conf/proxy.yaml'"
+        test -s '$results/installed/usr/local/share/doc/keyless/conf/proxy.yaml' &&
+        test -s '$results/installed/usr/local/lib/systemd/system/keyless-proxy.service'"
 }
 
 # fuzz SECONDS
