@@ -383,6 +383,19 @@ static const struct config_row ROWS[] = {
         .help = "At once, of the whole program; a worker takes its share.",
     },
     {
+        .path = "limits.per_address",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct keyserver_config, limits.per_address),
+        .max = 1000000,
+        .fallback = "128",
+        .unit = "connections",
+        .help =
+            "In their handshake at once from one IPv4 address, or one /64 of IPv6; further ones are closed "
+            "when they are accepted. A worker takes its share, of one at least. Where many proxies come "
+            "from one address (NAT), as many as they all open when the key server has been away. 0: no "
+            "limit but limits.connections.",
+    },
+    {
         .path = "limits.in_flight",
         .type = &CONFIG_COUNT,
         CONFIG_AT(struct keyserver_config, limits.in_flight),
@@ -407,7 +420,9 @@ static const struct config_row ROWS[] = {
         CONFIG_AT(struct keyserver_config, limits.idle_timeout),
         .min = CONFIG_MILLISECOND,
         .fallback = "60s",
-        .help = "Until a connection is closed on which nothing is asked.",
+        .help =
+            "Until a connection is closed on which nothing is asked, and no answer is taken. Half a request "
+            "does not keep it, however its octets come in.",
     },
     {
         .path = "queues.ec",

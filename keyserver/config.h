@@ -87,6 +87,7 @@ struct keyserver_config {
 
     struct {
         unsigned connections; /* of one front end process times workers: the whole program's */
+        unsigned per_address; /* of one source address in their handshake, of all processes; 0: any */
         unsigned in_flight;   /* requests of one connection */
         uint64_t handshake_timeout, idle_timeout;
     } limits;

@@ -4,6 +4,7 @@
 
 #include "common/clock.h"
 #include "common/process.h"
+#include "common/socket.h"
 #include "keyserver/client_match.h"
 #include "keyserver/keyserver_metrics.h"
 
@@ -100,7 +101,9 @@ static void connection_free(struct connection *connection)
     TAILQ_REMOVE(&all->list, connection, entry);
     all->count--;
     all->octets -= connection->counted;
-    if (connection->state != CONNECTION_HANDSHAKE)
+    if (connection->state == CONNECTION_HANDSHAKE)
+        address_load_leave(all->handshakes, channel_peer_address(connection->channel));
+    else
         client_load_leave(all->load, connection->client);
     metric_change(all->metrics, KEYSERVER_CONNECTIONS_OPEN, -1);
     free(connection);
@@ -220,6 +223,7 @@ static void on_open(struct channel *channel, void *owner)
         turn_away(connection, refusal);
         return;
     }
+    address_load_leave(all->handshakes, peer);
     connection->state = all->draining ? CONNECTION_ENDING : CONNECTION_SERVING;
     connection->client_value =
         metric_value(all->metrics, KEYSERVER_CLIENT_LABEL, connection_client_name(connection));
@@ -231,8 +235,21 @@ static void on_open(struct channel *channel, void *owner)
 static const struct channel_handler HANDLER = {
     .open = on_open, .frame = on_frame, .drained = on_drained, .closed = on_closed};
 
+/* At once, and with as little work as there can be. */
+static void refuse_address(struct connections *connections, int fd, const struct address *peer)
+{
+    socket_close(&fd);
+    metric_add(connections->metrics, KEYSERVER_CONNECTIONS_PER_ADDRESS, 1);
+    log_warn(connections->log, "connection refused", log_address("peer", peer),
+             log_reason("limits.per_address: so many of its address are in their handshake"));
+}
+
 void connections_accept(struct connections *connections, int fd, const struct address *peer)
 {
+    if (!address_load_enter(connections->handshakes, peer)) {
+        refuse_address(connections, fd, peer);
+        return;
+    }
     const struct channel_limits limits = {.handshake_timeout = connections->config->limits.handshake_timeout,
                                           .idle_timeout = connections->config->limits.idle_timeout,
                                           .output_high = OUTPUT_HIGH};
@@ -245,6 +262,7 @@ void connections_accept(struct connections *connections, int fd, const struct ad
         log_error(connections->log, "cannot serve", log_address("peer", peer), log_reason(why.text));
         channel_close(channel);
         free(connection);
+        address_load_leave(connections->handshakes, peer);
         return;
     }
     connection->all = connections;
@@ -273,9 +291,10 @@ void connections_clear(struct connections *connections)
     struct connection *connection = TAILQ_FIRST(&connections->list);
     while (connection != NULL) {
         struct connection *next = TAILQ_NEXT(connection, entry);
+        struct channel *channel = connection->channel;
         tell_end(connection, CHANNEL_CAUSE_OTHER, CONNECTION_END_DROPPED, "this process ends");
-        channel_close(connection->channel);
         connection_free(connection);
+        channel_close(channel);
         connection = next;
     }
     if (connections->review != NULL)

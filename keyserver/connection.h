@@ -26,6 +26,7 @@
 #include "common/channel.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "keyserver/address_load.h"
 #include "keyserver/client_load.h"
 #include "keyserver/config.h"
 #include "keyserver/pace.h"
@@ -46,6 +47,7 @@ struct connections {
     struct metrics_row *metrics;
     struct signer_client *signer;
     struct client_load *load;
+    struct address_load *handshakes;
     const struct policy *policy; /* may be replaced between two events */
     size_t octets_max;           /* that all connections together may hold */
     void (*ended)(void *owner);  /* a connection has gone */

@@ -27,6 +27,7 @@ struct frontend {
     const struct keyserver_plan *plan;
     struct signer_client *signer;
     struct client_load *load;
+    struct address_load *handshakes;
     struct acceptor *acceptor;
     struct connections connections;
     size_t connections_max;
@@ -186,6 +187,13 @@ static const struct sandbox_rule SANDBOX_RULES[] = {
 const struct sandbox_profile frontend_sandbox = {.rules = SANDBOX_RULES,
                                                  .rule_count = sizeof SANDBOX_RULES / sizeof *SANDBOX_RULES};
 
+static size_t per_address(const struct keyserver_config *config, unsigned index)
+{
+    return config->limits.per_address > 0
+               ? client_load_share(config->limits.per_address, index, config->workers)
+               : 0;
+}
+
 static enum result start(struct frontend *frontend, struct failure *why)
 {
     static const struct acceptor_metrics ACCEPTOR_METRICS = {KEYSERVER_PAUSES_CONNECTIONS,
@@ -203,6 +211,8 @@ static enum result start(struct frontend *frontend, struct failure *why)
     frontend->signer = signer_client_new(child_base(child), &settings, child_log(child), child_metrics(child),
                                          &SIGNER_HANDLER, frontend);
     frontend->load = client_load_new(config, frontend->plan->load, child_index(child));
+    frontend->handshakes =
+        address_load_new(per_address(config, child_index(child)), frontend->connections_max);
     frontend->acceptor = acceptor_new(child, &ACCEPTOR_METRICS, &ACCEPTOR_HANDLER, frontend);
     frontend->connections = (struct connections){.base = child_base(child),
                                                  .context = frontend->plan->context,
@@ -211,12 +221,13 @@ static enum result start(struct frontend *frontend, struct failure *why)
                                                  .metrics = child_metrics(child),
                                                  .signer = frontend->signer,
                                                  .load = frontend->load,
+                                                 .handshakes = frontend->handshakes,
                                                  .octets_max = OCTETS_MAX / config->workers,
                                                  .ended = on_ended,
                                                  .owner = frontend};
     frontend->status = calloc(1, frontend_status_size(config->client_count));
     if (!connections_init(&frontend->connections) || frontend->signer == NULL || frontend->acceptor == NULL ||
-        frontend->status == NULL || frontend->load == NULL)
+        frontend->status == NULL || frontend->load == NULL || frontend->handshakes == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for a front end");
     return RESULT_OK;
 }
@@ -228,6 +239,7 @@ static void stop(struct frontend *frontend)
     signer_client_free(frontend->signer);
     replace_keys(frontend, &(const struct key_table){0});
     client_load_free(frontend->load);
+    address_load_free(frontend->handshakes);
     free(frontend->status);
 }
 

@@ -17,7 +17,7 @@
 #define REPLAYS    "keyless_keyserver_replays_total"
 #define LATE       "keyless_keyserver_queue_late_total"
 
-#define REFUSED_HELP  "Connections closed after their handshake, by reason."
+#define REFUSED_HELP  "Connections turned away, by reason."
 #define PAUSES_HELP   "Times that accepting connections paused, by reason."
 #define CLOSED_HELP   "Connections that were served and have ended, by reason."
 #define REQUESTS_HELP "Requests answered, by client entry, operation and outcome."
@@ -68,6 +68,7 @@ _Static_assert(KEY_CLASSES == 3, "the ids leave room for three classes");
 const struct metric keyserver_metrics[KEYSERVER_METRIC_COUNT] = {
     [KEYSERVER_CONNECTIONS_ACCEPTED] = {"keyless_keyserver_connections_total", NULL, METRIC_COUNTER,
                                         "Connections accepted."},
+    [KEYSERVER_CONNECTIONS_PER_ADDRESS] = {REFUSED, "reason=\"per_address\"", METRIC_COUNTER, REFUSED_HELP},
     [KEYSERVER_CONNECTIONS_NO_ENTRY] = {REFUSED, "reason=\"no_client_entry\"", METRIC_COUNTER, REFUSED_HELP},
     [KEYSERVER_CONNECTIONS_DENIED] = {REFUSED, "reason=\"denied\"", METRIC_COUNTER, REFUSED_HELP},
     [KEYSERVER_CONNECTIONS_TOO_MANY] = {REFUSED, "reason=\"connections\"", METRIC_COUNTER, REFUSED_HELP},

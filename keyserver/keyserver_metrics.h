@@ -34,9 +34,10 @@ enum connection_end {
 
 enum keyserver_metric {
     KEYSERVER_CONNECTIONS_ACCEPTED,
-    KEYSERVER_CONNECTIONS_NO_ENTRY, /* closed after their handshake: no client entry matches */
-    KEYSERVER_CONNECTIONS_DENIED,   /* ... the client entry denies it */
-    KEYSERVER_CONNECTIONS_TOO_MANY, /* ... the client entry has as many as it may */
+    KEYSERVER_CONNECTIONS_PER_ADDRESS, /* closed at once: too many of their address in their handshake */
+    KEYSERVER_CONNECTIONS_NO_ENTRY,    /* closed after their handshake: no client entry matches */
+    KEYSERVER_CONNECTIONS_DENIED,      /* ... the client entry denies it */
+    KEYSERVER_CONNECTIONS_TOO_MANY,    /* ... the client entry has as many as it may */
     KEYSERVER_CONNECTIONS_OPEN,
     KEYSERVER_HANDSHAKE_FAILURES, /* in the order of enum channel_cause */
     KEYSERVER_HANDSHAKE_FAILURES_LAST = KEYSERVER_HANDSHAKE_FAILURES + CHANNEL_CAUSES - 1,

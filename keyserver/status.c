@@ -148,6 +148,7 @@ static void write_limits(const struct keyserver_config *config, struct json *jso
     json_begin_object(json, "limits");
     json_number(json, "workers", config->workers);
     json_number(json, "connections", config->limits.connections);
+    json_number(json, "handshakes_per_address", config->limits.per_address);
     json_number(json, "in_flight_per_connection", config->limits.in_flight);
     json_seconds(json, "handshake_timeout_seconds", config->limits.handshake_timeout);
     json_seconds(json, "idle_timeout_seconds", config->limits.idle_timeout);

@@ -77,6 +77,7 @@ static void defaults_are_the_documented_ones(void **state)
     assert_int_equal(config->clients[0].in_flight, 0);
     assert_false(config->clients[0].deny);
     assert_int_equal(config->limits.connections, 1024);
+    assert_int_equal(config->limits.per_address, 128);
     assert_int_equal(config->limits.in_flight, 1024);
     assert_int_equal(config->limits.handshake_timeout, 5000000);
     assert_int_equal(config->limits.idle_timeout, 60000000);
@@ -193,6 +194,8 @@ static const struct {
     {ALL "workers: 4\nlimits: {connections: 3}\n",
      "6:23: limits.connections: got \"3\", expected at least one for each of 4 workers"},
     {ALL "queues: {ec: 0}\n", "5:14: queues.ec: got \"0\", expected a whole number from 1 to 1000000"},
+    {ALL "limits: {per_address: 1000001}\n",
+     "5:23: limits.per_address: got \"1000001\", expected a whole number from 0 to 1000000"},
     {ALL "limits: {in_flight: 65537}\n",
      "5:21: limits.in_flight: got \"65537\", expected a whole number from 1 to 65536"},
     /* What is for later versions. */
