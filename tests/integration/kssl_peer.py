@@ -44,7 +44,8 @@ class Peer:
     TLS runs over memory: one thread sends and receives at the same time, as a pipelining client must.
     """
 
-    def __init__(self, where, certificate="edge1", context=None, timeout=None, server_name="keys.example", rcvbuf=None):
+    def __init__(self, where, certificate="edge1", context=None, timeout=None, server_name="keys.example", rcvbuf=None,
+                 source=None):
         self.where = where
         is_port = isinstance(where, int)
         self.timeout = PATIENCE if timeout is None else timeout
@@ -61,6 +62,8 @@ class Peer:
         self.records = []  # octets of each record received
         try:
             self.raw.settimeout(self.timeout)
+            if source is not None:
+                self.raw.bind((source, 0))
             self.raw.connect(("127.0.0.1", where) if is_port else str(where))
             self.raw.setblocking(False)
             self._handshake()
@@ -105,8 +108,9 @@ class Peer:
         return True
 
     def _wait(self, reading, writing, deadline):
-        wanted = ([self.raw] if reading else []), ([self.raw] if writing else [])
-        if not any(select.select(*wanted, [], max(0, deadline - time.monotonic()))):
+        poll = select.poll()  # select knows no descriptors past 1,023
+        poll.register(self.raw, (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0))
+        if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
             raise TimeoutError("nothing moves on the connection")
 
     def _exchange(self, deadline):
@@ -138,7 +142,7 @@ class Peer:
         try:
             self._tls(self.tls.do_handshake)
             self._flush()
-        except ssl.SSLEOFError as error:
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             raise Closed(self.broken or "in the handshake") from error
 
     def _flush(self):
