@@ -3,6 +3,8 @@ over."""
 
 import contextlib
 import ctypes
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -116,7 +118,7 @@ def test_only_the_signer_has_keys(stack):
 
 # ---- A front end that was taken over: what it says, the test says in its place.
 
-ASK_TLS13, ASK_TLS12, ASK_DIGEST, ASK_MESSAGE, ASK_CIPHERTEXT, TELL_REPLY = 1, 2, 3, 4, 5, 0x13
+ASK_TLS13, ASK_TLS12, ASK_DIGEST, ASK_MESSAGE, ASK_CIPHERTEXT, ASK_TICKET_KEYS, TELL_REPLY = 1, 2, 3, 4, 5, 6, 0x13
 PIDFD_OPEN, PIDFD_GETFD = 434, 438
 
 
@@ -153,7 +155,9 @@ def field(octets, capacity):
 
 
 def ask(kind, handle, entry, opcode, name, rest):
-    return message(kind, struct.pack("!QHB", handle, entry, opcode) + kssl.ski(site_key(name)) + rest)
+    key = bytes(20) if name is None else kssl.ski(site_key(name))
+    claims = field(b"", 0) + field(b"", 0)  # of the edge: its client's address, its name for the request
+    return message(kind, struct.pack("!QHB", handle, entry, opcode) + key + claims + rest)
 
 
 def ask_tls13(entry, name, scheme, transcript_hash=bytes(32), opcode=Op.SIGN_TLS13, sni=b""):
@@ -180,6 +184,10 @@ def ask_message(entry, name, octets, opcode=Op.ED25519):
 
 def ask_decryption(entry, name, opcode):
     return ask(ASK_CIPHERTEXT, 7, entry, opcode, name, bytes(256))
+
+
+def ask_ticket_keys(entry, name=None, rest=b""):
+    return ask(ASK_TICKET_KEYS, 7, entry, Op.TICKET_KEYS, name, rest)
 
 
 def reply(link):
@@ -220,6 +228,8 @@ FORGED = {
     "decryption, not allowed": (lambda: ask_decryption(0, "rsa2048", Op.RSA_DECRYPT), 0x05),
     "decryption, not allowed, the other": (lambda: ask_decryption(0, "rsa2048", Op.RSA_DECRYPT_RAW), 0x05),
     "decryption, where digests are": (lambda: ask_decryption(1, "rsa2048", Op.RSA_DECRYPT), 0x05),
+    "ticket keys, not allowed": (lambda: ask_ticket_keys(0), 0x05),
+    "ticket keys, of an entry that does not exist": (lambda: ask_ticket_keys(len(BOUNDED)), 0x08),
     "TLS 1.3, not allowed": (lambda: ask_tls13(1, "p256", 0x0403), 0x05),
     "TLS 1.2, not allowed": (lambda: ask_tls12(1, "p256", 0x0403, MARKED), 0x05),
     "as from a transcript, not allowed": (lambda: ask_transcript(1, "p256", b"p256.example"), 0x05),
@@ -284,7 +294,19 @@ PERMITTED = {
 @pytest.fixture(scope="module")
 def bounded(module_stack):
     return module_stack.key_server(clients=BOUNDED, certificates=[{"dir": str(SITES / "chains")}],
+                                   audit={"file": str(module_stack.directory / "audit.log")},
                                    log={"level": "info", "rate": 0})
+
+
+def recorded(server, octets, outcome, **fields):
+    """The audit's newest record is of this message."""
+    entry, opcode, ski = asked(octets)
+    wait_until(lambda: server.metric("keyless_keyserver_audit_records_pending") == 0, "the record to be written")
+    record = json.loads(pathlib.Path(server.config["audit"]["file"]).read_text().splitlines()[-1])
+    assert record["outcome"] == outcome and record.get("key", bytes(20).hex()) == ski.hex()
+    assert record["client"] == (BOUNDED[entry]["match"] if entry < len(BOUNDED) else None)
+    assert {key: record.get(key) for key in fields} == fields
+    return record
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +351,7 @@ def test_signer_believes_nothing(bounded, stolen, what):
                                          0x08: "internal error", 0x41: "content not acceptable"}[error])
     assert line["operation"] and opcode == octets[14]
     assert bounded.metric("keyless_keyserver_requests_forbidden_total") == forbidden + 1
+    assert recorded(bounded, octets, "forbidden", operation=line["operation"])["error"]
 
 
 @ROOT
@@ -344,6 +367,7 @@ def test_signed_content_is_the_signers(bounded, stolen, what):
     (key,) = [site_key(name) for name in ("p256", "ed25519", "demo") if kssl.ski(site_key(name)) == asked(octets)[2]]
     kssl_peer.verify_scheme(key, signature, content, scheme)
     assert bounded.metric("keyless_keyserver_requests_forbidden_total") == forbidden
+    recorded(bounded, octets, "done", error=None, signed=hashlib.sha256(content).hexdigest())
 
 
 @ROOT
@@ -393,6 +417,8 @@ NONSENSE = {
     "a digest's opcode with a hash": lambda: ask_tls13(0, "p256", 0x0403, opcode=Op.ECDSA_SHA256),
     "TLS 1.3's opcode with a digest": lambda: ask_digest(1, "p256", Op.SIGN_TLS13, bytes(32)),
     "a digest's opcode with a message": lambda: ask_message(1, "ed25519", b"x", Op.ECDSA_SHA256),
+    "ticket keys with a key": lambda: ask_ticket_keys(0, "p256"),
+    "ticket keys with more": lambda: ask_ticket_keys(0, None, b"x"),
     "a message's opcode with a ciphertext": lambda: ask_decryption(1, "rsa2048", Op.ED25519),
 }
 
