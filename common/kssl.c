@@ -397,6 +397,13 @@ void kssl_list_entry_write(struct writer *to, const struct kssl_list_entry *entr
     }
 }
 
+bool kssl_ticket_key_read(struct reader *from, struct kssl_ticket_key *key)
+{
+    return read_bytes(from, 16, &key->name) && read_u64(from, &key->not_before) &&
+           read_u64(from, &key->not_after) && read_bytes(from, 32, &key->aes_key) &&
+           read_bytes(from, 32, &key->hmac_key);
+}
+
 void kssl_ticket_key_write(struct writer *to, const struct kssl_ticket_key *key)
 {
     write_bytes(to, key->name);

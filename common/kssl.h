@@ -201,6 +201,7 @@ struct kssl_ticket_key {
     uint64_t not_after;             /* the last in which it may decrypt */
     struct bytes aes_key, hmac_key; /* 32 octets each */
 };
+MUST_CHECK bool kssl_ticket_key_read(struct reader *from, struct kssl_ticket_key *key);
 void kssl_ticket_key_write(struct writer *to, const struct kssl_ticket_key *key);
 
 /* The 0x14 item of a response between our own peers. */

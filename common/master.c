@@ -295,6 +295,8 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
         generation_check(at, now);
     feed_watchdog(master, now);
     log_flush(master->log);
+    if (master->program->tick != NULL)
+        master->program->tick(master->program->context);
     master_settle(master);
 }
 

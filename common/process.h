@@ -110,6 +110,8 @@ struct process_program {
     /* Whether what the old plan's children still do must not go on beside the new plan's: they are then told
      * so when they are told to drain. NULL: never. */
     bool (*supersedes)(const void *old_config, const void *new_config);
+    /* In the master, ten times a second or so. NULL: nothing. */
+    void (*tick)(void *context);
     void *context;
     struct metrics *metrics;       /* may be NULL */
     size_t first_metric;           /* the id of the first of PROCESS_METRIC_ROWS in its table */

@@ -139,3 +139,9 @@ bool status_area_read(const struct status_area *area, size_t index, void *to)
     }
     return false;
 }
+
+bool status_area_lock(const struct status_area *area, size_t index)
+{
+    const struct record *record = record_at(area, index);
+    return record == NULL || mlock(record, area->stride) == 0;
+}

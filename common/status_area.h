@@ -30,4 +30,7 @@ void status_area_clear(struct status_area *area, size_t index);
 /* False: it is not there. */
 MUST_CHECK bool status_area_read(const struct status_area *area, size_t index, void *record);
 
+/* Keeps the record's memory from being swapped out, in this process. False: the limit is too low. */
+MUST_CHECK bool status_area_lock(const struct status_area *area, size_t index);
+
 #endif

@@ -11,7 +11,7 @@
 #include <openssl/x509.h>
 
 #include "common/bytes.h"
-#include "keyserver/secret_file.h"
+#include "common/secret_file.h"
 
 static void key_free(EVP_PKEY **key)
 {

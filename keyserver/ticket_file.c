@@ -13,7 +13,7 @@
 #include <openssl/crypto.h>
 
 #include "common/socket.h"
-#include "keyserver/secret_file.h"
+#include "common/secret_file.h"
 
 #define FILE_MAX ((size_t)4 * 1024 * 1024)
 

@@ -7,7 +7,7 @@
 #include <openssl/evp.h>
 
 #include "common/socket.h"
-#include "keyserver/ticket_chain.h"
+#include "common/ticket_chain.h"
 #include "keyserver/ticket_file.h"
 #include "keyserver/ticket_state.h"
 
@@ -110,17 +110,6 @@ static enum result assign_groups(struct ticket_keys *keys, struct failure *why)
     return assigned ? RESULT_OK : failure_set(why, RESULT_LIMIT, "no memory for the ticket groups");
 }
 
-/* ---- Time. */
-
-/* The oldest epoch whose key still opens tickets: the last second of that is (epoch + 1) * rotate + lifetime.
- */
-static uint64_t oldest_needed(uint64_t now, uint32_t rotate, uint64_t lifetime)
-{
-    const uint64_t since = now > lifetime ? now - lifetime : 0;
-    const uint64_t ends = since / rotate + (since % rotate != 0 ? 1 : 0);
-    return ends > 0 ? ends - 1 : 0;
-}
-
 /* ---- The secret. */
 
 static enum result read_secret(const struct keyserver_config *config, struct ticket_state *state,
@@ -146,7 +135,8 @@ static enum result bring_chain(const struct keyserver_config *config, struct tic
                                uint64_t now, bool *changed, struct failure *why)
 {
     const char *path = config->ticket_keys.secret;
-    const uint64_t oldest = oldest_needed(now, state->rotate, config->ticket_keys.lifetime / CONFIG_SECOND);
+    const uint64_t oldest =
+        ticket_epoch_needed(now, state->rotate, config->ticket_keys.lifetime / CONFIG_SECOND);
     if (state->chain.epoch > ticket_epoch_of(now, state->rotate))
         return failure_set(
             why, RESULT_CONFIG,
@@ -239,7 +229,7 @@ void ticket_keys_free(struct ticket_keys *keys)
 
 enum result ticket_keys_forget(struct ticket_keys *keys, uint64_t unix_seconds, struct failure *why)
 {
-    const uint64_t oldest = oldest_needed(unix_seconds, keys->rotate, keys->lifetime);
+    const uint64_t oldest = ticket_epoch_needed(unix_seconds, keys->rotate, keys->lifetime);
     if (keys->state.chain.epoch >= oldest)
         return RESULT_OK;
     answers_clear(keys);
@@ -331,7 +321,7 @@ static const struct answer *answer_of(struct ticket_keys *keys, size_t entry, ui
 bool ticket_keys_write(struct ticket_keys *keys, size_t entry, uint64_t unix_seconds, struct writer *to)
 {
     const uint64_t present = ticket_epoch_of(unix_seconds, keys->rotate);
-    uint64_t oldest = oldest_needed(unix_seconds, keys->rotate, keys->lifetime);
+    uint64_t oldest = ticket_epoch_needed(unix_seconds, keys->rotate, keys->lifetime);
     if (oldest < keys->state.chain.epoch)
         oldest = keys->state.chain.epoch;
     if (keys->groups[entry] >= keys->state.group_count || oldest > present ||

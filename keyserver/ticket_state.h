@@ -22,7 +22,7 @@
 
 #include "common/bytes.h"
 #include "common/result.h"
-#include "keyserver/ticket_chain.h"
+#include "common/ticket_chain.h"
 
 enum {
     TICKET_ID_SIZE = 16,

@@ -228,6 +228,15 @@ static enum result check_key(const char *path, struct certificate *certificate, 
     return RESULT_OK;
 }
 
+static enum result take_mark(const char *path, struct certificate *certificate, struct failure *why)
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    if (X509_digest(certificate->leaf, EVP_sha256(), digest, NULL) != 1)
+        return failure_set_openssl(why, "%s", path);
+    memcpy(certificate->mark, digest, sizeof certificate->mark);
+    return RESULT_OK;
+}
+
 static enum result certificate_check(const char *path, struct certificate *certificate, struct failure *why)
 {
     enum result result = check_order(path, certificate, why);
@@ -235,6 +244,8 @@ static enum result certificate_check(const char *path, struct certificate *certi
         result = check_size(path, certificate, why);
     if (result == RESULT_OK)
         result = check_key(path, certificate, why);
+    if (result == RESULT_OK)
+        result = take_mark(path, certificate, why);
     return result == RESULT_OK ? RESULT_OK : RESULT_CONFIG;
 }
 

@@ -17,12 +17,15 @@
 #include "common/result.h"
 #include "proxy/config.h"
 
+#define CERTIFICATE_MARK_SIZE 16
+
 /* One chain. Several names lead to it. */
 struct certificate {
     char *path;
     X509 *leaf;
     STACK_OF(X509) * chain; /* above the leaf, in order; may be empty */
     struct key_id key;
+    uint8_t mark[CERTIFICATE_MARK_SIZE]; /* of the leaf: the first octets of its SHA-256 */
     size_t index; /* 0 .. certificates_count - 1: a worker's array of remote keys goes by it */
 };
 

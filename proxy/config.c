@@ -71,6 +71,14 @@ static const struct config_table CERTIFICATES = {
     .check = check_certificate_source,
 };
 
+/* ---- tickets */
+
+static const struct config_word TICKET_SOURCE_WORDS[] = {{"keyserver", TICKETS_KEYSERVER},
+                                                         {"local", TICKETS_LOCAL},
+                                                         {"file", TICKETS_FILE},
+                                                         {"off", TICKETS_OFF},
+                                                         {NULL, 0}};
+
 /* ---- key_servers */
 
 static const struct config_word MODE_WORDS[] = {
@@ -354,6 +362,75 @@ static const struct config_row ROWS[] = {
             "Which signatures are verified with the certificate before a client gets them. auto: every one "
             "made with an RSA key; with another key, which costs three times what the signature did, the "
             "first 256 after each connect and each wrong one, then one in 16 at random. all: every one.",
+    },
+    {
+        .path = "tickets.source",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct proxy_config, tickets.source),
+        .shorthand = true,
+        .words = TICKET_SOURCE_WORDS,
+        .fallback = "local",
+        .help =
+            "Where the keys of session tickets come from. keyserver: the key server, so that all edges of a "
+            "ticket group resume each other's sessions. local: made by this proxy, for all its workers, and "
+            "kept over reloads but not over restarts. file: tickets.files. off: no session is resumed.",
+    },
+    {
+        .path = "tickets.files",
+        .type = &CONFIG_PATH,
+        CONFIG_LIST_AT(struct proxy_config, tickets.files, tickets.file_count),
+        .most = 64,
+        .help =
+            "With source: file. Each is one key of 48 or 80 octets (nginx's ssl_session_ticket_key) or lines "
+            "of such keys in base64 (HAProxy's tls-ticket-keys). The first file's key makes tickets, of "
+            "three lines or more the last but one; all open them. Read at start and reload: somebody else "
+            "must rotate them.",
+    },
+    {
+        .path = "tickets.rotate",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, tickets.rotate),
+        .min = CONFIG_SECOND,
+        .max = 30 * 24 * CONFIG_HOUR,
+        .fallback = "1h",
+        .help = "With source: local, how long each key makes tickets.",
+    },
+    {
+        .path = "tickets.lifetime",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, tickets.lifetime),
+        .min = CONFIG_SECOND,
+        .max = 7 * 24 * CONFIG_HOUR, /* RFC 8446 section 4.6.1 */
+        .fallback = "2h",
+        .help = "How long a ticket can be used.",
+    },
+    {
+        .path = "tickets.max_age",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, tickets.max_age),
+        .min = CONFIG_SECOND,
+        .max = 365 * 24 * CONFIG_HOUR,
+        .fallback = "24h",
+        .help = "How long a session can go on from ticket to ticket since its full handshake.",
+    },
+    {
+        .path = "tickets.count",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct proxy_config, tickets.count),
+        .min = 1,
+        .max = 16,
+        .fallback = "1",
+        .unit = "tickets",
+        .help = "For each TLS 1.3 handshake.",
+    },
+    {
+        .path = "tickets.tls12",
+        .type = &CONFIG_BOOL,
+        CONFIG_AT(struct proxy_config, tickets.tls12),
+        .fallback = "off",
+        .help =
+            "Tickets in TLS 1.2, too: whoever gets a ticket key then opens all recorded sessions that had a "
+            "ticket of it. In TLS 1.3 each session has a key exchange of its own.",
     },
     {
         .path = "backends",

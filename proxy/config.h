@@ -42,6 +42,9 @@ enum proxy_key_verify {
     KEY_VERIFY_ALL,
 };
 
+/* Where the keys of session tickets come from. */
+enum proxy_ticket_source { TICKETS_OFF, TICKETS_LOCAL, TICKETS_FILE, TICKETS_KEYSERVER };
+
 struct proxy_key_server {
     struct config_position where;
     char *name;             /* for logs and metrics; by default the address as written */
@@ -96,6 +99,16 @@ struct proxy_config {
         unsigned in_flight;
         enum proxy_key_verify verify;
     } key_channel;
+
+    struct {
+        enum proxy_ticket_source source;
+        char **files; /* of TICKETS_FILE */
+        size_t file_count;
+        uint64_t rotate;            /* of TICKETS_LOCAL; whole seconds, in microseconds */
+        uint64_t lifetime, max_age; /* whole seconds, in microseconds */
+        unsigned count;             /* for each handshake */
+        bool tls12;
+    } tickets;
 
     struct proxy_backend *backends;
     size_t backend_count;

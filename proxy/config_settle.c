@@ -91,6 +91,38 @@ static enum result check_key_servers(const struct config_scope *scope, const str
     return RESULT_OK;
 }
 
+/* Derived keys: the present one and those that still open tickets, in one answer's worth of places. */
+#define TICKET_KEYS_MOST 250
+
+static enum result check_ticket_times(const struct config_scope *scope, const struct proxy_config *config,
+                                      struct failure *why)
+{
+    static const char *const PATHS[] = {"tickets.rotate", "tickets.lifetime", "tickets.max_age"};
+    const uint64_t times[] = {config->tickets.rotate, config->tickets.lifetime, config->tickets.max_age};
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+        if (times[i] % CONFIG_SECOND != 0)
+            return config_refuse(scope, why, PATHS[i], "expected whole seconds");
+    if (config->tickets.source == TICKETS_LOCAL &&
+        config->tickets.lifetime / config->tickets.rotate > TICKET_KEYS_MOST)
+        return config_refuse(scope, why, "tickets.lifetime", "expected at most %d times tickets.rotate",
+                             TICKET_KEYS_MOST);
+    return RESULT_OK;
+}
+
+static enum result check_tickets(const struct config_scope *scope, const struct proxy_config *config,
+                                 struct failure *why)
+{
+    const bool from_files = config->tickets.source == TICKETS_FILE;
+    if (from_files && config->tickets.file_count == 0)
+        return config_refuse(scope, why, "tickets.files", "expected at least one for source: file");
+    if (!from_files && config->tickets.file_count > 0)
+        return config_refuse(scope, why, "tickets.files", "expected source: file for them");
+    if (config->tickets.source == TICKETS_KEYSERVER && config->key_servers[0].mode == KEY_MODE_DIGEST)
+        return config_refuse(scope, why, "tickets.source",
+                             "expected another source: a key server of mode digest has no ticket keys");
+    return check_ticket_times(scope, config, why);
+}
+
 static enum result settle_limits(const struct config_scope *scope, struct proxy_config *config,
                                  struct failure *why)
 {
@@ -118,5 +150,7 @@ enum result proxy_config_settle(const struct config_scope *scope, void *object, 
         result = settle_backend(scope, config, i, why);
     if (result == RESULT_OK)
         result = check_key_servers(scope, config, why);
+    if (result == RESULT_OK)
+        result = check_tickets(scope, config, why);
     return result == RESULT_OK ? settle_limits(scope, config, why) : result;
 }

@@ -32,15 +32,16 @@
 #include "proxy/certificates.h"
 #include "proxy/config.h"
 #include "proxy/key_client.h"
+#include "proxy/ticket_source.h"
 
 /* What all handshakes of a worker share: SSL_CTXs, remote keys, fibres. Made once, after the fork. */
 struct handshake_context;
 
 MUST_CHECK enum result handshake_context_new(const struct proxy_config *config,
                                              const struct certificates *certificates,
-                                             struct key_client *client, struct log *log,
-                                             struct metrics_row *metrics, struct handshake_context **context,
-                                             struct failure *why);
+                                             struct key_client *client, struct ticket_source *tickets,
+                                             struct log *log, struct metrics_row *metrics,
+                                             struct handshake_context **context, struct failure *why);
 /* After all of its handshakes, and all connections taken from them, are freed. */
 void handshake_context_free(struct handshake_context *context);
 

@@ -63,6 +63,7 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     handshake->signature.operation.sni = sni;
     handshake->found_count =
         certificates_find(handshake->context->certificates, sni, handshake->found, &handshake->name_matched);
+    handshake_tickets_offer(ssl, handshake);
     return SSL_CLIENT_HELLO_SUCCESS;
 }
 

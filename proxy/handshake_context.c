@@ -1,8 +1,10 @@
 #include "proxy/handshake_state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <openssl/async.h>
+#include <openssl/evp.h>
 
 #include "proxy/client_bio.h"
 #include "proxy/tls_policy.h"
@@ -37,6 +39,21 @@ static enum result make_fibres(struct handshake_context *context, struct failure
     return RESULT_OK;
 }
 
+/* What was agreed on under other settings is not gone on with. */
+static bool mark_policy(struct handshake_context *context)
+{
+    const struct proxy_config *config = context->config;
+    const char *const lists[] = {config->tls.groups, config->tls.ciphersuites, config->tls.ciphers};
+    EVP_MD_CTX *digest = EVP_MD_CTX_new();
+    bool marked = digest != NULL && EVP_DigestInit_ex2(digest, EVP_sha256(), NULL) == 1 &&
+                  EVP_DigestUpdate(digest, &config->tls.min_version, sizeof config->tls.min_version) == 1;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists && marked; i++)
+        marked = EVP_DigestUpdate(digest, lists[i], strlen(lists[i]) + 1) == 1;
+    marked = marked && EVP_DigestFinal_ex(digest, context->policy_mark, NULL) == 1;
+    EVP_MD_CTX_free(digest);
+    return marked;
+}
+
 static enum result context_fill(struct handshake_context *context, struct failure *why)
 {
     enum result result = remote_key_provider_load(NULL, &context->provider, why);
@@ -48,14 +65,17 @@ static enum result context_fill(struct handshake_context *context, struct failur
         result = make_fibres(context, why);
     if (result != RESULT_OK)
         return result;
+    if (!mark_policy(context) || !handshake_tickets_set(context))
+        return failure_set_openssl(why, "cannot set up session tickets");
     handshake_choices_set(context->ssl_context);
     context->bio_method = client_bio_method();
     return context->bio_method != NULL ? RESULT_OK : failure_set_openssl(why, "cannot make a BIO method");
 }
 
 enum result handshake_context_new(const struct proxy_config *config, const struct certificates *certificates,
-                                  struct key_client *client, struct log *log, struct metrics_row *metrics,
-                                  struct handshake_context **context, struct failure *why)
+                                  struct key_client *client, struct ticket_source *tickets, struct log *log,
+                                  struct metrics_row *metrics, struct handshake_context **context,
+                                  struct failure *why)
 {
     *context = NULL;
     struct handshake_context *made = calloc(1, sizeof *made);
@@ -66,6 +86,7 @@ enum result handshake_context_new(const struct proxy_config *config, const struc
     made->log = log;
     made->metrics = metrics;
     made->signer.client = client;
+    made->tickets = tickets;
     enum result result = context_fill(made, why);
     if (result != RESULT_OK) {
         handshake_context_free(made);
@@ -85,6 +106,8 @@ void handshake_context_free(struct handshake_context *context)
     for (size_t i = 0; context->keys != NULL && i < certificates_count(context->certificates); i++)
         EVP_PKEY_free(context->keys[i]);
     free(context->keys);
+    EVP_CIPHER_free(context->aes128);
+    EVP_CIPHER_free(context->aes256);
     BIO_meth_free(context->bio_method);
     if (context->provider != NULL)
         (void)OSSL_PROVIDER_unload(context->provider);

@@ -4,6 +4,7 @@
  *   handshake.c          one handshake: running libssl, and what became of it
  *   handshake_context.c  what all handshakes of a worker share: made once, after the fork
  *   handshake_choices.c  libssl's callbacks: name, certificates, application protocol
+ *   handshake_tickets.c  libssl's callbacks for session tickets
  *   handshake_messages.c libssl's callback for each message: keeps the transcript
  */
 #ifndef KEYLESS_PROXY_HANDSHAKE_STATE_H
@@ -15,7 +16,10 @@
 #include "proxy/handshake.h"
 #include "proxy/handshake_reason.h"
 #include "proxy/remote_key.h"
+#include "proxy/ticket_source.h"
 #include "proxy/transcript_capture.h"
+
+#define POLICY_MARK_SIZE 32 /* SHA-256 */
 
 struct handshake_context {
     const struct proxy_config *config;
@@ -25,6 +29,9 @@ struct handshake_context {
     OSSL_PROVIDER *provider;
     BIO_METHOD *bio_method;
     SSL_CTX *ssl_context;
+    struct ticket_source *tickets;
+    EVP_CIPHER *aes128, *aes256;           /* of tickets; NULL: there are none */
+    uint8_t policy_mark[POLICY_MARK_SIZE]; /* a digest of how clients are spoken to */
     struct remote_signer signer;
     EVP_PKEY **keys; /* by certificate index */
     bool has_fibres;
@@ -58,6 +65,15 @@ struct handshake {
 
 /* From now on the context's handshakes, each its SSL's app data, are asked. */
 void handshake_choices_set(SSL_CTX *context);
+
+/* ---- handshake_tickets.c */
+
+/* From now on the context's handshakes make tickets and take them, as the configuration has it. False: no
+ * memory, or libcrypto lacks what it takes. */
+MUST_CHECK bool handshake_tickets_set(struct handshake_context *context);
+/* In the client-hello callback, when the name is known: whether this client gets tickets, and whose it may
+ * bring. */
+void handshake_tickets_offer(SSL *ssl, const struct handshake *handshake);
 
 /* ---- handshake_messages.c */
 

@@ -36,6 +36,7 @@ static void helper_metrics(struct admin_source *source, struct evbuffer *to)
 int helper_run(struct child *child, const void *config)
 {
     const struct proxy_setup *setup = config;
+    ticket_memory_free(setup->tickets); /* it has no use for keys */
     struct helper helper = {
         .source = {.ready = helper_ready, .status = helper_status, .metrics = helper_metrics},
         .status = {.setup = setup, .generation = child_generation(child)}};

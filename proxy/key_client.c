@@ -79,6 +79,9 @@ struct key_client {
 
     void (*ready)(void *owner);
     void *ready_owner;
+
+    const struct key_client_ticket_handler *tickets; /* NULL: nobody wants them */
+    void *tickets_owner;
 };
 
 /* ---- Slots. */
@@ -268,7 +271,9 @@ static void fail_not_offered(struct key_client *client)
 static void on_up(struct key_link *link, void *owner)
 {
     struct key_client *client = owner;
-    (void)link;
+    if (client->tickets != NULL)
+        client->tickets->up(key_link_name(link), key_link_offers(link, KSSL_OP_TICKET_KEYS),
+                            client->tickets_owner);
     fail_not_offered(client);
     send_waiting(client);
     if (client->ready != NULL) {
@@ -317,6 +322,13 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
     send_waiting(client);
 }
 
+static void on_ticket_keys(struct key_link *link, const struct kssl_message *message, void *owner)
+{
+    struct key_client *client = owner;
+    if (client->tickets != NULL)
+        client->tickets->answer(key_link_name(link), message, client->tickets_owner);
+}
+
 static void on_writable(struct key_link *link, void *owner)
 {
     (void)link;
@@ -327,6 +339,7 @@ static const struct key_link_handler LINK_HANDLER = {
     .up = on_up,
     .down = on_down,
     .answer = on_answer,
+    .ticket_keys = on_ticket_keys,
     .writable = on_writable,
 };
 
@@ -447,6 +460,18 @@ void key_client_cancel(struct key_client *client, struct key_operation *operatio
     live_change(client, -1);
     operation->outcome = KEY_OUTCOME_CANCELLED;
     count(client, slot, KEY_OUTCOME_CANCELLED);
+}
+
+void key_client_watch_ticket_keys(struct key_client *client, const struct key_client_ticket_handler *handler,
+                                  void *owner)
+{
+    client->tickets = handler;
+    client->tickets_owner = owner;
+}
+
+bool key_client_ask_ticket_keys(struct key_client *client)
+{
+    return key_link_offers(client->link, KSSL_OP_TICKET_KEYS) && key_link_ask_ticket_keys(client->link);
 }
 
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner)

@@ -93,6 +93,19 @@ MUST_CHECK enum result key_client_sign(struct key_client *client, struct key_ope
  */
 void key_client_cancel(struct key_client *client, struct key_operation *operation);
 
+/* Ticket keys (operation 0x66), which are asked for over the same channel. */
+struct key_client_ticket_handler {
+    /* A channel has come up; offered: its key server has them for us. */
+    void (*up)(const char *server, bool offered, void *owner);
+    /* What was asked for, or an error. */
+    void (*answer)(const char *server, const struct kssl_message *message, void *owner);
+};
+/* Handler and owner are borrowed; owner must outlive the client, or the last event. */
+void key_client_watch_ticket_keys(struct key_client *client, const struct key_client_ticket_handler *handler,
+                                  void *owner);
+/* False: there is no channel now, or its key server does not offer them. */
+bool key_client_ask_ticket_keys(struct key_client *client);
+
 /* Called once when the first channel is up, or at once if it is. For readiness. */
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner);
 bool key_client_ready(const struct key_client *client);

@@ -32,7 +32,10 @@ struct key_link {
     struct event *timer; /* DOWN: the backoff; HELLO: its deadline; UP: silence */
     uint64_t timer_due;
     uint32_t hello_id, last_id; /* of the link's own requests: the channel's first, and the newest */
-    bool own_pending;           /* the newest is not answered yet */
+    uint32_t alive_id;          /* of the last hello or ping */
+    bool own_pending;           /* that is not answered yet */
+    uint32_t tickets_id;        /* of the last question for ticket keys */
+    bool tickets_pending;
 
     uint64_t latency;
     char failure[KEY_SERVER_FAILURE_SIZE]; /* why it was last down */
@@ -183,13 +186,13 @@ static void note_latency(struct key_link *link, uint64_t took)
 
 /* ---- The link's own requests. */
 
-static enum result send_own(struct key_link *link, uint8_t opcode, struct bytes payload)
+static enum result send_own(struct key_link *link, uint8_t opcode, struct bytes payload, uint32_t *id)
 {
     uint8_t frame[KSSL_PAD_TO];
     struct writer to = writer_of(frame, sizeof frame);
     struct kssl_message message = {.has_opcode = true, .opcode = opcode, .payload = payload};
     link->last_id = KEY_LINK_OWN_IDS | ((link->last_id + 1) & ~KEY_LINK_OWN_IDS);
-    link->own_pending = true;
+    *id = link->last_id;
     if (!kssl_message_write(&to, link->last_id, &message))
         return RESULT_LIMIT;
     return channel_send(link->channel, writer_bytes(&to));
@@ -257,7 +260,12 @@ static enum key_stray own_stray(const struct key_link *link, uint32_t id)
 
 static void on_own_answer(struct key_link *link, uint32_t id, const struct kssl_message *message)
 {
-    if (id != link->last_id || !link->own_pending) {
+    if (id == link->tickets_id && link->tickets_pending) {
+        link->tickets_pending = false;
+        link->handler->ticket_keys(link, message, link->owner);
+        return;
+    }
+    if (id != link->alive_id || !link->own_pending) {
         key_link_stray(link, id, own_stray(link, id));
         return;
     }
@@ -282,7 +290,10 @@ static void on_open(struct channel *channel, void *owner)
     link->state = STATE_HELLO;
     link->hello_at = clock_now();
     timer_set(link, link->hello_at + link->settings.timeout);
-    if (send_own(link, KSSL_OP_HELLO, bytes_of(CLIENT_SOFTWARE, sizeof CLIENT_SOFTWARE - 1)) != RESULT_OK)
+    link->own_pending = true;
+    link->tickets_pending = false;
+    if (send_own(link, KSSL_OP_HELLO, bytes_of(CLIENT_SOFTWARE, sizeof CLIENT_SOFTWARE - 1),
+                 &link->alive_id) != RESULT_OK)
         link_down(link, "hello could not be sent");
     link->hello_id = link->last_id;
 }
@@ -353,7 +364,8 @@ static void link_connect(struct key_link *link)
 
 static void link_ping(struct key_link *link)
 {
-    if (send_own(link, KSSL_OP_PING, bytes_of("", 0)) != RESULT_OK) {
+    link->own_pending = true;
+    if (send_own(link, KSSL_OP_PING, bytes_of("", 0), &link->alive_id) != RESULT_OK) {
         link_down(link, "nothing can be sent to the key server");
         return;
     }
@@ -389,6 +401,15 @@ static void on_timer(evutil_socket_t fd, short events, void *owner)
 }
 
 /* ---- The owner's side. */
+
+bool key_link_ask_ticket_keys(struct key_link *link)
+{
+    if (link->state != STATE_UP || link->tickets_pending)
+        return false;
+    link->tickets_pending =
+        send_own(link, KSSL_OP_TICKET_KEYS, bytes_of("", 0), &link->tickets_id) == RESULT_OK;
+    return link->tickets_pending;
+}
 
 enum result key_link_new(const struct key_link_settings *settings, const struct key_link_handler *handler,
                          void *owner, struct key_link **link, struct failure *why)

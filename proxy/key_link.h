@@ -42,6 +42,8 @@ struct key_link_handler {
     void (*up)(struct key_link *link, void *owner);
     void (*down)(struct key_link *link, void *owner); /* it was up; what was asked over it is lost */
     void (*answer)(struct key_link *link, uint32_t id, const struct kssl_message *message, void *owner);
+    /* To key_link_ask_ticket_keys; an answer to a question whose channel was lost never comes. */
+    void (*ticket_keys)(struct key_link *link, const struct kssl_message *message, void *owner);
     void (*writable)(struct key_link *link, void *owner); /* key_link_full has ended */
 };
 
@@ -71,6 +73,9 @@ size_t key_link_metric_value(const struct key_link *link); /* what to count unde
 
 /* Sends a request, which counts as asked until key_link_settle or the loss of the channel. */
 MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);
+/* Asks for ticket keys, beside what key_link_send has asked. False: it cannot be sent, or the last such
+ * question is not answered yet. */
+MUST_CHECK bool key_link_ask_ticket_keys(struct key_link *link);
 /* One request will not be waited for any longer. */
 void key_link_settle(struct key_link *link);
 /* One request was answered, so many microseconds after it was sent. A key server that answers is of use, even

@@ -2,6 +2,9 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
+
+#include <openssl/crypto.h>
 
 #include "common/admin_process.h"
 #include "common/channel.h"
@@ -9,6 +12,7 @@
 #include "common/key_id.h"
 #include "proxy/helper.h"
 #include "proxy/proxy_metrics.h"
+#include "proxy/ticket_file.h"
 #include "proxy/worker.h"
 #include "proxy/worker_status.h"
 
@@ -22,6 +26,8 @@ struct proxy_master {
     const char *path;
     struct log *log;
     struct program program;
+    struct ticket_memory *tickets;
+    struct ticket_times ticket_times; /* of the last configuration that was read */
     bool told_user;
 };
 
@@ -78,6 +84,16 @@ static enum result check_channel_key(const struct proxy_setup *setup, struct fai
     return RESULT_OK;
 }
 
+static enum result read_ticket_keys(struct proxy_setup *setup, struct failure *why)
+{
+    if (setup->config->tickets.source != TICKETS_FILE)
+        return RESULT_OK;
+    setup->ticket_keys = OPENSSL_zalloc(sizeof *setup->ticket_keys);
+    if (setup->ticket_keys == NULL)
+        return failure_set(why, RESULT_LIMIT, "no memory for ticket keys");
+    return ticket_file_read(setup->config, setup->ticket_keys, why);
+}
+
 static enum result setup_read(struct proxy_setup *setup, const char *path, struct log *log,
                               bool as_configured, struct failure *why)
 {
@@ -94,6 +110,8 @@ static enum result setup_read(struct proxy_setup *setup, const char *path, struc
         result = setup_key_channel(setup, why);
     if (result == RESULT_OK)
         result = check_channel_key(setup, why);
+    if (result == RESULT_OK)
+        result = read_ticket_keys(setup, why);
     if (result == RESULT_OK)
         result = status_area_new(worker_status_size(setup->config->key_server_count), setup->config->workers,
                                  &setup->workers, why);
@@ -121,6 +139,7 @@ void proxy_setup_free(struct proxy_setup *setup)
         return;
     SSL_CTX_free(setup->key_channel);
     certificates_free(setup->certificates);
+    OPENSSL_clear_free(setup->ticket_keys, sizeof *setup->ticket_keys);
     status_area_free(setup->workers);
     free(setup->listen);
     free(setup->listen_kind);
@@ -155,6 +174,27 @@ static void know_servers(const struct proxy_setup *setup)
         metrics_know(metrics, PROXY_SERVER_LABEL, setup->config->key_servers[i].name);
 }
 
+static enum result prepare_tickets(struct proxy_master *master, struct proxy_setup *setup,
+                                   struct failure *why)
+{
+    const struct proxy_config *config = setup->config;
+    setup->tickets = master->tickets;
+    if (config->tickets.source != TICKETS_LOCAL)
+        return RESULT_OK;
+    master->ticket_times =
+        (struct ticket_times){.rotate = (uint32_t)(config->tickets.rotate / CONFIG_SECOND),
+                              .lifetime = (uint32_t)(config->tickets.lifetime / CONFIG_SECOND)};
+    return ticket_memory_prepare(master->tickets, &master->ticket_times, (uint64_t)time(NULL), why);
+}
+
+/* Children that are forked later get no older keys than they need. */
+static void proxy_tick(void *context)
+{
+    struct proxy_master *master = context;
+    if (master->ticket_times.rotate > 0)
+        ticket_memory_forget(master->tickets, &master->ticket_times, (uint64_t)time(NULL));
+}
+
 static enum result proxy_load(void *context, struct process_plan *plan, struct failure *why)
 {
     struct proxy_master *master = context;
@@ -162,6 +202,11 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
     enum result result = proxy_setup_read(master->path, master->log, true, &setup, why);
     if (result != RESULT_OK)
         return result;
+    result = prepare_tickets(master, setup, why);
+    if (result != RESULT_OK) {
+        proxy_setup_free(setup);
+        return result;
+    }
     process_tell_user(setup->config->user, &master->told_user, master->log);
     setup->program = master->program;
     know_servers(setup);
@@ -190,18 +235,22 @@ int proxy_master_run(const char *path, struct log *log)
 {
     struct proxy_master master = {.path = path, .log = log};
     struct failure why;
-    if (program_init(&master.program, "proxy", proxy_metrics, PROXY_METRIC_COUNT, &why) != RESULT_OK) {
+    if (ticket_memory_new(&master.tickets, &why) != RESULT_OK ||
+        program_init(&master.program, "proxy", proxy_metrics, PROXY_METRIC_COUNT, &why) != RESULT_OK) {
         log_error(log, "start failed", log_reason(why.text));
+        ticket_memory_free(master.tickets);
         return 1;
     }
     const struct process_program program = {.name = "proxy",
                                             .load = proxy_load,
                                             .release = proxy_release,
+                                            .tick = proxy_tick,
                                             .context = &master,
                                             .metrics = master.program.metrics,
                                             .first_metric = PROXY_PROCESSES,
                                             .processes = master.program.processes};
     int status = master_run(&program, log);
     program_clear(&master.program);
+    ticket_memory_free(master.tickets);
     return status;
 }

@@ -9,6 +9,7 @@
 #include "common/program_status.h"
 #include "proxy/certificates.h"
 #include "proxy/config.h"
+#include "proxy/ticket_memory.h"
 
 /* Index of each kind of child in the plan. */
 enum { KIND_WORKER, KIND_HELPER, KIND_COUNT };
@@ -18,11 +19,13 @@ enum { KIND_WORKER, KIND_HELPER, KIND_COUNT };
 struct proxy_setup {
     struct proxy_config *config;
     struct certificates *certificates;
-    SSL_CTX *key_channel;        /* the worker's credentials towards the key server */
-    struct program program;      /* borrowed */
-    struct status_area *workers; /* what they tell of themselves: struct worker_status, by index */
-    struct address *listen;      /* the configuration's, and the admin address last if there is one */
-    size_t *listen_kind;         /* which kind accepts on each */
+    struct ticket_keys *ticket_keys; /* from tickets.files; NULL: none */
+    struct ticket_memory *tickets;   /* borrowed */
+    SSL_CTX *key_channel;            /* the worker's credentials towards the key server */
+    struct program program;          /* borrowed */
+    struct status_area *workers;     /* what they tell of themselves: struct worker_status, by index */
+    struct address *listen;          /* the configuration's, and the admin address last if there is one */
+    size_t *listen_kind;             /* which kind accepts on each */
     size_t listen_count;
     struct process_kind kinds[KIND_COUNT];
     size_t kind_count;

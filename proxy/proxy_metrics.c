@@ -2,15 +2,17 @@
 
 #include "common/kssl.h"
 
-#define HANDSHAKES   "keyless_handshakes_total"
-#define FAILURES     "keyless_handshake_failures_total"
-#define SUCCEEDED    "keyless_handshakes_succeeded_total"
-#define KEY_REQUESTS "keyless_key_requests_total"
-#define KEY_ERRORS   "keyless_key_errors_total"
-#define BYTES        "keyless_client_bytes_total"
-#define BACKEND      "keyless_backend_connects_total"
-#define CLOSED       "keyless_connections_closed_total"
-#define PAUSED       "keyless_accept_paused_total"
+#define HANDSHAKES           "keyless_handshakes_total"
+#define FAILURES             "keyless_handshake_failures_total"
+#define TICKETS_REFUSED      "keyless_tickets_refused_total"
+#define TICKETS_REFUSED_HELP "Session tickets of clients that led to a full handshake, by reason."
+#define SUCCEEDED            "keyless_handshakes_succeeded_total"
+#define KEY_REQUESTS         "keyless_key_requests_total"
+#define KEY_ERRORS           "keyless_key_errors_total"
+#define BYTES                "keyless_client_bytes_total"
+#define BACKEND              "keyless_backend_connects_total"
+#define CLOSED               "keyless_connections_closed_total"
+#define PAUSED               "keyless_accept_paused_total"
 
 #define FAILURES_HELP "TLS handshakes with clients that failed, by reason."
 #define SUCCEEDED_HELP                                                                                       \
@@ -97,6 +99,13 @@ const struct metric proxy_metrics[] = {
     [PROXY_FIBRES_EXHAUSTED] =
         {"keyless_fibres_exhausted_total", NULL, METRIC_COUNTER,
          "Handshakes that had to wait because limits.handshakes waited for a signature."},
+    [PROXY_TICKETS_MADE] = {"keyless_tickets_made_total", NULL, METRIC_COUNTER, "Session tickets made."},
+    [PROXY_TICKETS_UNKNOWN] = {TICKETS_REFUSED, "reason=\"key\"", METRIC_COUNTER, TICKETS_REFUSED_HELP},
+    [PROXY_TICKETS_STALE] = {TICKETS_REFUSED, "reason=\"stale\"", METRIC_COUNTER, TICKETS_REFUSED_HELP},
+    [PROXY_TICKET_KEYS] = {"keyless_ticket_keys", NULL, METRIC_GAUGE,
+                           "Keys for session tickets, of all workers together; 0: no session is resumed."},
+    [PROXY_TICKET_KEYS_FAILED] = {"keyless_ticket_keys_failed_total", NULL, METRIC_COUNTER,
+                                  "Times that a key server gave no ticket keys."},
     [PROXY_FLUSHED_EARLY] = {"keyless_handshakes_flushed_early_total", NULL, METRIC_COUNTER,
                              "Handshakes whose first flight went out while their signature was made."},
 

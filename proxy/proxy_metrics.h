@@ -32,6 +32,11 @@ enum proxy_metric {
     PROXY_HANDSHAKE_CLIENT_SECONDS,
     PROXY_FIBRES_EXHAUSTED,
     PROXY_FLUSHED_EARLY,
+    PROXY_TICKETS_MADE,
+    PROXY_TICKETS_UNKNOWN, /* tickets that came back and were not used: of a key that is not known */
+    PROXY_TICKETS_STALE,   /* ... too old, or of a certificate that is not served any more */
+    PROXY_TICKET_KEYS,
+    PROXY_TICKET_KEYS_FAILED,
 
     /* Signatures asked of key servers, in the order of enum key_outcome. */
     PROXY_KEY_REQUESTS_OK,

@@ -24,6 +24,7 @@ struct worker {
     struct child *child;
     const struct proxy_setup *setup;
     struct key_client *keys;
+    struct ticket_source *tickets;
     struct handshake_context *handshakes;
     struct builtin_hello *hello;
     struct backends *backends;
@@ -42,10 +43,21 @@ static enum result worker_set_up(struct worker *worker, struct failure *why)
     const struct proxy_setup *setup = worker->setup;
     enum result result = key_client_new(child_base(child), setup->config, setup->key_channel,
                                         child_log(child), child_metrics(child), &worker->keys, why);
+    const struct ticket_source_settings tickets = {.base = child_base(child),
+                                                   .config = setup->config,
+                                                   .from_file = setup->ticket_keys,
+                                                   .memory = setup->tickets,
+                                                   .generation = child_generation(child),
+                                                   .index = child_index(child),
+                                                   .client = worker->keys,
+                                                   .log = child_log(child),
+                                                   .metrics = child_metrics(child)};
+    if (result == RESULT_OK)
+        result = ticket_source_new(&tickets, &worker->tickets, why);
     if (result != RESULT_OK)
         return result;
-    return handshake_context_new(setup->config, setup->certificates, worker->keys, child_log(child),
-                                 child_metrics(child), &worker->handshakes, why);
+    return handshake_context_new(setup->config, setup->certificates, worker->keys, worker->tickets,
+                                 child_log(child), child_metrics(child), &worker->handshakes, why);
 }
 
 static void on_connection_ended(void *owner);
@@ -82,6 +94,8 @@ static void worker_take_down(struct worker *worker)
     builtin_hello_free(worker->hello);
     handshake_context_free(worker->handshakes);
     key_client_free(worker->keys);
+    ticket_source_free(worker->tickets);
+    ticket_memory_free(worker->setup->tickets);
     free(worker->status);
 }
 
@@ -92,6 +106,7 @@ static void worker_tell(void *owner)
 {
     struct worker *worker = owner;
     struct worker_status *status = worker->status;
+    ticket_source_tick(worker->tickets);
     if (worker->draining)
         return;
     status->pid = getpid();

@@ -271,7 +271,7 @@ static const struct {
     {ALL "workers: 4\nlimits: {connections: 3}\n",
      "7:23: limits.connections: got \"3\", expected at least one for each of 4 workers"},
     /* What is for later versions. */
-    {ALL "tickets: off\n", "6:1: unknown setting \"tickets\", expected one of workers, user, listen, tls,"},
+    {ALL "delegated_credentials: off\n", "6:1: unknown setting \"delegated_credentials\", expected one of workers, user, listen, tls,"},
     {ALL "routes: []\n", "6:1: unknown setting \"routes\", expected one of"},
     {ALL "delegated_credentials: off\n", "6:1: unknown setting \"delegated_credentials\", expected one of"},
     {"listen: [{address: \"127.0.0.1:1\", proxy_protocol: off}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL

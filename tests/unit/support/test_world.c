@@ -135,7 +135,7 @@ void test_world_open(struct test_world *world)
     struct failure why;
     test_world_open_keys(world);
     if (certificates_read(&world->config, NULL, &world->certificates, &why) != RESULT_OK ||
-        handshake_context_new(&world->config, world->certificates, world->keys, NULL, world->row,
+        handshake_context_new(&world->config, world->certificates, world->keys, NULL, NULL, world->row,
                               &world->context, &why) != RESULT_OK)
         fail_msg("%s", why.text);
 }

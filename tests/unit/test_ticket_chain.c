@@ -1,5 +1,5 @@
 /* The chain of ticket keys against HKDF as libcrypto has it, and that it goes one way. */
-#include "keyserver/ticket_chain.h"
+#include "common/ticket_chain.h"
 
 #include <openssl/core_names.h>
 #include <openssl/evp.h>

@@ -4,8 +4,8 @@
  * earlier one's. A group's key of an epoch comes from that epoch's value, so key servers that have started
  * from one secret make the same keys.
  */
-#ifndef KEYLESS_KEYSERVER_TICKET_CHAIN_H
-#define KEYLESS_KEYSERVER_TICKET_CHAIN_H
+#ifndef KEYLESS_COMMON_TICKET_CHAIN_H
+#define KEYLESS_COMMON_TICKET_CHAIN_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -42,6 +42,15 @@ MUST_CHECK bool ticket_chain_key(const struct ticket_chain *chain, const struct 
 static inline uint64_t ticket_epoch_of(uint64_t unix_seconds, uint32_t rotate)
 {
     return unix_seconds / rotate;
+}
+
+/* The oldest epoch whose key still opens tickets, so many seconds after its end: its last second is
+ * (epoch + 1) * rotate + lifetime. */
+static inline uint64_t ticket_epoch_needed(uint64_t unix_seconds, uint32_t rotate, uint64_t lifetime)
+{
+    const uint64_t since = unix_seconds > lifetime ? unix_seconds - lifetime : 0;
+    const uint64_t ends = since / rotate + (since % rotate != 0 ? 1 : 0);
+    return ends > 0 ? ends - 1 : 0;
 }
 
 #endif

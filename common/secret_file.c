@@ -1,4 +1,4 @@
-#include "keyserver/secret_file.h"
+#include "common/secret_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

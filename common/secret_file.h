@@ -1,7 +1,7 @@
 /* Reading a file that holds a secret: whole, into memory that is cleared, and only if nobody but its owner
  * may read it. */
-#ifndef KEYLESS_KEYSERVER_SECRET_FILE_H
-#define KEYLESS_KEYSERVER_SECRET_FILE_H
+#ifndef KEYLESS_COMMON_SECRET_FILE_H
+#define KEYLESS_COMMON_SECRET_FILE_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "keyserver/ticket_chain.h"
+#include "common/ticket_chain.h"
 
 #include <string.h>
 
