@@ -26,7 +26,9 @@ leave() {
 trap leave EXIT
 
 rm -rf "$base"
-mkdir -p "$base/over" "$base/shared" "$base/etc/keyless"
+secrets=$base/var/lib/keyless-keyserver
+mkdir -p "$base/over" "$base/shared" "$base/etc/keyless" "$secrets"
+(umask 077 && openssl rand -out "$secrets/ticket.secret" 32)
 DESTDIR=$base/installed cmake --install "$top/build/release" >/dev/null
 sh "$top/certs/make-certs.sh" "$base/etc/keyless/certs" >/dev/null
 
@@ -37,6 +39,8 @@ tls: {certificate: certs/channel/keyserver.pem, key: certs/channel/keyserver-key
 keys: [{dir: certs/sites/keys}]
 certificates: [{dir: certs/sites/chains}]
 clients: [{match: "DNS:edge1.example", keys: ["*"], allow: [transcript, tls12, list]}]
+ticket_keys: {secret: /var/lib/keyless-keyserver/ticket.secret}
+audit: {file: /var/log/keyless/audit.log}
 admin: {listen: "unix:/run/keyless-keyserver/admin.sock"}
 YAML
 cat >"$base/etc/keyless/proxy.yaml" <<'YAML'
@@ -95,6 +99,11 @@ get
 [ "$(property keyless-proxy.service ActiveState)" = active ]
 logged keyless-proxy 'event=listening address=0.0.0.0:443 sockets=1 opened_by="the service manager"'
 not_logged keyless-keyserver opened_by
+
+: "writing where it may"
+[ -S /run/keyless-keyserver/admin.sock ]
+[ -s /var/log/keyless/audit.log ]
+[ "$(stat -c %s /var/lib/keyless-keyserver/ticket.secret)" -ne 32 ]
 
 : "confined as far as without systemd"
 for program in keyless-proxy keyless-keyserver; do
@@ -170,7 +179,7 @@ mount -t cgroup2 cgroup2 "$new/sys/fs/cgroup"
 mount --rbind /dev "$new/dev"
 mount -t tmpfs tmpfs "$new/run"
 mount -t tmpfs tmpfs "$new/tmp"
-cp -r "$1/installed/usr" "$1/etc" "$new/"
+cp -r "$1/installed/usr" "$1/etc" "$1/var" "$new/"
 mkdir -p "$new/shared" "$new/old"
 mount --bind "$1/shared" "$new/shared"
 cd "$new"
