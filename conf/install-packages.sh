@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy | bench | browser | systemd | debian13
+# Installs the Debian packages that are missing: sh conf/install-packages.sh build | test | tidy | bench | browser | testssl | systemd | debian13
 # Says what it installs; does nothing when all is there. Needs root, or sudo.
 set -eu
 
@@ -13,9 +13,10 @@ test) wanted=$test ;;
 tidy) wanted="$test clang-tidy" ;;
 bench) wanted="$build python3 nginx-light haproxy valgrind" ;;
 browser) wanted="$test chromium" ;;
+testssl) wanted="$test testssl.sh" ;;
 systemd) wanted="$build systemd util-linux" ;;
 debian13) wanted="debootstrap git util-linux" ;;
-*) echo "usage: sh conf/install-packages.sh build|test|tidy|bench|browser|systemd|debian13" >&2; exit 2 ;;
+*) echo "usage: sh conf/install-packages.sh build|test|tidy|bench|browser|testssl|systemd|debian13" >&2; exit 2 ;;
 esac
 
 missing=

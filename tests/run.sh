@@ -26,6 +26,7 @@ bench        default  the measuring scripts, for a moment each, that they run; t
 fuzz-long    all      every fuzz target for two minutes
 release-all  all      every integration test against the release build, limits in time without slack
 tidy         all      clang-tidy over everything
+testssl      all      testssl.sh against the proxy's default configuration; its report stays in build/testssl
 systemd      all      the units in a systemd of their own, if root may make one here
 debian13     all      unit and integration tests, release build and quickstart on Debian 13
 LIST
@@ -193,6 +194,13 @@ group_bench() {
         grep -c "^| [ER].* us | .* us | [0-9.]* | .* us |$" | grep -qx 2'
     record bench-forbidden-keys sh tests/bench/forbidden-keys.sh
     record bench-callgrind sh -c 'sh tests/bench/callgrind.sh p256 20 | tee /dev/stderr | grep -q "per handshake"'
+}
+
+group_testssl() {
+    command -v testssl >/dev/null || sh conf/install-packages.sh testssl
+    build release
+    say "testssl.sh"
+    record testssl /usr/bin/python3 tests/testssl.py build/release build/testssl
 }
 
 group_systemd() {
