@@ -8,14 +8,13 @@
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
 
+#include "keyserver/rsa_block.h"
+#include "keyserver/rsa_public.h"
+
 /* The hashes that anything is signed with, by OpenSSL's names. */
 static const char *const HASHES[] = {"SHA256", "SHA384", "SHA512", "SHA1", "SHA224", "MD5-SHA1"};
 
 #define HASH_COUNT (sizeof HASHES / sizeof *HASHES)
-
-/* Ways of signing with one key: RSA with either padding and each hash; ECDSA, which takes any digest, has the
- * first alone; EdDSA has none of them. */
-#define WAY_COUNT (2 * HASH_COUNT)
 
 /* What a thread keeps of a key that it has used. Keys whose numbers are equal modulo KEPT_KEYS replace each
  * other. */
@@ -24,8 +23,8 @@ static const char *const HASHES[] = {"SHA256", "SHA384", "SHA512", "SHA1", "SHA2
 struct kept_key {
     size_t key; /* index + 1; 0: free */
     EVP_PKEY *private;
-    EVP_PKEY_CTX *sign[WAY_COUNT];
-    EVP_PKEY_CTX *verify[WAY_COUNT];
+    EVP_PKEY_CTX *sign; /* ECDSA's of a digest, RSA's of a block; EdDSA has none */
+    struct rsa_public *public;
     EVP_PKEY_CTX *decrypt;
 };
 
@@ -45,10 +44,8 @@ struct way {
 
 static void kept_forget(struct kept_key *kept)
 {
-    for (size_t i = 0; i < WAY_COUNT; i++) {
-        EVP_PKEY_CTX_free(kept->sign[i]);
-        EVP_PKEY_CTX_free(kept->verify[i]);
-    }
+    EVP_PKEY_CTX_free(kept->sign);
+    rsa_public_free(kept->public);
     EVP_PKEY_CTX_free(kept->decrypt);
     EVP_PKEY_free(kept->private);
     *kept = (struct kept_key){0};
@@ -99,61 +96,69 @@ static struct kept_key *kept_of(struct signer_sign *sign, size_t key)
     return kept;
 }
 
-/* ---- Contexts for signing and verifying digests. */
+/* ---- Digests. */
 
-static bool context_configure(EVP_PKEY_CTX *context, const struct way *way, const EVP_MD *hash)
-{
-    if (way->padding == TLS_PADDING_NONE)
-        return true;
-    bool pss = way->padding == TLS_PADDING_PSS;
-    return EVP_PKEY_CTX_set_rsa_padding(context, pss ? RSA_PKCS1_PSS_PADDING : RSA_PKCS1_PADDING) == 1 &&
-           EVP_PKEY_CTX_set_signature_md(context, hash) == 1 &&
-           (!pss || EVP_PKEY_CTX_set_rsa_pss_saltlen(context, RSA_PSS_SALTLEN_DIGEST) == 1);
-}
-
-static EVP_PKEY_CTX *context_new(EVP_PKEY *key, int (*init)(EVP_PKEY_CTX *), const struct way *way,
-                                 const EVP_MD *hash)
+static EVP_PKEY_CTX *context_new(EVP_PKEY *key, int (*init)(EVP_PKEY_CTX *), bool raw_rsa)
 {
     EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
-    if (context != NULL && init(context) == 1 && context_configure(context, way, hash))
+    if (context != NULL && init(context) == 1 &&
+        (!raw_rsa || EVP_PKEY_CTX_set_rsa_padding(context, RSA_NO_PADDING) == 1))
         return context;
     EVP_PKEY_CTX_free(context);
     return NULL;
 }
 
-static size_t way_number(const struct way *way)
-{
-    if (way->padding == TLS_PADDING_NONE)
-        return 0;
-    return way->hash + (way->padding == TLS_PADDING_PSS ? HASH_COUNT : 0);
-}
-
-/* A fault while an RSA signature is computed can give the private key away (Boneh, DeMillo, Lipton 1997):
- * verifying costs a twentieth of signing. An ECDSA verification would cost thrice the signature. */
-static bool rsa_verifies(struct kept_key *kept, const struct way *way, const EVP_MD *hash,
-                         struct bytes digest, struct bytes signature)
-{
-    EVP_PKEY_CTX **context = &kept->verify[way_number(way)];
-    if (*context == NULL)
-        *context = context_new(kept->private, EVP_PKEY_verify_init, way, hash);
-    return *context != NULL &&
-           EVP_PKEY_verify(*context, signature.data, signature.size, digest.data, digest.size) == 1;
-}
-
-static enum kssl_error sign_digest(struct signer_sign *sign, struct kept_key *kept, const struct way *way,
-                                   struct bytes digest, uint8_t *signature, size_t *size)
+static bool block_of(const struct signer_sign *sign, const struct kept_key *kept, const struct way *way,
+                     struct bytes digest, uint8_t *block, size_t size)
 {
     const EVP_MD *hash = sign->hashes[way->hash];
-    EVP_PKEY_CTX **context = &kept->sign[way_number(way)];
-    if (*context == NULL && hash != NULL)
-        *context = context_new(kept->private, EVP_PKEY_sign_init, way, hash);
-    size_t room = *size;
-    if (*context == NULL || EVP_PKEY_sign(*context, signature, size, digest.data, digest.size) != 1)
+    if (way->padding == TLS_PADDING_PKCS1)
+        return rsa_block_pkcs1(HASHES[way->hash], digest, block, size);
+    return hash != NULL &&
+           rsa_block_pss(sign->digest, hash, digest, (unsigned)EVP_PKEY_get_bits(kept->private), block);
+}
+
+/* A fault while an RSA signature is computed can give the private key away (Boneh, DeMillo, Lipton 1997).
+ * libcrypto checks what the remainder theorem gave it, but not what it computes where that was wrong, and not
+ * with another modulus than the one it has computed with. So each signature must open to the block that it
+ * was made of; since the block is ours, that is a fiftieth of signing, and to compare octets. An ECDSA
+ * verification would cost thrice the signature. */
+static enum kssl_error sign_rsa(const struct signer_sign *sign, struct kept_key *kept, const struct way *way,
+                                struct bytes digest, uint8_t *signature, size_t *size)
+{
+    uint8_t block[KEY_RSA_MAX_BITS / 8];
+    const size_t block_size = (size_t)EVP_PKEY_get_size(kept->private), room = *size;
+    if (kept->sign == NULL)
+        kept->sign = context_new(kept->private, EVP_PKEY_sign_init, true);
+    if (kept->public == NULL)
+        kept->public = rsa_public_new(kept->private);
+    if (kept->sign == NULL || kept->public == NULL || block_size > sizeof block || block_size > room ||
+        !block_of(sign, kept, way, digest, block, block_size) ||
+        EVP_PKEY_sign(kept->sign, signature, size, block, block_size) != 1)
         return KSSL_ERROR_CRYPTO;
-    if (way->padding == TLS_PADDING_NONE || rsa_verifies(kept, way, hash, digest, bytes_of(signature, *size)))
+    if (rsa_public_opens(kept->public, bytes_of(signature, *size), bytes_of(block, block_size)))
         return KSSL_ERROR_NONE;
     OPENSSL_cleanse(signature, room);
     return KSSL_ERROR_INTERNAL;
+}
+
+static enum kssl_error sign_ecdsa(struct kept_key *kept, struct bytes digest, uint8_t *signature,
+                                  size_t *size)
+{
+    if (kept->sign == NULL)
+        kept->sign = context_new(kept->private, EVP_PKEY_sign_init, false);
+    return kept->sign != NULL && EVP_PKEY_sign(kept->sign, signature, size, digest.data, digest.size) == 1
+               ? KSSL_ERROR_NONE
+               : KSSL_ERROR_CRYPTO;
+}
+
+static enum kssl_error sign_digest(const struct signer_sign *sign, struct kept_key *kept,
+                                   const struct way *way, struct bytes digest, uint8_t *signature,
+                                   size_t *size)
+{
+    if (way->padding == TLS_PADDING_NONE)
+        return sign_ecdsa(kept, digest, signature, size);
+    return sign_rsa(sign, kept, way, digest, signature, size);
 }
 
 static enum kssl_error sign_message(struct signer_sign *sign, struct kept_key *kept, struct bytes message,
@@ -173,17 +178,11 @@ static enum kssl_error sign_message(struct signer_sign *sign, struct kept_key *k
 static enum kssl_error decrypt_raw(struct kept_key *kept, struct bytes ciphertext, uint8_t *block,
                                    size_t *size)
 {
-    if (kept->decrypt == NULL) {
-        kept->decrypt = EVP_PKEY_CTX_new_from_pkey(NULL, kept->private, NULL);
-        if (kept->decrypt == NULL || EVP_PKEY_decrypt_init(kept->decrypt) != 1 ||
-            EVP_PKEY_CTX_set_rsa_padding(kept->decrypt, RSA_NO_PADDING) != 1) {
-            EVP_PKEY_CTX_free(kept->decrypt);
-            kept->decrypt = NULL;
-            return KSSL_ERROR_CRYPTO;
-        }
-    }
+    if (kept->decrypt == NULL)
+        kept->decrypt = context_new(kept->private, EVP_PKEY_decrypt_init, true);
     const size_t room = *size;
-    return EVP_PKEY_decrypt(kept->decrypt, block, size, ciphertext.data, ciphertext.size) == 1 &&
+    return kept->decrypt != NULL &&
+                   EVP_PKEY_decrypt(kept->decrypt, block, size, ciphertext.data, ciphertext.size) == 1 &&
                    *size == room
                ? KSSL_ERROR_NONE
                : KSSL_ERROR_CRYPTO;
