@@ -24,7 +24,7 @@ quickstart   default  conf/quickstart.sh, twice
 browser      default  headless Chromium against the real programs
 bench        default  the measuring scripts, for a moment each, that they run; that a forbidden key costs what an unknown one does
 fuzz-long    all      every fuzz target for two minutes
-release-all  all      every integration test against the release build, limits in time without slack
+release-all  all      every integration test against the release build, limits in time without slack; the key server's CPU and latency
 tidy         all      clang-tidy over everything
 testssl      all      testssl.sh against the proxy's default configuration; its report stays in build/testssl
 systemd      all      the units in a systemd of their own, if root may make one here
@@ -173,6 +173,9 @@ group_release_all() {
     export KEYLESS_STRICT=1
     integration integration-release-all release 0
     unset KEYLESS_STRICT
+    say "CPU and latency of the key server"
+    record keyserver-cpu sh tests/bench/keyserver-cpu.sh --strict
+    record keyserver-flood sh tests/bench/keyserver-flood.sh --strict
 }
 
 group_tidy() {
@@ -192,6 +195,9 @@ group_bench() {
     say "measuring scripts"
     record bench-haproxy sh -c 'sh tests/bench/cpu-against-haproxy.sh 1 100 | tee /dev/stderr |
         grep -c "^| [ER].* us | .* us | [0-9.]* | .* us |$" | grep -qx 2'
+    record bench-keyserver-cpu sh -c 'sh tests/bench/keyserver-cpu.sh 1 1 | tee /dev/stderr |
+        grep -c "^| .*, 0x6[13] | .* us | .* |$" | grep -qx 4'
+    record bench-keyserver-flood sh -c 'sh tests/bench/keyserver-flood.sh 1 1 | tee /dev/stderr | grep -q "^| flood to program .* [0-9.]* |"'
     record bench-forbidden-keys sh tests/bench/forbidden-keys.sh
     record bench-callgrind sh -c 'sh tests/bench/callgrind.sh p256 20 | tee /dev/stderr | grep -q "per handshake"'
 }
