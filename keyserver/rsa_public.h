@@ -12,7 +12,7 @@
 
 struct rsa_public;
 
-/* NULL: not an RSA key, or no memory. For one thread. */
+/* NULL: not an RSA key (whose exponents are odd), or no memory. For one thread. */
 struct rsa_public *rsa_public_new(const EVP_PKEY *key);
 void rsa_public_free(struct rsa_public *public);
 

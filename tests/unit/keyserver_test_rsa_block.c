@@ -24,16 +24,20 @@ struct world {
 };
 
 /* libcrypto makes a modulus of an odd number of bits from three primes alone. */
-static EVP_PKEY *make_key(unsigned bits)
+static EVP_PKEY *make_key(unsigned bits, unsigned exponent)
 {
     EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+    BIGNUM *number = BN_new();
     EVP_PKEY *key = NULL;
     assert_int_equal(EVP_PKEY_keygen_init(context), 1);
     assert_int_equal(EVP_PKEY_CTX_set_rsa_keygen_bits(context, (int)bits), 1);
     assert_int_equal(EVP_PKEY_CTX_set_rsa_keygen_primes(context, bits % 2 == 0 ? 2 : 3), 1);
+    assert_int_equal(BN_set_word(number, exponent), 1);
+    assert_int_equal(EVP_PKEY_CTX_set1_rsa_keygen_pubexp(context, number), 1);
     assert_int_equal(EVP_PKEY_keygen(context, &key), 1);
     assert_int_equal(EVP_PKEY_get_bits(key), bits);
     EVP_PKEY_CTX_free(context);
+    BN_free(number);
     return key;
 }
 
@@ -41,7 +45,7 @@ static int make_world(void **state)
 {
     struct world *world = calloc(1, sizeof *world);
     for (size_t i = 0; i < COUNT_OF(BITS); i++)
-        world->keys[i] = make_key(BITS[i]);
+        world->keys[i] = make_key(BITS[i], 65537);
     assert_non_null(world->context = EVP_MD_CTX_new());
     *state = world;
     return 0;
@@ -146,6 +150,26 @@ static void what_does_not_fit_is_refused(void **state)
     assert_true(rsa_block_pss(world->context, EVP_sha512(), bytes_of(digest, 64), 1042, block));
 }
 
+/* Exponents with bits set in the middle too, and the least there is. */
+static void any_exponent_opens(void **state)
+{
+    (void)state;
+    static const unsigned EXPONENTS[] = {3, 17, 0x1001D, 0x7FFFFFFF, 0x12345677};
+    uint8_t block[BLOCK_MAX], signature[BLOCK_MAX];
+    assert_true(rsa_block_pkcs1("SHA256", OCTETS("0123456789abcdef0123456789ABCDEF"), block, 256));
+    for (size_t i = 0; i < COUNT_OF(EXPONENTS); i++) {
+        EVP_PKEY *key = make_key(2048, EXPONENTS[i]);
+        struct rsa_public *public = rsa_public_new(key);
+        assert_non_null(public);
+        assert_int_equal(sign_block(key, block, signature), 256);
+        assert_true(rsa_public_opens(public, bytes_of(signature, 256), bytes_of(block, 256)));
+        signature[100] ^= 1;
+        assert_false(rsa_public_opens(public, bytes_of(signature, 256), bytes_of(block, 256)));
+        rsa_public_free(public);
+        EVP_PKEY_free(key);
+    }
+}
+
 /* A signature that is wrong in any bit opens to something else, and so does another key's. */
 static void faulty_signatures_show(void **state)
 {
@@ -180,6 +204,7 @@ int main(void)
         cmocka_unit_test(signatures_verify),
         cmocka_unit_test(blocks_are_less_than_the_modulus),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(any_exponent_opens),
         cmocka_unit_test(faulty_signatures_show),
     };
     return cmocka_run_group_tests(tests, make_world, free_world);
