@@ -25,16 +25,23 @@ bool tls_extension_read(struct reader *from, uint16_t *type, struct bytes *conte
     return read_u16(from, type) && read_vector16(from, content);
 }
 
-/* One bit for each type there can be, since a hello may hold thousands of extensions. */
+/* One bit for each type there can be, since a hello may hold thousands of extensions. Most lists have none
+ * but the first 64, and the other bits are only cleared where they are used. */
 static bool extensions_valid(struct bytes list)
 {
-    uint64_t seen[65536 / 64] = {0};
+    uint64_t seen[65536 / 64];
+    size_t clear = 1;
+    seen[0] = 0;
     struct reader from = reader_of(list);
     while (!reader_empty(&from)) {
         uint16_t type;
         struct bytes content;
         if (!tls_extension_read(&from, &type, &content))
             return false;
+        if (type / 64 >= clear) {
+            memset(seen + clear, 0, sizeof seen - clear * sizeof *seen);
+            clear = sizeof seen / sizeof *seen;
+        }
         uint64_t bit = UINT64_C(1) << (type % 64);
         if ((seen[type / 64] & bit) != 0)
             return false;
