@@ -2,7 +2,7 @@
 # CPU of the key server per signature at saturation, all its processes together, beside the bare operation by `openssl speed` on the same
 # core. The key server has one core to itself, the load generator another; both runs of a pair follow each other at once, and the median
 # of the pairs' ratios counts, because the machine is shared.
-#   sh tests/bench/keyserver-cpu.sh [--strict] [PAIRS [SECONDS]]      (default 9 pairs of 2 s each)
+#   sh tests/bench/keyserver-cpu.sh [--strict] [PAIRS [SECONDS]]      (default 15 pairs of 1 s each)
 # KEYSERVER=FILE measures another binary. Prints a table in Markdown; with --strict, exit status 1 when an aim is missed.
 set -eu
 
@@ -46,4 +46,4 @@ until grep -q 'event=ready' "$work/keyserver.log"; do
     [ $tries -gt 0 ] || { cat "$work/keyserver.log" >&2; exit 1; }
     sleep 0.1
 done
-/usr/bin/python3 "$here/keyserver_cpu.py" $strict "$build/tests/bench/keyless-bench" "$certs" "$pid" "${1:-9}" "${2:-2}"
+/usr/bin/python3 "$here/keyserver_cpu.py" $strict "$build/tests/bench/keyless-bench" "$certs" "$pid" "${1:-15}" "${2:-1}"

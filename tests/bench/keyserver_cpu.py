@@ -45,12 +45,12 @@ def main(arguments):
     print("|---|---|---|---|---|")
     for site, name, algorithm, aim in KEYS:
         measured = [(runs.bare(algorithm), runs.server(site)) for _ in range(int(pairs))]
-        ratio = statistics.median(server / bare for bare, server in measured)
+        ratio = round(statistics.median(server / bare for bare, server in measured), 2)
         bare, server = (statistics.median(column) for column in zip(*measured))
         print(f"| {name}, 0x61 | {bare:.1f} us | {server:.1f} us | {ratio:.2f} | {aim} |", flush=True)
         missed = missed or ratio > aim
     measured = [(runs.server("p256"), runs.server("p256", "transcript")) for _ in range(int(pairs))]
-    more = statistics.median(whole - tbs for tbs, whole in measured)
+    more = round(statistics.median(whole - tbs for tbs, whole in measured), 1)
     whole = statistics.median(column[1] for column in measured)
     print(f"| ECDSA P-256, 0x63 | | {whole:.1f} us | {more:.1f} us more than 0x61 | {TRANSCRIPT_AIM} us more |")
     missed = missed or more > TRANSCRIPT_AIM
