@@ -30,6 +30,20 @@ const struct tls_scheme *tls_scheme_find(uint16_t code)
     return NULL;
 }
 
+const struct tls_scheme *tls_scheme_named(const char *name)
+{
+    const struct tls_scheme *scheme = NULL;
+    while ((scheme = tls_scheme_next(scheme)) != NULL && strcmp(scheme->name, name) != 0)
+        ;
+    return scheme;
+}
+
+const struct tls_scheme *tls_scheme_next(const struct tls_scheme *scheme)
+{
+    size_t next = scheme != NULL ? (size_t)(scheme - SCHEMES) + 1 : 0;
+    return next < sizeof SCHEMES / sizeof *SCHEMES ? &SCHEMES[next] : NULL;
+}
+
 static bool curve_is_nist(enum key_type type)
 {
     return type == KEY_TYPE_P256 || type == KEY_TYPE_P384 || type == KEY_TYPE_P521;

@@ -27,6 +27,10 @@ struct tls_scheme {
 
 /* The scheme with this code, or NULL for one that nobody may sign with here. */
 const struct tls_scheme *tls_scheme_find(uint16_t code);
+/* The one of this name, or NULL. */
+const struct tls_scheme *tls_scheme_named(const char *name);
+/* One after the other, beginning with the one after NULL; NULL at the end. */
+const struct tls_scheme *tls_scheme_next(const struct tls_scheme *scheme);
 /* Whether a key of this type may sign with the scheme in a TLS 1.3 CertificateVerify: protocol's table. */
 bool tls_scheme_fits_tls13(const struct tls_scheme *scheme, enum key_type type);
 /* ... in a TLS 1.2 ServerKeyExchange, where an ECDSA hash is not bound to a curve and PKCS#1 is allowed. */

@@ -53,6 +53,19 @@ void client_hello_read_schemes(struct client_hello *hello, struct bytes extensio
     }
 }
 
+uint32_t client_hello_schemes_named(const char *list)
+{
+    uint32_t bits = 0;
+    for (unsigned i = 0; i < SCHEME_COUNT; i++) {
+        const char *name = tls_scheme_find(SCHEMES[i])->name;
+        size_t size = strlen(name);
+        for (const char *word = list; word != NULL; word = strchr(word, ':'), word += word != NULL)
+            if (strncmp(word, name, size) == 0 && (word[size] == ':' || word[size] == '\0'))
+                bits |= 1u << i;
+    }
+    return bits;
+}
+
 static enum key_type curve_of(uint16_t group)
 {
     switch (group) {

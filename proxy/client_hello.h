@@ -28,6 +28,9 @@ void client_hello_read_sni(struct client_hello *hello, struct bytes extension); 
 void client_hello_read_schemes(struct client_hello *hello, struct bytes extension); /* signature_algorithms */
 void client_hello_read_groups(struct client_hello *hello, struct bytes extension);  /* supported_groups */
 
+/* The bits of `schemes` for a list of their names between colons. */
+uint32_t client_hello_schemes_named(const char *list);
+
 /* Whether this client can check a signature of a key of this type, in TLS 1.3 or in TLS 1.2. */
 bool client_hello_verifies(const struct client_hello *hello, enum key_type type, bool tls13);
 

@@ -203,6 +203,9 @@ static const struct config_word VERSION_WORDS[] = {
     {NULL, 0},
 };
 
+const struct config_word PROXY_POLICY_WORDS[] = {
+    {"intermediate", POLICY_INTERMEDIATE}, {"modern", POLICY_MODERN}, {NULL, 0}};
+
 static const struct config_word VERIFY_WORDS[] = {
     {"auto", KEY_VERIFY_AUTO}, {"all", KEY_VERIFY_ALL}, {NULL, 0}};
 
@@ -224,41 +227,56 @@ static const struct config_row ROWS[] = {
         .help = "Addresses on which clients are served.",
     },
     {
+        .path = "tls.policy",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct proxy_config, tls.policy),
+        .words = PROXY_POLICY_WORDS,
+        .fallback = "intermediate",
+        .help = "What TLS is spoken with clients, after Mozilla's policies of these names. intermediate: TLS "
+                "1.2 and 1.3. modern: TLS 1.3 alone, without RSA PKCS#1. It decides min_version, groups, "
+                "ciphersuites, ciphers and schemes where they are not given; -t shows them.",
+    },
+    {
         .path = "tls.min_version",
         .type = &CONFIG_CHOICE,
         CONFIG_AT(struct proxy_config, tls.min_version),
         .words = VERSION_WORDS,
-        .fallback = "1.2",
-        .help = "The oldest version of TLS that is spoken with clients.",
+        .help = "The oldest version of TLS that is spoken with clients. Without it: the policy's.",
     },
     {
         .path = "tls.groups",
         .type = &CONFIG_TEXT,
         CONFIG_AT(struct proxy_config, tls.groups),
-        .fallback = "X25519:P-256",
         .check = proxy_config_check_groups,
         .expected = "groups between colons",
-        .help = "Key exchange groups between colons, the preferred one first.",
+        .help = "Key exchange groups between colons, the preferred one first. Without it: the policy's, with "
+                "X25519MLKEM768 first where OpenSSL has it (3.5).",
     },
     {
         .path = "tls.ciphersuites",
         .type = &CONFIG_TEXT,
         CONFIG_AT(struct proxy_config, tls.ciphersuites),
-        .fallback = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
         .check = proxy_config_check_ciphersuites,
         .expected = "cipher suites between colons",
-        .help = "Cipher suites of TLS 1.3 between colons, the preferred one first.",
+        .help = "Cipher suites of TLS 1.3 between colons, the preferred one first. Without it: the policy's.",
     },
     {
         .path = "tls.ciphers",
         .type = &CONFIG_TEXT,
         CONFIG_AT(struct proxy_config, tls.ciphers),
-        .fallback = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
-                    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-                    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305",
         .check = proxy_config_check_ciphers,
         .expected = "ciphers between colons",
-        .help = "Ciphers of TLS 1.2 between colons, by OpenSSL's names; only ECDHE with an AEAD.",
+        .help = "Ciphers of TLS 1.2 between colons, by OpenSSL's names; only ECDHE with an AEAD. Without it: "
+                "the policy's.",
+    },
+    {
+        .path = "tls.schemes",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_config, tls.schemes),
+        .check = proxy_config_check_schemes,
+        .expected = "signature schemes between colons",
+        .help = "Signature schemes between colons, the preferred one first, that key servers are asked for. "
+                "Of a name's chains those are served whose keys have one. Without it: the policy's.",
     },
     {
         .path = "tls.alpn",

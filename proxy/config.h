@@ -44,6 +44,12 @@ enum proxy_key_verify {
 
 /* Where the keys of session tickets come from. */
 enum proxy_ticket_source { TICKETS_OFF, TICKETS_LOCAL, TICKETS_FILE, TICKETS_KEYSERVER };
+/* Named sets of what TLS is spoken with, after Mozilla's; tls_policy.h has what is in them. */
+enum proxy_policy {
+    POLICY_CONFIGURED, /* what the tls section says */
+    POLICY_INTERMEDIATE,
+    POLICY_MODERN,
+};
 
 struct proxy_key_server {
     struct config_position where;
@@ -76,11 +82,13 @@ struct proxy_config {
     size_t listen_count;
 
     struct {
-        int min_version;    /* TLS1_2_VERSION or TLS1_3_VERSION */
-        char *groups;       /* OpenSSL's list, checked */
-        char *ciphersuites; /* TLS 1.3, checked */
-        char *ciphers;      /* TLS 1.2, checked: ECDHE with AEAD only by default */
-        char **alpn;        /* in order of preference; none: ALPN is not negotiated */
+        enum proxy_policy policy; /* where what follows comes from, as far as it is not given */
+        int min_version;          /* TLS1_2_VERSION or TLS1_3_VERSION */
+        char *groups;             /* OpenSSL's list, checked */
+        char *ciphersuites;       /* TLS 1.3, checked */
+        char *ciphers;            /* TLS 1.2, checked: ECDHE with AEAD only */
+        char *schemes;            /* signature schemes by the registry's names, checked */
+        char **alpn;              /* in order of preference; none: ALPN is not negotiated */
         size_t alpn_count;
         uint64_t early_flush; /* the wait for a signature from which it is done; UINT64_MAX: never */
         char *default_name;   /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first valid

@@ -7,6 +7,7 @@
 #include "common/config_rows.h"
 #include "proxy/config.h"
 #include "proxy/config_tls.h"
+#include "proxy/tls_policy.h"
 
 /* ---- key_servers */
 
@@ -76,6 +77,26 @@ static enum result settle_backend(const struct config_scope *scope, struct proxy
     return config_refuse(scope, why, path, "expected one of the backends: %s", names);
 }
 
+static bool settle_text(char **text, const char *fallback)
+{
+    if (*text == NULL)
+        *text = strdup(fallback);
+    return *text != NULL;
+}
+
+static enum result settle_policy(struct proxy_config *config, struct failure *why)
+{
+    struct tls_policy policy = tls_policy_named(config->tls.policy);
+    if (config->tls.min_version == 0)
+        config->tls.min_version = policy.min_version;
+    if (settle_text(&config->tls.groups, policy.groups) &&
+        settle_text(&config->tls.ciphersuites, policy.ciphersuites) &&
+        settle_text(&config->tls.ciphers, policy.ciphers) &&
+        settle_text(&config->tls.schemes, policy.schemes))
+        return RESULT_OK;
+    return failure_set(why, RESULT_SYSTEM, "out of memory");
+}
+
 /* Key servers that sign digests take 1,024 requests of a connection, ours and the pings among them. */
 #define IN_FLIGHT_BARE_MAX 1000
 
@@ -143,6 +164,8 @@ enum result proxy_config_settle(const struct config_scope *scope, void *object, 
 {
     struct proxy_config *config = object;
     enum result result = config_settle_workers(scope, &config->workers, config->limits.connections, why);
+    if (result == RESULT_OK)
+        result = settle_policy(config, why);
     if (result == RESULT_OK)
         result = config_check_listen(scope, ".address", listen_address, config, config->listen_count,
                                      &config->admin_listen, why);

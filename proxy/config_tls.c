@@ -7,6 +7,8 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
+#include "common/tls_message.h"
+
 #define WORD_SIZE      64  /* of a group, a suite or a cipher, with the terminating zero */
 #define HOST_NAME_SIZE 253 /* octets that DNS allows for a name as people write it */
 #define KNOWN_SIZE     320 /* of a list of known words in an error */
@@ -217,6 +219,34 @@ enum result proxy_config_check_ciphers(const struct config_row *row, const void 
                                text, SSL_CIPHER_get_name(cipher));
     }
     return RESULT_OK;
+}
+
+/* ---- Signature schemes. */
+
+enum result proxy_config_check_schemes(const struct config_row *row, const void *value, struct failure *why)
+{
+    (void)row;
+    const char *schemes = *(char *const *)value;
+    CLEANUP(context_free) SSL_CTX *context = scratch_context(why);
+    if (context == NULL)
+        return RESULT_CRYPTO;
+    char word[WORD_SIZE];
+    for (const char *rest = schemes; next_word(&rest, ":", word);) {
+        if (tls_scheme_named(word) != NULL && SSL_CTX_set1_sigalgs_list(context, word) == 1)
+            continue;
+        ERR_clear_error();
+        char known[KNOWN_SIZE] = "";
+        const struct tls_scheme *scheme = NULL;
+        while ((scheme = tls_scheme_next(scheme)) != NULL)
+            add_known(known, scheme->name);
+        return failure_set(why, RESULT_CONFIG, "got the unknown signature scheme \"%s\", expected some of %s",
+                           word, known);
+    }
+    if (SSL_CTX_set1_sigalgs_list(context, schemes) == 1)
+        return RESULT_OK;
+    ERR_clear_error();
+    return failure_set(why, RESULT_CONFIG, "got \"%.128s\", expected signature schemes between colons",
+                       schemes);
 }
 
 /* ---- Names. */

@@ -5,6 +5,8 @@
 
 #include "common/config_table.h"
 
+extern const struct config_word PROXY_POLICY_WORDS[];
+
 /* Each is a row's `check` for a char *. */
 
 /* Groups that the key server signs for in TLS 1.2, and the hybrids of TLS 1.3. */
@@ -13,6 +15,8 @@ enum result proxy_config_check_ciphersuites(const struct config_row *row, const 
                                             struct failure *why);
 /* Only ECDHE with an AEAD: with TLS_RSA every recorded session could be opened through the key server. */
 enum result proxy_config_check_ciphers(const struct config_row *row, const void *value, struct failure *why);
+/* Schemes that a key server signs with, by their names in the registry. */
+enum result proxy_config_check_schemes(const struct config_row *row, const void *value, struct failure *why);
 /* A host name, for certificates and SNI. */
 enum result proxy_config_check_name(const struct config_row *row, const void *value, struct failure *why);
 

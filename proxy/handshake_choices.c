@@ -50,6 +50,7 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     *hello = (struct client_hello){0};
     read_extension(ssl, TLSEXT_TYPE_server_name, hello, client_hello_read_sni);
     read_extension(ssl, TLSEXT_TYPE_signature_algorithms, hello, client_hello_read_schemes);
+    hello->schemes &= handshake->context->schemes; /* what the client verifies and we sign */
     read_extension(ssl, TLSEXT_TYPE_supported_groups, hello, client_hello_read_groups);
     if (handshake->hellos++ > 0 && !has_same_name(handshake)) {
         refuse(handshake, HANDSHAKE_CLASS_MALFORMED, "another name in the second ClientHello");

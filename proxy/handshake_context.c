@@ -43,7 +43,8 @@ static enum result make_fibres(struct handshake_context *context, struct failure
 static bool mark_policy(struct handshake_context *context)
 {
     const struct proxy_config *config = context->config;
-    const char *const lists[] = {config->tls.groups, config->tls.ciphersuites, config->tls.ciphers};
+    const char *const lists[] = {config->tls.groups, config->tls.ciphersuites, config->tls.ciphers,
+                                 config->tls.schemes};
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
     bool marked = digest != NULL && EVP_DigestInit_ex2(digest, EVP_sha256(), NULL) == 1 &&
                   EVP_DigestUpdate(digest, &config->tls.min_version, sizeof config->tls.min_version) == 1;
@@ -56,9 +57,11 @@ static bool mark_policy(struct handshake_context *context)
 
 static enum result context_fill(struct handshake_context *context, struct failure *why)
 {
+    struct tls_policy policy = tls_policy_of(context->config, POLICY_CONFIGURED);
+    context->schemes = client_hello_schemes_named(policy.schemes);
     enum result result = remote_key_provider_load(NULL, &context->provider, why);
     if (result == RESULT_OK)
-        result = tls_policy_context(context->config, &context->ssl_context, why);
+        result = tls_policy_context(&policy, &context->ssl_context, why);
     if (result == RESULT_OK)
         result = make_keys(context, why);
     if (result == RESULT_OK)

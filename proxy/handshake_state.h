@@ -32,6 +32,7 @@ struct handshake_context {
     struct ticket_source *tickets;
     EVP_CIPHER *aes128, *aes256;           /* of tickets; NULL: there are none */
     uint8_t policy_mark[POLICY_MARK_SIZE]; /* a digest of how clients are spoken to */
+    uint32_t schemes;                      /* of the policy, as in struct client_hello */
     struct remote_signer signer;
     EVP_PKEY **keys; /* by certificate index */
     bool has_fibres;

@@ -1,10 +1,61 @@
 #include "proxy/tls_policy.h"
 
-/* All that a key server signs with; the cheap ones first, since the server's order decides. */
-#define SIGNATURE_SCHEMES                                                                                    \
+#include <openssl/err.h>
+
+/* ---- By name. */
+
+/* What a key server signs with in TLS 1.3; the cheap ones first, since the server's order decides. */
+#define SCHEMES_TLS13                                                                                        \
     "ecdsa_secp256r1_sha256:ed25519:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:ed448:"                    \
-    "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"                                           \
-    "rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
+    "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512"
+#define SCHEMES_ALL SCHEMES_TLS13 ":rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
+
+#define HYBRID "X25519MLKEM768"
+
+static const struct {
+    const char *groups, *groups_hybrid; /* without and with what OpenSSL has from 3.5 on */
+    struct tls_policy rest;
+} POLICIES[] = {
+    [POLICY_INTERMEDIATE] = {"X25519:P-256",
+                             HYBRID ":X25519:P-256",
+                             {.min_version = TLS1_2_VERSION, .schemes = SCHEMES_ALL}},
+    [POLICY_MODERN] = {"X25519:P-256:P-384",
+                       HYBRID ":X25519:P-256:P-384",
+                       {.min_version = TLS1_3_VERSION, .schemes = SCHEMES_TLS13}},
+};
+
+static bool has_hybrid(void)
+{
+    SSL_CTX *scratch = SSL_CTX_new(TLS_server_method());
+    bool has = scratch != NULL && SSL_CTX_set1_groups_list(scratch, HYBRID) == 1;
+    SSL_CTX_free(scratch);
+    ERR_clear_error();
+    return has;
+}
+
+struct tls_policy tls_policy_named(enum proxy_policy name)
+{
+    struct tls_policy policy = POLICIES[name].rest;
+    policy.groups = has_hybrid() ? POLICIES[name].groups_hybrid : POLICIES[name].groups;
+    policy.ciphersuites = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+    policy.ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+                     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+                     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+    return policy;
+}
+
+struct tls_policy tls_policy_of(const struct proxy_config *config, enum proxy_policy name)
+{
+    if (name != POLICY_CONFIGURED)
+        return tls_policy_named(name);
+    return (struct tls_policy){.min_version = config->tls.min_version,
+                               .groups = config->tls.groups,
+                               .ciphersuites = config->tls.ciphersuites,
+                               .ciphers = config->tls.ciphers,
+                               .schemes = config->tls.schemes};
+}
+
+/* ---- As a context. */
 
 static void set_options(SSL_CTX *context)
 {
@@ -21,19 +72,19 @@ static void set_options(SSL_CTX *context)
     SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
 }
 
-static enum result set_lists(SSL_CTX *context, const struct proxy_config *config, struct failure *why)
+static enum result set_lists(SSL_CTX *context, const struct tls_policy *policy, struct failure *why)
 {
-    if (SSL_CTX_set_min_proto_version(context, config->tls.min_version) != 1 ||
+    if (SSL_CTX_set_min_proto_version(context, policy->min_version) != 1 ||
         SSL_CTX_set_max_proto_version(context, 0) != 1)
         return failure_set_openssl(why, "tls.min_version");
-    if (SSL_CTX_set1_groups_list(context, config->tls.groups) != 1)
-        return failure_set_openssl(why, "tls.groups: \"%s\"", config->tls.groups);
-    if (SSL_CTX_set_ciphersuites(context, config->tls.ciphersuites) != 1)
-        return failure_set_openssl(why, "tls.ciphersuites: \"%s\"", config->tls.ciphersuites);
-    if (SSL_CTX_set_cipher_list(context, config->tls.ciphers) != 1)
-        return failure_set_openssl(why, "tls.ciphers: \"%s\"", config->tls.ciphers);
-    if (SSL_CTX_set1_sigalgs_list(context, SIGNATURE_SCHEMES) != 1)
-        return failure_set_openssl(why, "signature schemes");
+    if (SSL_CTX_set1_groups_list(context, policy->groups) != 1)
+        return failure_set_openssl(why, "tls.groups: \"%s\"", policy->groups);
+    if (SSL_CTX_set_ciphersuites(context, policy->ciphersuites) != 1)
+        return failure_set_openssl(why, "tls.ciphersuites: \"%s\"", policy->ciphersuites);
+    if (SSL_CTX_set_cipher_list(context, policy->ciphers) != 1)
+        return failure_set_openssl(why, "tls.ciphers: \"%s\"", policy->ciphers);
+    if (SSL_CTX_set1_sigalgs_list(context, policy->schemes) != 1)
+        return failure_set_openssl(why, "tls.schemes: \"%s\"", policy->schemes);
     if (SSL_CTX_set_num_tickets(context, 0) != 1)
         return failure_set_openssl(why, "tickets");
     return RESULT_OK;
@@ -58,14 +109,14 @@ static enum result check_ciphers(SSL_CTX *context, struct failure *why)
     return RESULT_OK;
 }
 
-enum result tls_policy_context(const struct proxy_config *config, SSL_CTX **context, struct failure *why)
+enum result tls_policy_context(const struct tls_policy *policy, SSL_CTX **context, struct failure *why)
 {
     *context = NULL;
     SSL_CTX *made = SSL_CTX_new(TLS_server_method());
     if (made == NULL)
         return failure_set_openssl(why, "cannot make a TLS context");
     set_options(made);
-    enum result result = set_lists(made, config, why);
+    enum result result = set_lists(made, policy, why);
     if (result == RESULT_OK)
         result = check_ciphers(made, why);
     if (result != RESULT_OK) {

@@ -63,6 +63,19 @@ static void test_names(void **state)
     }
 }
 
+static void test_named_schemes(void **state)
+{
+    static const uint8_t EXTENSION[] = {0x00, 0x04, 0x08, 0x07, 0x04, 0x01}; /* ed25519, rsa_pkcs1_sha256 */
+    struct client_hello hello = {0};
+    (void)state;
+    client_hello_read_schemes(&hello, bytes_of(EXTENSION, sizeof EXTENSION));
+    assert_int_equal(client_hello_schemes_named("rsa_pkcs1_sha256:ed25519"), hello.schemes);
+    assert_int_equal(client_hello_schemes_named("ed25519:ed25519:rsa_pkcs1_sha256"), hello.schemes);
+    assert_int_equal(client_hello_schemes_named("rsa_pkcs1_sha256:ed448") & hello.schemes,
+                     client_hello_schemes_named("rsa_pkcs1_sha256"));
+    assert_int_equal(client_hello_schemes_named("ed2551:ed255190:rsa"), 0);
+}
+
 static void test_longest_name(void **state)
 {
     uint8_t extension[5 + 256] = {0x01, 0x02, 0x00, 0x00, 0xff};
@@ -215,8 +228,9 @@ static void test_protocols(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),   cmocka_unit_test(test_longest_name), cmocka_unit_test(test_verifies),
-        cmocka_unit_test(test_choices), cmocka_unit_test(test_protocols),
+        cmocka_unit_test(test_names),         cmocka_unit_test(test_longest_name),
+        cmocka_unit_test(test_named_schemes), cmocka_unit_test(test_verifies),
+        cmocka_unit_test(test_choices),       cmocka_unit_test(test_protocols),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

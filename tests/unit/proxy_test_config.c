@@ -62,6 +62,22 @@ static char *print(const struct proxy_config *config)
     return text;
 }
 
+#define SCHEMES_TLS13                                                                                        \
+    "ecdsa_secp256r1_sha256:ed25519:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:ed448:"                    \
+    "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512"
+#define ALL_SCHEMES SCHEMES_TLS13 ":rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
+
+/* A policy's groups as they are with OpenSSL before 3.5: the hybrid one must stand first, or nowhere. */
+static const char *without_hybrid(const char *groups)
+{
+    static const char HYBRID[] = "X25519MLKEM768:";
+    SSL_CTX *probe = SSL_CTX_new(TLS_server_method());
+    bool known = SSL_CTX_set1_groups_list(probe, "X25519MLKEM768") == 1;
+    SSL_CTX_free(probe);
+    assert_int_equal(strncmp(groups, HYBRID, strlen(HYBRID)) == 0, known);
+    return groups + (known ? strlen(HYBRID) : 0);
+}
+
 /* ---- Defaults: the contract of the documentation. */
 
 static void defaults_are_the_documented_ones(void **state)
@@ -73,7 +89,9 @@ static void defaults_are_the_documented_ones(void **state)
     assert_int_equal(config->listen_count, 1);
     assert_string_equal(config->listen[0].backend, "web");
     assert_int_equal(config->tls.min_version, TLS1_2_VERSION);
-    assert_string_equal(config->tls.groups, "X25519:P-256");
+    assert_int_equal(config->tls.policy, POLICY_INTERMEDIATE);
+    assert_string_equal(without_hybrid(config->tls.groups), "X25519:P-256");
+    assert_string_equal(config->tls.schemes, ALL_SCHEMES);
     assert_string_equal(config->tls.ciphersuites,
                         "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256");
     assert_int_equal(config->tls.alpn_count, 0);
@@ -124,6 +142,38 @@ static void settings_that_follow_from_others(void **state)
     proxy_config_free(config);
 }
 
+/* ---- Policies by name. */
+
+static void modern_policy(void **state)
+{
+    (void)state;
+    struct proxy_config *config = must_parse(ALL "tls: {policy: modern}\n");
+    assert_int_equal(config->tls.min_version, TLS1_3_VERSION);
+    assert_string_equal(without_hybrid(config->tls.groups), "X25519:P-256:P-384");
+    assert_string_equal(config->tls.schemes, SCHEMES_TLS13);
+    assert_string_equal(config->tls.ciphersuites,
+                        "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256");
+    proxy_config_free(config);
+}
+
+/* Each setting alone; the others stay the policy's. */
+static void settings_override_the_policy(void **state)
+{
+    (void)state;
+    struct proxy_config *config = must_parse(ALL "tls: {policy: modern, min_version: \"1.2\"}\n");
+    assert_int_equal(config->tls.min_version, TLS1_2_VERSION);
+    assert_string_equal(config->tls.schemes, SCHEMES_TLS13);
+    proxy_config_free(config);
+    config = must_parse(ALL "tls: {policy: modern, groups: X448, ciphersuites: TLS_AES_256_GCM_SHA384,\n"
+                            "  ciphers: ECDHE-ECDSA-AES128-GCM-SHA256, schemes: \"ed25519:ed448\"}\n");
+    assert_int_equal(config->tls.min_version, TLS1_3_VERSION);
+    assert_string_equal(config->tls.groups, "X448");
+    assert_string_equal(config->tls.ciphersuites, "TLS_AES_256_GCM_SHA384");
+    assert_string_equal(config->tls.ciphers, "ECDHE-ECDSA-AES128-GCM-SHA256");
+    assert_string_equal(config->tls.schemes, "ed25519:ed448");
+    proxy_config_free(config);
+}
+
 /* ---- What OpenSSL takes. */
 
 static const char *const ACCEPTED[] = {
@@ -136,6 +186,8 @@ static const char *const ACCEPTED[] = {
     "tls: {ciphers: \"ECDHE+AESGCM:!aNULL:-AES256\"}",
     "tls: {min_version: \"1.3\"}",
     "tls: {min_version: 1.3}",
+    "tls: {policy: intermediate}",
+    "tls: {schemes: rsa_pss_rsae_sha256}",
     "tls: {alpn: [h2, http/1.1]}",
     "tls: {default: www.example.com}",
 };
@@ -255,6 +307,14 @@ static const struct {
     {ALL "tls: {ciphers: \"ECDHE+AESGCM:@SECLEVEL=0\"}\n",
      "6:16: tls.ciphers: got \"@SECLEVEL=0\", expected ciphers: commands are not allowed"},
     {ALL "tls: {ciphers: \"!ALL\"}\n", "6:16: tls.ciphers: got \"!ALL\", expected at least one cipher"},
+    {ALL "tls: {policy: old}\n", "6:15: tls.policy: got \"old\", expected intermediate or modern"},
+    {ALL "tls: {schemes: \"ed25519:rsa_pkcs1_sha1\"}\n",
+     "6:16: tls.schemes: got the unknown signature scheme \"rsa_pkcs1_sha1\", expected some of "
+     "ecdsa_secp256r1_sha256, rsa_pss_rsae_sha256, ecdsa_secp384r1_sha384, ecdsa_secp521r1_sha512, "
+     "rsa_pss_rsae_sha384, rsa_pss_rsae_sha512, ed25519, ed448, rsa_pkcs1_sha256, rsa_pkcs1_sha384, "
+     "rsa_pkcs1_sha512"},
+    {ALL "tls: {schemes: \"ed25519:\"}\n",
+     "6:16: tls.schemes: got the unknown signature scheme \"\", expected some of"},
     {ALL "tls: {alpn: [h2, \"\"]}\n",
      "6:18: tls.alpn[1]: got \"\", expected a protocol's name of 1 to 255 octets"},
     {ALL "tls: {alpn: " LONG_ALPN "}\n", "6:13: tls.alpn: got \"aaaa"},
@@ -342,8 +402,12 @@ static void example_shows_the_defaults(void **state)
     (void)state;
     char *text = example_read(EXAMPLES "/proxy.yaml");
     struct proxy_config *as_it_is = must_parse(text);
-    assert_in_range(example_uncomment(text), 10, 30);
+    assert_in_range(example_uncomment(text), 10, 40);
     struct proxy_config *uncommented = must_parse(text);
+    /* The example cannot tell which OpenSSL it is read with. */
+    char *groups = strdup(without_hybrid(as_it_is->tls.groups));
+    free(as_it_is->tls.groups);
+    as_it_is->tls.groups = groups;
     char *before = print(as_it_is);
     char *after = print(uncommented);
     char *missing = example_missing_line(before, after);
@@ -373,6 +437,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_documented_ones),
         cmocka_unit_test(settings_that_follow_from_others),
+        cmocka_unit_test(modern_policy),
+        cmocka_unit_test(settings_override_the_policy),
         cmocka_unit_test(tls_settings_are_accepted),
         cmocka_unit_test(errors_say_what_and_where),
         cmocka_unit_test(print_reads_back),

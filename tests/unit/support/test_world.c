@@ -85,6 +85,9 @@ void test_world_configure(struct test_world *world)
                 .groups = "X25519:P-256:P-384",
                 .ciphersuites = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384",
                 .ciphers = "ECDHE+AESGCM",
+                .schemes = "ecdsa_secp256r1_sha256:ed25519:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:"
+                           "ed448:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"
+                           "rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512",
                 .alpn = alpn,
                 .alpn_count = 2},
         .certificates = world->sources,
