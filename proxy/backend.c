@@ -61,10 +61,7 @@ uint64_t backend_connect_timeout(const struct backend *backend)
 
 bool backend_only_http11(const struct backend *backend)
 {
-    for (size_t i = 0; i < backend->config->server_count; i++)
-        if (backend->config->servers[i].builtin_hello)
-            return true;
-    return false;
+    return proxy_backend_only_http11(backend->config);
 }
 
 /* ---- One client's way through the servers. */

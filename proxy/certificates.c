@@ -1,6 +1,5 @@
 #include "proxy/certificates.h"
 
-#include <assert.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,8 @@ struct certificates {
     struct certificate **list; /* each of its own, so that pointers stay good while the list grows */
     size_t count, capacity;
     struct name_index names;
-    const struct name_entry *fallback; /* what an unknown or absent SNI gets */
+    struct name_index site_names;      /* the chains of `sites`: an entry's are all of one site */
+    const struct name_entry *fallback; /* what an unknown or absent SNI gets; NULL: there is none */
 };
 
 /* What reading needs besides. */
@@ -30,7 +30,9 @@ struct reading {
     struct certificates *into;
     struct certificate *current; /* whose names are being entered */
     size_t current_names;
-    struct certificate *first_valid; /* the first chain within its validity */
+    const struct proxy_site *site;   /* whose chains are being read; NULL: nobody's in particular */
+    struct certificate *first_valid; /* the first chain within its validity, of no site's */
+    bool has_valid;                  /* whosever */
 };
 
 /* ---- Validity. */
@@ -68,10 +70,9 @@ static void replace_if_better(struct reading *reading, const struct certificate 
         *place = challenger;
 }
 
-static bool name_found(const char *name, void *owner)
+static bool name_enter(struct reading *reading, struct name_index *index, const char *name)
 {
-    struct reading *reading = owner;
-    struct name_entry *entry = name_index_add(&reading->into->names, name);
+    struct name_entry *entry = name_index_add(index, name);
     if (entry == NULL)
         return false;
     reading->current_names++;
@@ -85,6 +86,38 @@ static bool name_found(const char *name, void *owner)
     }
     entry->chains[entry->count++] = reading->current; /* there are fewer key types than places */
     return true;
+}
+
+/* Whether a wildcard stands for a name. */
+static bool stands_for(const char *wildcard, const char *name)
+{
+    const char *parent = strchr(name, '.');
+    return wildcard[0] == '*' && parent != NULL && name[0] != '*' && strcmp(wildcard + 1, parent) == 0;
+}
+
+/* What a site's chain for `name` serves of the site's own name; NULL: nothing. An exact name may be another
+ * site's than the wildcard around it. */
+static const char *shared_name(const struct reading *reading, const char *own, const char *name)
+{
+    if (strcmp(own, name) == 0 || stands_for(name, own))
+        return own;
+    bool served = stands_for(own, name) &&
+                  proxy_config_site(reading->config, bytes_of(name, strlen(name))) == reading->site;
+    return served ? name : NULL;
+}
+
+static bool name_found(const char *name, void *owner)
+{
+    struct reading *reading = owner;
+    const struct proxy_site *site = reading->site;
+    bool entered = true;
+    if (site == NULL)
+        return name_enter(reading, &reading->into->names, name);
+    for (size_t i = 0; entered && i < site->name_count; i++) {
+        const char *shared = shared_name(reading, site->names[i], name);
+        entered = shared == NULL || name_enter(reading, &reading->into->site_names, shared);
+    }
+    return entered;
 }
 
 _Static_assert(KEY_TYPE_ED448 <= CERTIFICATES_PER_NAME, "a place for each key type");
@@ -103,6 +136,8 @@ static enum result names_enter(struct reading *reading, struct failure *why)
     reading->current_names = 0;
     if (!certificate_names(reading->current->leaf, &handler, reading))
         return failure_set(why, RESULT_SYSTEM, "%s: no memory for its names", path);
+    if (reading->current_names == 0 && reading->site != NULL)
+        return failure_set(why, RESULT_CONFIG, "%s: is for none of the site's names", path);
     if (reading->current_names == 0)
         return failure_set(why, RESULT_CONFIG,
                            "%s: has no name that can be served: expected a dNSName in its subjectAltName",
@@ -119,8 +154,9 @@ static void validity_check(struct reading *reading)
     if (expired || is_early(certificate->leaf))
         log_warn(reading->log, expired ? "certificate has expired" : "certificate is not valid yet",
                  log_text("file", certificate->path));
-    else if (reading->first_valid == NULL)
+    else if (reading->first_valid == NULL && reading->site == NULL)
         reading->first_valid = certificate;
+    reading->has_valid = reading->has_valid || (!expired && !is_early(certificate->leaf));
 }
 
 static bool list_push(struct certificates *certificates, struct certificate *certificate)
@@ -191,6 +227,7 @@ static enum result chain_read(struct reading *reading, const char *path, struct 
         free(certificate);
         return result;
     }
+    certificate->site = reading->site;
     reading->current = certificate;
     validity_check(reading);
     result = strength_check(reading, why);
@@ -257,8 +294,20 @@ static enum result source_read(struct reading *reading, const struct proxy_certi
         is_dir ? dir_read(reading, source->dir, &reason) : chain_read(reading, source->file, &reason);
     if (result == RESULT_OK)
         return RESULT_OK;
-    return config_failure(why, &source->where, is_dir ? "certificates.dir" : "certificates.file", "%s",
-                          reason.text);
+    char key[64];
+    (void)snprintf(key, sizeof key, "%scertificates.%s", reading->site != NULL ? "sites." : "",
+                   is_dir ? "dir" : "file");
+    return config_failure(why, &source->where, key, "%s", reason.text);
+}
+
+static enum result site_sources_read(struct reading *reading, const struct proxy_site *site,
+                                     struct failure *why)
+{
+    enum result result = RESULT_OK;
+    reading->site = site;
+    for (size_t i = 0; result == RESULT_OK && i < site->certificate_count; i++)
+        result = source_read(reading, &site->certificates[i], why);
+    return result;
 }
 
 static enum result sources_read(struct reading *reading, struct failure *why)
@@ -267,10 +316,13 @@ static enum result sources_read(struct reading *reading, struct failure *why)
     enum result result = RESULT_OK;
     for (size_t i = 0; result == RESULT_OK && i < reading->config->certificate_count; i++)
         result = source_read(reading, &reading->config->certificates[i], why);
+    for (size_t i = 0; result == RESULT_OK && i < reading->config->site_count; i++)
+        result = site_sources_read(reading, &reading->config->sites[i], why);
+    reading->site = NULL;
     if (result == RESULT_OK && reading->into->list == NULL)
         return config_failure(why, &where, "certificates",
                               "no chain found: expected files named *.pem or *.crt");
-    if (result == RESULT_OK && reading->first_valid == NULL)
+    if (result == RESULT_OK && !reading->has_valid)
         return config_failure(why, &where, "certificates", "every chain is expired or not valid yet");
     return result;
 }
@@ -278,7 +330,7 @@ static enum result sources_read(struct reading *reading, struct failure *why)
 /* ---- Finding. */
 
 /* A wildcard stands for exactly one label, the left-most (RFC 9525 section 6.3). */
-static const struct name_entry *find_wildcard(const struct certificates *certificates, const char *name)
+static const struct name_entry *find_wildcard(const struct name_index *index, const char *name)
 {
     char wildcard[DNS_NAME_MAX + 2] = "*";
     const char *parent = strchr(name, '.');
@@ -286,16 +338,40 @@ static const struct name_entry *find_wildcard(const struct certificates *certifi
         return NULL;
     size_t size = strlen(parent);
     memcpy(wildcard + 1, parent, size + 1);
-    return name_index_find(&certificates->names, bytes_of(wildcard, size + 1));
+    return name_index_find(index, bytes_of(wildcard, size + 1));
 }
 
-static const struct name_entry *find(const struct certificates *certificates, struct bytes sni)
+static const struct name_entry *find_in(const struct name_index *index, struct bytes sni)
 {
     char name[DNS_NAME_MAX + 1];
     if (sni.data == NULL || !dns_name_normalise(sni, false, name))
         return NULL;
-    const struct name_entry *entry = name_index_find(&certificates->names, bytes_of(name, strlen(name)));
-    return entry != NULL ? entry : find_wildcard(certificates, name);
+    const struct name_entry *entry = name_index_find(index, bytes_of(name, strlen(name)));
+    return entry != NULL ? entry : find_wildcard(index, name);
+}
+
+/* The site's own chains, then those that are for everybody. */
+static const struct name_entry *find(const struct certificates *certificates, const struct proxy_site *site,
+                                     struct bytes sni)
+{
+    const struct name_entry *entry = site != NULL ? find_in(&certificates->site_names, sni) : NULL;
+    if (entry != NULL && entry->chains[0]->site == site)
+        return entry;
+    return find_in(&certificates->names, sni);
+}
+
+/* What a client may be sent to that has no name: told when it is read, since nobody else notices. */
+static void sites_check(const struct reading *reading)
+{
+    for (size_t i = 0; i < reading->config->site_name_count; i++) {
+        const struct proxy_site_name *one = &reading->config->site_names[i];
+        struct bytes name = bytes_of(one->name, strlen(one->name));
+        bool wildcard = one->name[0] == '*';
+        if (wildcard ? name_index_find(&reading->into->names, name) == NULL &&
+                           name_index_find(&reading->into->site_names, name) == NULL
+                     : find(reading->into, one->site, name) == NULL)
+            log_warn(reading->log, "no certificate for a site's name", log_text("name", one->name));
+    }
 }
 
 /* ---- The default. */
@@ -312,16 +388,17 @@ static enum result fallback_choose(struct reading *reading, struct failure *why)
     static const struct certificate_names_handler handler = {first_name, name_ignored};
     const char *name = reading->config->tls.default_name;
     const struct config_position where = {.file = reading->config->file};
-    assert(reading->first_valid != NULL); /* sources_read saw to that */
-    if (name == NULL) {
+    struct bytes wanted = name != NULL ? bytes_of(name, strlen(name)) : (struct bytes){0};
+    if (name != NULL) {
+        reading->into->fallback = find(reading->into, proxy_config_site(reading->config, wanted), wanted);
+    } else if (reading->first_valid != NULL) {
         reading->current = reading->first_valid;
         (void)certificate_names(reading->current->leaf, &handler, reading);
-    } else {
-        reading->into->fallback = find(reading->into, bytes_of(name, strlen(name)));
     }
-    if (reading->into->fallback == NULL)
-        return config_failure(why, &where, "tls.default", "no certificate is for the name \"%s\"",
-                              name != NULL ? name : "");
+    /* With sites' own chains alone there may be none: those serve no other names. */
+    if (reading->into->fallback == NULL && name != NULL)
+        return config_failure(why, &where, "tls.default", "no certificate is for the name \"%s\"", name);
+    sites_check(reading);
     return RESULT_OK;
 }
 
@@ -358,6 +435,7 @@ void certificates_free(struct certificates *certificates)
     }
     free(certificates->list);
     name_index_clear(&certificates->names);
+    name_index_clear(&certificates->site_names);
     free(certificates);
 }
 
@@ -371,13 +449,16 @@ const struct certificate *certificates_at(const struct certificates *certificate
     return certificates->list[index];
 }
 
-size_t certificates_find(const struct certificates *certificates, struct bytes sni,
-                         const struct certificate *found[static CERTIFICATES_PER_NAME], bool *matched)
+size_t certificates_find(const struct certificates *certificates, const struct proxy_site *site,
+                         struct bytes sni, const struct certificate *found[static CERTIFICATES_PER_NAME],
+                         bool *matched)
 {
-    const struct name_entry *entry = find(certificates, sni);
+    const struct name_entry *entry = find(certificates, site, sni);
     *matched = entry != NULL;
     if (entry == NULL)
         entry = certificates->fallback;
+    if (entry == NULL)
+        return 0;
     for (size_t i = 0; i < entry->count; i++)
         found[i] = entry->chains[i];
     return entry->count;

@@ -26,6 +26,7 @@ struct certificate {
     STACK_OF(X509) * chain; /* above the leaf, in order; may be empty */
     struct key_id key;
     uint8_t mark[CERTIFICATE_MARK_SIZE]; /* of the leaf: the first octets of its SHA-256 */
+    const struct proxy_site *site;       /* the one whose names alone it serves; NULL: any */
     size_t index; /* 0 .. certificates_count - 1: a worker's array of remote keys goes by it */
 };
 
@@ -46,9 +47,13 @@ void certificates_free(struct certificates *certificates);
 size_t certificates_count(const struct certificates *certificates);
 const struct certificate *certificates_at(const struct certificates *certificates, size_t index);
 
-/* The chains for a name (any case, NULL data: no SNI), best match only: *found borrowed, returns how many (at
- * least one, the default's). exact tells whether a name matched. */
-size_t certificates_find(const struct certificates *certificates, struct bytes sni,
-                         const struct certificate *found[static CERTIFICATES_PER_NAME], bool *matched);
+/*
+ * The chains for a name (any case, NULL data: no SNI) of a site (NULL: of none), best match only: the site's
+ * own before others. *found borrowed, returns how many; where no name matched, which `matched` tells, the
+ * default's, or 0 where every chain is some site's own.
+ */
+size_t certificates_find(const struct certificates *certificates, const struct proxy_site *site,
+                         struct bytes sni, const struct certificate *found[static CERTIFICATES_PER_NAME],
+                         bool *matched);
 
 #endif

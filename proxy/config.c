@@ -8,6 +8,7 @@
 
 #include "common/config_rows.h"
 #include "proxy/config_settle.h"
+#include "proxy/config_sites.h"
 #include "proxy/config_tls.h"
 
 /* ---- listen */
@@ -34,41 +35,6 @@ static const struct config_table LISTEN = {
     CONFIG_ROWS(LISTEN_ROWS),
     .size = sizeof(struct proxy_listen),
     CONFIG_POSITION(struct proxy_listen, where),
-};
-
-/* ---- certificates */
-
-static const struct config_row CERTIFICATE_ROWS[] = {
-    {
-        .path = "dir",
-        .type = &CONFIG_PATH,
-        CONFIG_AT(struct proxy_certificate_source, dir),
-        .help = "A directory: every *.pem and *.crt in it is one chain, leaf first.",
-    },
-    {
-        .path = "file",
-        .type = &CONFIG_PATH,
-        CONFIG_AT(struct proxy_certificate_source, file),
-        .help = "One chain, leaf first.",
-    },
-};
-
-static enum result check_certificate_source(const struct config_scope *scope, void *object,
-                                            struct failure *why)
-{
-    const struct proxy_certificate_source *source = object;
-    if (source->dir == NULL && source->file == NULL)
-        return config_refuse(scope, why, "dir", "expected either dir or file");
-    if (source->dir != NULL && source->file != NULL)
-        return config_refuse(scope, why, "file", "expected either dir or file, not both");
-    return RESULT_OK;
-}
-
-static const struct config_table CERTIFICATES = {
-    CONFIG_ROWS(CERTIFICATE_ROWS),
-    .size = sizeof(struct proxy_certificate_source),
-    CONFIG_POSITION(struct proxy_certificate_source, where),
-    .check = check_certificate_source,
 };
 
 /* ---- tickets */
@@ -301,6 +267,14 @@ static const struct config_row ROWS[] = {
             "it: the first chain that is valid.",
     },
     {
+        .path = "tls.strict_sni",
+        .type = &CONFIG_BOOL,
+        CONFIG_AT(struct proxy_config, tls.strict_sni),
+        .fallback = "off",
+        .help = "Clients that ask for no name, or for one that no chain is for, are refused with the alert "
+                "unrecognized_name.",
+    },
+    {
         .path = "tls.early_flush",
         .type = &CONFIG_DURATION,
         CONFIG_AT(struct proxy_config, tls.early_flush),
@@ -313,12 +287,20 @@ static const struct config_row ROWS[] = {
     },
     {
         .path = "certificates",
-        .table = &CERTIFICATES,
+        .table = &PROXY_CERTIFICATES_TABLE,
         CONFIG_LIST_AT(struct proxy_config, certificates, certificate_count),
-        .required = true,
         .most = 1024,
         .expected = "a list such as [{dir: sites}]",
-        .help = "The sites' chains. A file that holds a private key is refused.",
+        .help =
+            "The chains, for whatever names they have. A file that holds a private key is refused. May be "
+            "left out when entries of sites have certificates; other names are then refused.",
+    },
+    {
+        .path = "sites",
+        .table = &PROXY_SITES_TABLE,
+        CONFIG_LIST_AT(struct proxy_config, sites, site_count),
+        .expected = "a list such as [{names: www.example.com, backend: web}]",
+        .help = "What is different for some names. Whatever an entry does not say is as for all others.",
     },
     {
         .path = "key_servers",
@@ -542,6 +524,8 @@ enum result proxy_config_read(const char *path, struct proxy_config **config, st
 
 void proxy_config_free(struct proxy_config *config)
 {
+    if (config != NULL)
+        free(config->site_names);
     config_free(&TABLE, config);
 }
 
@@ -552,6 +536,14 @@ const struct proxy_backend *proxy_config_backend(const struct proxy_config *conf
             return &config->backends[i];
     }
     return NULL;
+}
+
+bool proxy_backend_only_http11(const struct proxy_backend *backend)
+{
+    for (size_t i = 0; i < backend->server_count; i++)
+        if (backend->servers[i].builtin_hello)
+            return true;
+    return false;
 }
 
 void proxy_config_print(const struct proxy_config *config, struct evbuffer *to)

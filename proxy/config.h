@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "common/address.h"
+#include "common/bytes.h"
 #include "common/config_table.h"
 #include "common/log.h"
 #include "common/result.h"
@@ -49,6 +50,25 @@ enum proxy_policy {
     POLICY_CONFIGURED, /* what the tls section says */
     POLICY_INTERMEDIATE,
     POLICY_MODERN,
+};
+
+/* What is different for some names. */
+struct proxy_site {
+    struct config_position where;
+    char **names; /* normalised: in lower case; "*.example.com" */
+    size_t name_count;
+    struct proxy_certificate_source *certificates; /* for its names alone */
+    size_t certificate_count;
+    enum proxy_policy policy;
+    char **alpn; /* tls.alpn, if the site has none of its own */
+    size_t alpn_count;
+    char *backend; /* a name in backends, checked; NULL: the listener's */
+};
+
+struct proxy_site_name {
+    const char *name;
+    const struct proxy_site *site;
+    size_t index; /* in its names */
 };
 
 struct proxy_key_server {
@@ -93,10 +113,16 @@ struct proxy_config {
         uint64_t early_flush; /* the wait for a signature from which it is done; UINT64_MAX: never */
         char *default_name;   /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first valid
                                one's */
+        bool strict_sni;      /* an unknown or absent SNI is refused */
     } tls;
 
     struct proxy_certificate_source *certificates;
     size_t certificate_count;
+
+    struct proxy_site *sites;
+    size_t site_count;
+    struct proxy_site_name *site_names; /* of all sites, sorted */
+    size_t site_name_count;
 
     struct proxy_key_server *key_servers; /* exactly one for now */
     size_t key_server_count;
@@ -142,6 +168,11 @@ MUST_CHECK enum result proxy_config_parse(const struct config_source *source, st
 void proxy_config_free(struct proxy_config *config);
 
 const struct proxy_backend *proxy_config_backend(const struct proxy_config *config, const char *name);
+
+/* The site that a client's SNI (any case) is of: by its exact name, else by a wildcard; NULL: of none. */
+const struct proxy_site *proxy_config_site(const struct proxy_config *config, struct bytes sni);
+/* Whether some server of a backend speaks HTTP/1.1 alone: h2 must not be negotiated. */
+bool proxy_backend_only_http11(const struct proxy_backend *backend);
 
 /* Prints every setting with its value in force, as `-t` does. */
 struct evbuffer;

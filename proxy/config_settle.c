@@ -6,6 +6,7 @@
 
 #include "common/config_rows.h"
 #include "proxy/config.h"
+#include "proxy/config_sites.h"
 #include "proxy/config_tls.h"
 #include "proxy/tls_policy.h"
 
@@ -60,6 +61,16 @@ static void backend_names(const struct proxy_config *config, char *names, size_t
             (size_t)snprintf(names + used, size - used, "%s%s", i > 0 ? ", " : "", config->backends[i].name);
 }
 
+enum result proxy_config_check_backend(const struct config_scope *scope, const struct proxy_config *config,
+                                       const char *path, const char *name, struct failure *why)
+{
+    char names[256];
+    if (name != NULL && proxy_config_backend(config, name) != NULL)
+        return RESULT_OK;
+    backend_names(config, names, sizeof names);
+    return config_refuse(scope, why, path, "expected one of the backends: %s", names);
+}
+
 static enum result settle_backend(const struct config_scope *scope, struct proxy_config *config, size_t i,
                                   struct failure *why)
 {
@@ -68,13 +79,9 @@ static enum result settle_backend(const struct config_scope *scope, struct proxy
         listen->backend = strdup(config->backends[0].name);
         return listen->backend != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
     }
-    if (listen->backend != NULL && proxy_config_backend(config, listen->backend) != NULL)
-        return RESULT_OK;
     char path[64];
-    char names[256];
     (void)snprintf(path, sizeof path, "listen[%zu].backend", i);
-    backend_names(config, names, sizeof names);
-    return config_refuse(scope, why, path, "expected one of the backends: %s", names);
+    return proxy_config_check_backend(scope, config, path, listen->backend, why);
 }
 
 static bool settle_text(char **text, const char *fallback)
@@ -175,5 +182,7 @@ enum result proxy_config_settle(const struct config_scope *scope, void *object, 
         result = check_key_servers(scope, config, why);
     if (result == RESULT_OK)
         result = check_tickets(scope, config, why);
-    return result == RESULT_OK ? settle_limits(scope, config, why) : result;
+    if (result == RESULT_OK)
+        result = settle_limits(scope, config, why);
+    return result == RESULT_OK ? proxy_config_settle_sites(scope, config, why) : result;
 }

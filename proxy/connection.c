@@ -158,7 +158,10 @@ static void connect_begin(struct connection *connection)
         memcpy(connection->sni, facts->sni, facts->sni_size);
         connection->sni_size = facts->sni_size;
     }
-    connection->attempt = backend_attempt_start(connection->attempt.backend, &connection->address, facts);
+    struct backend *backend = facts->backend != NULL
+                                  ? backends_find(connection->all->settings.backends, facts->backend)
+                                  : connection->attempt.backend;
+    connection->attempt = backend_attempt_start(backend, &connection->address, facts);
     connect_next(connection);
 }
 

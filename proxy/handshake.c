@@ -27,7 +27,7 @@ static void on_signature(struct key_operation *operation)
 static bool start_tls(struct handshake *handshake, int fd)
 {
     struct handshake_context *context = handshake->context;
-    handshake->ssl = SSL_new(context->ssl_context);
+    handshake->ssl = SSL_new(context->policies[0].ssl_context);
     handshake->bio = client_bio_new(context->bio_method, fd);
     if (handshake->ssl == NULL || handshake->bio == NULL ||
         SSL_set_app_data(handshake->ssl, handshake) != 1) {

@@ -69,6 +69,7 @@ struct handshake_facts {
     const char *group;     /* "X25519", "P-256" */
     const char *scheme;    /* "ecdsa_secp256r1_sha256"; NULL: nothing was signed */
     const char *operation; /* that the key server was asked for: "sign-transcript"; NULL with scheme */
+    const char *backend;   /* of the site that the client asked for; NULL: the listener's */
     enum key_type key_type;
     bool resumed;
     const char *key_server; /* which one signed; NULL: none */

@@ -50,7 +50,6 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     *hello = (struct client_hello){0};
     read_extension(ssl, TLSEXT_TYPE_server_name, hello, client_hello_read_sni);
     read_extension(ssl, TLSEXT_TYPE_signature_algorithms, hello, client_hello_read_schemes);
-    hello->schemes &= handshake->context->schemes; /* what the client verifies and we sign */
     read_extension(ssl, TLSEXT_TYPE_supported_groups, hello, client_hello_read_groups);
     if (handshake->hellos++ > 0 && !has_same_name(handshake)) {
         refuse(handshake, HANDSHAKE_CLASS_MALFORMED, "another name in the second ClientHello");
@@ -62,8 +61,14 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     memcpy(handshake->facts.sni, hello->sni, hello->sni_size);
     struct bytes sni = bytes_of(hello->sni_size > 0 ? hello->sni : NULL, hello->sni_size);
     handshake->signature.operation.sni = sni;
-    handshake->found_count =
-        certificates_find(handshake->context->certificates, sni, handshake->found, &handshake->name_matched);
+    if (!handshake_site_choose(handshake, ssl, sni)) {
+        refuse(handshake, HANDSHAKE_CLASS_INTERNAL, "no memory for the site's policy");
+        *alert = SSL_AD_INTERNAL_ERROR;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
+    hello->schemes &= handshake->site->policy->schemes; /* what the client verifies and we sign */
+    handshake->found_count = certificates_find(handshake->context->certificates, handshake->site->config, sni,
+                                               handshake->found, &handshake->name_matched);
     handshake_tickets_offer(ssl, handshake);
     return SSL_CLIENT_HELLO_SUCCESS;
 }
@@ -71,9 +76,12 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
 /* A name with another name's chain is nothing that a key server signs when it sees the whole handshake. */
 static bool is_name_in_vain(SSL *ssl, const struct handshake *handshake)
 {
+    if (handshake->name_matched)
+        return false;
     bool by_transcript =
         handshake->signature.operation.transcript != NULL && SSL_version(ssl) == TLS1_3_VERSION;
-    return by_transcript && handshake->hello.sni_size > 0 && !handshake->name_matched;
+    return (by_transcript && handshake->hello.sni_size > 0) || handshake->found_count == 0 ||
+           handshake->context->config->tls.strict_sni;
 }
 
 /* Makes libssl acknowledge the name if a chain is for it (RFC 6066 section 3). */
@@ -82,7 +90,8 @@ static int on_server_name(SSL *ssl, int *alert, void *argument)
     struct handshake *handshake = SSL_get_app_data(ssl);
     (void)argument;
     if (is_name_in_vain(ssl, handshake)) {
-        refuse(handshake, HANDSHAKE_CLASS_NAME, "no certificate for this name");
+        refuse(handshake, HANDSHAKE_CLASS_NAME,
+               handshake->hello.sni_size > 0 ? "no certificate for this name" : "no name asked for");
         *alert = SSL_AD_UNRECOGNIZED_NAME;
         return SSL_TLSEXT_ERR_ALERT_FATAL;
     }
@@ -113,12 +122,13 @@ static int on_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_s
                        unsigned in_size, void *argument)
 {
     struct handshake *handshake = SSL_get_app_data(ssl);
-    const struct proxy_config *config = handshake->context->config;
+    const struct handshake_site *site = handshake->site;
     (void)argument;
-    if (config->tls.alpn_count == 0)
+    if (site->alpn_count == 0)
         return SSL_TLSEXT_ERR_NOACK;
-    const char *chosen = client_hello_protocol(bytes_of(in, in_size), config->tls.alpn,
-                                               config->tls.alpn_count, handshake->only_http11 ? "h2" : NULL);
+    bool only_http11 = site->backend != NULL ? site->only_http11 : handshake->only_http11;
+    const char *chosen =
+        client_hello_protocol(bytes_of(in, in_size), site->alpn, site->alpn_count, only_http11 ? "h2" : NULL);
     if (chosen == NULL) {
         refuse(handshake, HANDSHAKE_CLASS_ALPN, "no shared application protocol");
         return SSL_TLSEXT_ERR_ALERT_FATAL;

@@ -1,13 +1,10 @@
 #include "proxy/handshake_state.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include <openssl/async.h>
-#include <openssl/evp.h>
 
 #include "proxy/client_bio.h"
-#include "proxy/tls_policy.h"
 
 /* Fibres made in advance; more are made when they are needed, up to limits.handshakes. */
 #define FIBRES_AT_FIRST 16
@@ -39,38 +36,19 @@ static enum result make_fibres(struct handshake_context *context, struct failure
     return RESULT_OK;
 }
 
-/* What was agreed on under other settings is not gone on with. */
-static bool mark_policy(struct handshake_context *context)
-{
-    const struct proxy_config *config = context->config;
-    const char *const lists[] = {config->tls.groups, config->tls.ciphersuites, config->tls.ciphers,
-                                 config->tls.schemes};
-    EVP_MD_CTX *digest = EVP_MD_CTX_new();
-    bool marked = digest != NULL && EVP_DigestInit_ex2(digest, EVP_sha256(), NULL) == 1 &&
-                  EVP_DigestUpdate(digest, &config->tls.min_version, sizeof config->tls.min_version) == 1;
-    for (size_t i = 0; i < sizeof lists / sizeof *lists && marked; i++)
-        marked = EVP_DigestUpdate(digest, lists[i], strlen(lists[i]) + 1) == 1;
-    marked = marked && EVP_DigestFinal_ex(digest, context->policy_mark, NULL) == 1;
-    EVP_MD_CTX_free(digest);
-    return marked;
-}
-
 static enum result context_fill(struct handshake_context *context, struct failure *why)
 {
-    struct tls_policy policy = tls_policy_of(context->config, POLICY_CONFIGURED);
-    context->schemes = client_hello_schemes_named(policy.schemes);
     enum result result = remote_key_provider_load(NULL, &context->provider, why);
     if (result == RESULT_OK)
-        result = tls_policy_context(&policy, &context->ssl_context, why);
+        result = handshake_sites_make(context, why);
     if (result == RESULT_OK)
         result = make_keys(context, why);
     if (result == RESULT_OK)
         result = make_fibres(context, why);
     if (result != RESULT_OK)
         return result;
-    if (!mark_policy(context) || !handshake_tickets_set(context))
+    if (!handshake_tickets_set(context))
         return failure_set_openssl(why, "cannot set up session tickets");
-    handshake_choices_set(context->ssl_context);
     context->bio_method = client_bio_method();
     return context->bio_method != NULL ? RESULT_OK : failure_set_openssl(why, "cannot make a BIO method");
 }
@@ -105,7 +83,7 @@ void handshake_context_free(struct handshake_context *context)
         return;
     if (context->has_fibres)
         ASYNC_cleanup_thread();
-    SSL_CTX_free(context->ssl_context);
+    handshake_sites_free(context);
     for (size_t i = 0; context->keys != NULL && i < certificates_count(context->certificates); i++)
         EVP_PKEY_free(context->keys[i]);
     free(context->keys);

@@ -3,6 +3,7 @@
  *
  *   handshake.c          one handshake: running libssl, and what became of it
  *   handshake_context.c  what all handshakes of a worker share: made once, after the fork
+ *   handshake_sites.c    what libssl is told for the site that a client asks for
  *   handshake_choices.c  libssl's callbacks: name, certificates, application protocol
  *   handshake_tickets.c  libssl's callbacks for session tickets
  *   handshake_messages.c libssl's callback for each message: keeps the transcript
@@ -17,9 +18,29 @@
 #include "proxy/handshake_reason.h"
 #include "proxy/remote_key.h"
 #include "proxy/ticket_source.h"
+#include "proxy/tls_policy.h"
 #include "proxy/transcript_capture.h"
 
 #define POLICY_MARK_SIZE 32 /* SHA-256 */
+
+/* What libssl is told of how to speak TLS: sites for which it is the same share it. */
+struct handshake_policy {
+    enum proxy_policy name;
+    struct tls_policy tls;
+    uint32_t schemes; /* as in struct client_hello */
+    SSL_CTX *ssl_context;
+    uint8_t mark[POLICY_MARK_SIZE]; /* a digest of how clients are spoken to */
+};
+
+/* How the clients of a site are served. */
+struct handshake_site {
+    const struct proxy_site *config; /* NULL: those of no site */
+    const struct handshake_policy *policy;
+    char *const *alpn;
+    size_t alpn_count;
+    const char *backend; /* NULL: the listener's */
+    bool only_http11;    /* that backend */
+};
 
 struct handshake_context {
     const struct proxy_config *config;
@@ -28,11 +49,11 @@ struct handshake_context {
     struct metrics_row *metrics;
     OSSL_PROVIDER *provider;
     BIO_METHOD *bio_method;
-    SSL_CTX *ssl_context;
+    struct handshake_policy *policies; /* the first is that of no site: an SSL begins with it */
+    size_t policy_count;
+    struct handshake_site *sites; /* of no site, then in the order of the configuration */
     struct ticket_source *tickets;
-    EVP_CIPHER *aes128, *aes256;           /* of tickets; NULL: there are none */
-    uint8_t policy_mark[POLICY_MARK_SIZE]; /* a digest of how clients are spoken to */
-    uint32_t schemes;                      /* of the policy, as in struct client_hello */
+    EVP_CIPHER *aes128, *aes256; /* of tickets; NULL: there are none */
     struct remote_signer signer;
     EVP_PKEY **keys; /* by certificate index */
     bool has_fibres;
@@ -52,7 +73,8 @@ struct handshake {
     struct handshake_reason reason;
     struct handshake_facts facts;
 
-    unsigned hellos; /* ClientHellos seen: two after a HelloRetryRequest */
+    const struct handshake_site *site; /* from the ClientHello on */
+    unsigned hellos;                   /* ClientHellos seen: two after a HelloRetryRequest */
     struct client_hello hello;
     const struct certificate *found[CERTIFICATES_PER_NAME];
     size_t found_count;
@@ -61,6 +83,15 @@ struct handshake {
     struct remote_signature signature;
     struct transcript_capture transcript;
 };
+
+/* ---- handshake_sites.c */
+
+MUST_CHECK enum result handshake_sites_make(struct handshake_context *context, struct failure *why);
+void handshake_sites_free(struct handshake_context *context);
+
+/* In the client-hello callback: finds the site that the name is of, and makes libssl serve it. false: no
+ * memory. */
+MUST_CHECK bool handshake_site_choose(struct handshake *handshake, SSL *ssl, struct bytes sni);
 
 /* ---- handshake_choices.c */
 

@@ -166,12 +166,12 @@ static bool set_session_context(SSL *ssl, const struct handshake *handshake)
     char name[DNS_NAME_MAX + 1] = "";
     unsigned size = 0;
     struct bytes sni = bytes_of(handshake->hello.sni, handshake->hello.sni_size);
-    const struct handshake_context *context = handshake->context;
+    const struct handshake_policy *policy = handshake->site->policy;
     if (sni.size > 0 && !dns_name_normalise(sni, false, name))
         return false;
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
     bool made = digest != NULL && EVP_DigestInit_ex2(digest, EVP_sha256(), NULL) == 1 &&
-                EVP_DigestUpdate(digest, context->policy_mark, sizeof context->policy_mark) == 1 &&
+                EVP_DigestUpdate(digest, policy->mark, sizeof policy->mark) == 1 &&
                 EVP_DigestUpdate(digest, name, strlen(name)) == 1 &&
                 EVP_DigestFinal_ex(digest, octets, &size) == 1;
     EVP_MD_CTX_free(digest);
@@ -213,7 +213,7 @@ void handshake_tickets_offer(SSL *ssl, const struct handshake *handshake)
 bool handshake_tickets_set(struct handshake_context *context)
 {
     const struct proxy_config *config = context->config;
-    SSL_CTX *ssl_context = context->ssl_context;
+    SSL_CTX *ssl_context = context->policies[0].ssl_context; /* of tickets the first is asked */
     if (config->tickets.source == TICKETS_OFF)
         return true; /* as the policy has it */
     context->aes128 = EVP_CIPHER_fetch(NULL, "AES-128-CBC", NULL);

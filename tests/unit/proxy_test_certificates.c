@@ -114,7 +114,7 @@ static size_t find(const struct fixture *fixture, const char *sni,
                    const struct certificate *found[static CERTIFICATES_PER_NAME], bool *matched)
 {
     struct bytes name = sni != NULL ? bytes_of(sni, strlen(sni)) : bytes_of(NULL, 0);
-    return certificates_find(fixture->certificates, name, found, matched);
+    return certificates_find(fixture->certificates, NULL, name, found, matched);
 }
 
 /* ---- Which chain a name gets. */
@@ -243,6 +243,122 @@ static void test_default_name(void **state)
     assert_int_equal(find(fixture, "c.example", found, &matched), 1);
     assert_string_equal(base_name(found[0]), "c.pem");
     fixture->config.tls.default_name = NULL;
+}
+
+/* ---- Sites. */
+
+enum { WILD, SHOP, PLAIN, SITES };
+
+/* A site of a wildcard, one of a name below it, both with chains of their own, and one without. */
+struct sites {
+    struct proxy_certificate_source wild, shop;
+    struct proxy_site list[SITES];
+    struct proxy_site_name names[4];
+};
+
+static void sites_set(struct fixture *fixture, struct sites *sites)
+{
+    static char *wild[] = {"*.example.com"}, *shop[] = {"shop.example.com", "shop.example"},
+                *plain[] = {"plain.example.com"};
+    char path[TEST_PATH_SIZE];
+    path_of(fixture, "wild.der", path);
+    sites->wild.file = strdup(path);
+    path_of(fixture, "shop.der", path);
+    sites->shop.file = strdup(path);
+    sites->list[WILD] = (struct proxy_site){
+        .names = wild, .name_count = 1, .certificates = &sites->wild, .certificate_count = 1};
+    sites->list[SHOP] = (struct proxy_site){
+        .names = shop, .name_count = 2, .certificates = &sites->shop, .certificate_count = 1};
+    sites->list[PLAIN] = (struct proxy_site){.names = plain, .name_count = 1};
+    sites->names[0] = (struct proxy_site_name){wild[0], &sites->list[WILD], 0};
+    sites->names[1] = (struct proxy_site_name){plain[0], &sites->list[PLAIN], 0};
+    sites->names[2] = (struct proxy_site_name){shop[1], &sites->list[SHOP], 1};
+    sites->names[3] = (struct proxy_site_name){shop[0], &sites->list[SHOP], 0};
+    fixture->config.sites = sites->list;
+    fixture->config.site_count = SITES;
+    fixture->config.site_names = sites->names;
+    fixture->config.site_name_count = COUNT_OF(sites->names);
+}
+
+static void sites_clear(struct fixture *fixture, struct sites *sites)
+{
+    fixture->config.site_count = fixture->config.site_name_count = 0;
+    free(sites->wild.file);
+    free(sites->shop.file);
+}
+
+static const struct {
+    const char *sni;
+    int site; /* that it is asked for in; -1: none */
+    const char *file;
+    bool matched;
+} SITE_LOOKUPS[] = {
+    {"www.example.com", WILD, "wild.der", true},  {"exact.example.com", WILD, "wild.der", true},
+    {"shop.example.com", SHOP, "shop.der", true}, /* by the chain's wildcard */
+    {"shop.example", SHOP, "a.pem", true},        /* no chain of the site's is for it */
+    {"plain.example.com", PLAIN, "a.pem", false}, /* nobody's wildcard but the other site's is for it */
+    {"www.example.com", -1, "a.pem", false},      {"other.example", -1, "a.pem", false},
+};
+
+static void test_sites(void **state)
+{
+    struct fixture *fixture = *state;
+    struct sites sites = {0};
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    bool matched;
+    put_site(fixture, "a.pem", "DNS:default.example,DNS:shop.example", NULL);
+    put_site(fixture, "wild.der",
+             "DNS:*.example.com,DNS:exact.example.com,DNS:shop.example.com,DNS:other.example", NULL);
+    put_site(fixture, "shop.der", "DNS:*.example.com", NULL);
+    sites_set(fixture, &sites);
+    check_read(fixture);
+    for (size_t i = 0; i < COUNT_OF(SITE_LOOKUPS); i++) {
+        const char *sni = SITE_LOOKUPS[i].sni;
+        const struct proxy_site *site = SITE_LOOKUPS[i].site < 0 ? NULL : &sites.list[SITE_LOOKUPS[i].site];
+        CHECK(sni, certificates_find(fixture->certificates, site, bytes_of(sni, strlen(sni)), found,
+                                     &matched) == 1);
+        CHECK(sni, strcmp(base_name(found[0]), SITE_LOOKUPS[i].file) == 0);
+        CHECK(sni, matched == SITE_LOOKUPS[i].matched);
+    }
+    sites_clear(fixture, &sites);
+}
+
+/* Without chains for everybody an unknown name gets none, unless one is named. */
+static void test_sites_alone(void **state)
+{
+    struct fixture *fixture = *state;
+    struct sites sites = {0};
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    bool matched;
+    put_site(fixture, "wild.der", "DNS:*.example.com", NULL);
+    put_site(fixture, "shop.der", "DNS:shop.example", NULL);
+    sites_set(fixture, &sites);
+    fixture->config.certificate_count = 0;
+    check_read(fixture);
+    assert_int_equal(find(fixture, "other.example", found, &matched), 0);
+    assert_false(matched);
+    certificates_free(fixture->certificates);
+    fixture->config.tls.default_name = (char[]){"shop.example"};
+    check_read(fixture);
+    assert_int_equal(find(fixture, "other.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "shop.der");
+    assert_false(matched);
+    fixture->config.tls.default_name = NULL;
+    sites_clear(fixture, &sites);
+}
+
+static void test_chain_of_no_name_of_the_site(void **state)
+{
+    struct fixture *fixture = *state;
+    struct sites sites = {0};
+    put_site(fixture, "a.pem", "DNS:default.example", NULL);
+    put_site(fixture, "wild.der", "DNS:shop.example.com",
+             NULL); /* the other site's, though below the wildcard */
+    put_site(fixture, "shop.der", "DNS:shop.example", NULL);
+    sites_set(fixture, &sites);
+    check_refused(fixture, "wild.der", "sites.certificates.file");
+    assert_non_null(strstr(fixture->why.text, "is for none of the site's names"));
+    sites_clear(fixture, &sites);
 }
 
 static void test_many_names(void **state)
@@ -553,6 +669,9 @@ int main(void)
         TEST(test_types_and_duplicates),
         TEST(test_not_valid_yet),
         TEST(test_default_name),
+        TEST(test_sites),
+        TEST(test_sites_alone),
+        TEST(test_chain_of_no_name_of_the_site),
         TEST(test_many_names),
         TEST(test_nothing),
         TEST(test_no_name),

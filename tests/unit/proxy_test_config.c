@@ -174,6 +174,59 @@ static void settings_override_the_policy(void **state)
     proxy_config_free(config);
 }
 
+/* ---- Sites. */
+
+#define SITES                                                                                                \
+    "tls: {alpn: [h2, http/1.1]}\n"                                                                          \
+    "sites:\n"                                                                                               \
+    "  - {names: [WWW.Example.com., \"*.example.com\"], policy: modern, backend: web}\n"                     \
+    "  - {names: shop.example.com, alpn: [], certificates: {file: shop.pem}}\n"
+
+static const struct {
+    const char *sni;
+    int site; /* -1: none */
+} SITE_OF[] = {{"www.example.com", 0},    {"WWW.EXAMPLE.COM.", 0},
+               {"a.example.com", 0},      {"shop.example.com", 1},
+               {"Shop.Example.Com", 1},   {"example.com", -1},
+               {"a.b.example.com", -1},   {"*.example.com", -1},
+               {"a.example.com.br", -1},  {"com", -1},
+               {"x.shop.example.com", -1}};
+
+static void sites_are_found_by_name(void **state)
+{
+    (void)state;
+    struct proxy_config *config = must_parse(ALL SITES);
+    assert_int_equal(config->site_count, 2);
+    for (size_t i = 0; i < sizeof SITE_OF / sizeof *SITE_OF; i++) {
+        struct bytes sni = bytes_of(SITE_OF[i].sni, strlen(SITE_OF[i].sni));
+        const struct proxy_site *expected = SITE_OF[i].site < 0 ? NULL : &config->sites[SITE_OF[i].site];
+        if (proxy_config_site(config, sni) != expected)
+            fail_msg("%s is of another site", SITE_OF[i].sni);
+    }
+    assert_null(proxy_config_site(config, (struct bytes){0}));
+    proxy_config_free(config);
+}
+
+/* What a site does not say is as in the rest of the file, and -t shows it. */
+static void sites_take_from_the_rest(void **state)
+{
+    (void)state;
+    struct proxy_config *config = must_parse(ALL SITES);
+    assert_int_equal(config->sites[0].alpn_count, 2);
+    assert_string_equal(config->sites[0].alpn[0], "h2");
+    assert_int_equal(config->sites[0].policy, POLICY_MODERN);
+    assert_string_equal(config->sites[0].backend, "web");
+    assert_int_equal(config->sites[1].alpn_count, 0);
+    assert_int_equal(config->sites[1].policy, POLICY_CONFIGURED);
+    assert_null(config->sites[1].backend);
+    assert_string_equal(config->sites[1].certificates[0].file, "/etc/keyless/shop.pem");
+    proxy_config_free(config);
+    /* With chains of their own no others are needed. */
+    config = must_parse(LISTEN KEY_SERVERS KEY_CHANNEL BACKENDS SITES);
+    assert_int_equal(config->certificate_count, 0);
+    proxy_config_free(config);
+}
+
 /* ---- What OpenSSL takes. */
 
 static const char *const ACCEPTED[] = {
@@ -228,7 +281,7 @@ static const struct {
     {"listen: []\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
      "1:9: listen: got nothing in it, expected at least one"},
     {LISTEN "certificates: []\n" KEY_SERVERS KEY_CHANNEL BACKENDS,
-     "2:15: certificates: got nothing in it, expected at least one"},
+     "2:15: certificates: got a list, expected a list such as [{dir: sites}]"},
     {LISTEN CERTIFICATES "key_servers: []\n" KEY_CHANNEL BACKENDS,
      "3:14: key_servers: got nothing in it, expected at least one"},
     {LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL "backends: {}\n",
@@ -319,6 +372,30 @@ static const struct {
      "6:18: tls.alpn[1]: got \"\", expected a protocol's name of 1 to 255 octets"},
     {ALL "tls: {alpn: " LONG_ALPN "}\n", "6:13: tls.alpn: got \"aaaa"},
     {ALL "tls: {default: \"*\"}\n", "6:16: tls.default: got \"*\", expected a host name"},
+    {ALL "tls: {strict_sni: maybe}\n", "6:19: tls.strict_sni: got \"maybe\", expected on or off"},
+    /* Sites. */
+    {ALL "sites: [{backend: web}]\n",
+     "6:9: sites[0].names: missing, expected host names such as [www.example.com, \"*.example.com\"]"},
+    {ALL "sites: [{names: []}]\n", "6:17: sites[0].names: got nothing in it, expected at least one"},
+    {ALL "sites: [{names: [a.example, \"*.*.example\"]}]\n",
+     "6:29: sites[0].names[1]: got \"*.*.example\", expected a host name, or one whose first label is a * "
+     "alone"},
+    {ALL "sites: [{names: \"*\"}]\n", "6:17: sites[0].names: got \"*\", expected a host name"},
+    {ALL "sites: [{names: \"a..example\"}]\n",
+     "6:17: sites[0].names: got \"a..example\", expected a host name"},
+    {ALL "sites:\n  - {names: [a.example, b.example]}\n  - {names: [c.example, B.Example.]}\n",
+     "8:25: sites[1].names[1]: got \"B.Example.\", expected each name once; it is also in sites[0]"},
+    {ALL "sites:\n  - {names: [a.example, b.example]}\n  - {names: a.example}\n",
+     "8:13: sites[1].names[0]: got \"a.example\", expected each name once; it is also in sites[0]"},
+    {ALL "sites: [{names: [a.example, a.example]}]\n",
+     "6:29: sites[0].names[1]: got \"a.example\", expected each name once; it is also in sites[0]"},
+    {ALL "sites: [{names: a.example, backend: api}]\n",
+     "6:37: sites[0].backend: got \"api\", expected one of the backends: web"},
+    {ALL "sites: [{names: a.example, policy: old}]\n",
+     "6:36: sites[0].policy: got \"old\", expected intermediate or modern"},
+    {ALL "sites: [{names: a.example, certificates: [{}]}]\n",
+     "6:43: sites[0].certificates[0].dir: missing, expected either dir or file"},
+    {ALL "sites: [{name: a.example}]\n", "6:10: sites[0]: unknown setting \"name\"; did you mean \"names\"?"},
     /* Limits. */
     {ALL "limits: {connections: 10, handshakes: 11}\n",
      "6:39: limits.handshakes: got \"11\", expected at most limits.connections, which is 10"},
@@ -331,9 +408,9 @@ static const struct {
     {ALL "workers: 4\nlimits: {connections: 3}\n",
      "7:23: limits.connections: got \"3\", expected at least one for each of 4 workers"},
     /* What is for later versions. */
-    {ALL "delegated_credentials: off\n", "6:1: unknown setting \"delegated_credentials\", expected one of workers, user, listen, tls,"},
-    {ALL "routes: []\n", "6:1: unknown setting \"routes\", expected one of"},
-    {ALL "delegated_credentials: off\n", "6:1: unknown setting \"delegated_credentials\", expected one of"},
+    {ALL "routes: []\n", "6:1: unknown setting \"routes\"; did you mean \"sites\"?"},
+    {ALL "delegated_credentials: off\n",
+     "6:1: unknown setting \"delegated_credentials\", expected one of workers, user, listen, tls,"},
     {"listen: [{address: \"127.0.0.1:1\", proxy_protocol: off}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL
          BACKENDS,
      "1:35: listen[0]: unknown setting \"proxy_protocol\", expected one of address, backend"},
@@ -369,7 +446,9 @@ static void print_reads_back(void **state)
         must_parse(ALL "user: keyless\n"
                        "tls: {alpn: [h2, \"a\\\"b\"], default: a.example, min_version: 1.3}\n"
                        "admin: {listen: \"unix:admin.sock\"}\n"
-                       "log: {format: json, rate: 0}\n");
+                       "log: {format: json, rate: 0}\n"
+                       "sites: [{names: [b.example, \"*.c.example\"], certificates: {dir: b}, alpn: []},\n"
+                       "  {names: D.example, policy: intermediate, backend: web}]\n");
     char *once = print(first);
     struct proxy_config *second = must_parse(once);
     char *twice = print(second);
@@ -402,7 +481,7 @@ static void example_shows_the_defaults(void **state)
     (void)state;
     char *text = example_read(EXAMPLES "/proxy.yaml");
     struct proxy_config *as_it_is = must_parse(text);
-    assert_in_range(example_uncomment(text), 10, 40);
+    assert_in_range(example_uncomment(text), 10, 100);
     struct proxy_config *uncommented = must_parse(text);
     /* The example cannot tell which OpenSSL it is read with. */
     char *groups = strdup(without_hybrid(as_it_is->tls.groups));
@@ -413,10 +492,10 @@ static void example_shows_the_defaults(void **state)
     char *missing = example_missing_line(before, after);
     if (missing != NULL)
         fail_msg("the example shows another default than: %s", missing);
-    /* The example's certificates are a dir, so no file. */
-    const char *unset = strstr(after, "not set");
-    assert_ptr_equal(unset, strstr(after, "# file: not set") + strlen("# file: "));
-    assert_null(strstr(unset + 1, "not set"));
+    /* Of certificates a dir or a file is not set. */
+    for (const char *unset = after; (unset = strstr(unset, "not set")) != NULL; unset++)
+        assert_true(strncmp(unset - strlen("# file: "), "# file: ", 8) == 0 ||
+                    strncmp(unset - strlen("# dir: "), "# dir: ", 7) == 0);
     free(before);
     free(after);
     free(text);
@@ -438,6 +517,8 @@ int main(void)
         cmocka_unit_test(defaults_are_the_documented_ones),
         cmocka_unit_test(settings_that_follow_from_others),
         cmocka_unit_test(modern_policy),
+        cmocka_unit_test(sites_are_found_by_name),
+        cmocka_unit_test(sites_take_from_the_rest),
         cmocka_unit_test(settings_override_the_policy),
         cmocka_unit_test(tls_settings_are_accepted),
         cmocka_unit_test(errors_say_what_and_where),

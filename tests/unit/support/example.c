@@ -2,6 +2,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,13 +39,20 @@ unsigned example_uncomment(char *text)
     return count;
 }
 
+/* A comment ("# file: not set"), or a list with nothing in it: the example has something there. */
+static bool is_unset(const char *line)
+{
+    size_t size = strlen(line);
+    return line[strspn(line, " ")] == '#' || (size > 4 && strcmp(line + size - 4, " []\n") == 0);
+}
+
 char *example_missing_line(const char *of, const char *in)
 {
     while (*of != '\0') {
         size_t size = strcspn(of, "\n");
         char *line = strndup(of, size + 1);
         assert_non_null(line);
-        if (line[strspn(line, " ")] != '#' && strstr(in, line) == NULL)
+        if (!is_unset(line) && strstr(in, line) == NULL)
             return line;
         free(line);
         of += size + (of[size] != '\0');
