@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "common/certificate_names.h"
+#include "common/client_match.h"
 #include "common/config_rows.h"
-#include "keyserver/client_match.h"
 
 /* ---- keys */
 

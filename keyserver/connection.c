@@ -2,10 +2,10 @@
 
 #include <stdlib.h>
 
+#include "common/client_match.h"
 #include "common/clock.h"
 #include "common/process.h"
 #include "common/socket.h"
-#include "keyserver/client_match.h"
 #include "keyserver/keyserver_metrics.h"
 
 /* Of one connection: octets of requests in flight with room for their answers, and octets of answers that it

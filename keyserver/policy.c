@@ -7,7 +7,7 @@
 #include <openssl/crypto.h>
 
 #include "common/certificate_names.h"
-#include "keyserver/client_match.h"
+#include "common/client_match.h"
 #include "keyserver/key_index.h"
 
 /* Entries whose `keys` say the same share one of these, which most of them do ("*"). */

@@ -3,7 +3,7 @@
 
 #include <openssl/pem.h>
 
-#include "keyserver/client_match.h"
+#include "common/client_match.h"
 #include "tests/unit/support/test_certificates.h"
 
 static const struct fixture_key KEYS[] = {

@@ -1,4 +1,4 @@
-#include "keyserver/client_match.h"
+#include "common/client_match.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -33,6 +33,14 @@ static bool parse_host_name(char *value, struct client_match *match)
     for (char *at = value; *at != '\0'; at++)
         *at = (char)tolower((unsigned char)*at);
     return value[0] != '.' && strspn(value, ALLOWED) == strlen(value) && parse_text(value, match);
+}
+
+static bool parse_host_pattern(char *value, struct client_match *match)
+{
+    match->wildcard = strncmp(value, "*.", 2) == 0;
+    if (!match->wildcard)
+        return parse_host_name(value, match);
+    return parse_host_name(value + 2, match) && strchr(value + 2, '.') != NULL;
 }
 
 static bool parse_ip(char *value, struct client_match *match)
@@ -84,6 +92,17 @@ static bool text_equal_nocase(struct bytes wanted, const ASN1_STRING *found)
                0;
 }
 
+/* One label, and what is wanted behind its dot. */
+static bool is_below(struct bytes wanted, const ASN1_STRING *found)
+{
+    struct bytes name = bytes_of(ASN1_STRING_get0_data(found), (size_t)ASN1_STRING_length(found));
+    const uint8_t *dot = name.size > 0 ? memchr(name.data, '.', name.size) : NULL;
+    if (dot == NULL || dot == name.data || memchr(name.data, '*', (size_t)(dot - name.data)) != NULL)
+        return false;
+    size_t rest = name.size - (size_t)(dot + 1 - name.data);
+    return rest == wanted.size && strncasecmp((const char *)wanted.data, (const char *)dot + 1, rest) == 0;
+}
+
 static bool san_equal(const struct client_match *match, const GENERAL_NAME *name)
 {
     int type;
@@ -91,7 +110,7 @@ static bool san_equal(const struct client_match *match, const GENERAL_NAME *name
     if (type != match->form->san_type)
         return false;
     if (type == GEN_DNS)
-        return text_equal_nocase(match->text, value);
+        return match->wildcard ? is_below(match->text, value) : text_equal_nocase(match->text, value);
     if (type == GEN_URI)
         return text_equal(match->text, value);
     return text_equal(bytes_of(match->octets, match->octet_count), value);
@@ -142,21 +161,37 @@ static const struct match_form FORMS[] = {
     {"sha256:", "64 hexadecimal digits behind sha256:", parse_fingerprint, fits_fingerprint, -1},
 };
 
-enum result client_match_parse(char *text, struct client_match *match, struct failure *why)
+static const struct match_form PATTERN = {"DNS:", "a host name behind DNS:, or *. and two labels of one",
+                                          parse_host_pattern, fits_san, GEN_DNS};
+
+/* host: the form for host names. */
+static enum result parse(char *text, const struct match_form *host, struct client_match *match,
+                         struct failure *why)
 {
     char given[200];
     const char *expected = CLIENT_MATCH_FORMS;
     (void)snprintf(given, sizeof given, "%s", text);
     for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++) {
-        size_t prefix = strlen(FORMS[i].prefix);
-        if (strncmp(text, FORMS[i].prefix, prefix) != 0)
+        const struct match_form *form = i == 0 ? host : &FORMS[i];
+        size_t prefix = strlen(form->prefix);
+        if (strncmp(text, form->prefix, prefix) != 0)
             continue;
-        *match = (struct client_match){.form = &FORMS[i]};
-        if (FORMS[i].parse(text + prefix, match))
+        *match = (struct client_match){.form = form};
+        if (form->parse(text + prefix, match))
             return RESULT_OK;
-        expected = FORMS[i].expected;
+        expected = form->expected;
     }
     return failure_set(why, RESULT_CONFIG, "got \"%s\", expected %s", given, expected);
+}
+
+enum result client_match_parse(char *text, struct client_match *match, struct failure *why)
+{
+    return parse(text, &FORMS[0], match, why);
+}
+
+enum result client_match_parse_pattern(char *text, struct client_match *match, struct failure *why)
+{
+    return parse(text, &PATTERN, match, why);
 }
 
 bool client_match_fits(const struct client_match *match, X509 *certificate)

@@ -1,6 +1,6 @@
-/* A client entry's `match`: which certificates it means. */
-#ifndef KEYLESS_KEYSERVER_CLIENT_MATCH_H
-#define KEYLESS_KEYSERVER_CLIENT_MATCH_H
+/* Which certificates of clients a line of a configuration means. */
+#ifndef KEYLESS_COMMON_CLIENT_MATCH_H
+#define KEYLESS_COMMON_CLIENT_MATCH_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +18,7 @@ struct client_match {
     struct bytes text;  /* a name; borrowed from what was parsed */
     uint8_t octets[32]; /* an IP address or a fingerprint */
     size_t octet_count;
+    bool wildcard; /* text is what stands behind the first label */
 };
 
 #define CLIENT_MATCH_FORMS "DNS:name, IP:address, URI:uri, CN:name or sha256:fingerprint"
@@ -29,6 +30,11 @@ struct client_match {
  * they do not matter. RESULT_CONFIG says what was expected; text is then worthless.
  */
 MUST_CHECK enum result client_match_parse(char *text, struct client_match *match, struct failure *why);
+
+/* The same, with "DNS:*.clients.example" besides: a dNSName with exactly one label before that, and no * in
+ * it. */
+MUST_CHECK enum result client_match_parse_pattern(char *text, struct client_match *match,
+                                                  struct failure *why);
 
 bool client_match_fits(const struct client_match *match, X509 *certificate);
 
