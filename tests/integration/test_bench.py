@@ -190,8 +190,8 @@ def test_resumed_handshakes(version):
         server.wait()
 
 
-def test_a_server_that_does_not_resume(pair):
-    _, proxy = pair
+def test_a_server_that_does_not_resume(stack):
+    proxy = stack.proxy(stack.key_server(), tickets={"source": "off"})
     done = bench("handshake", "--count", 3, "--resumed", "--sni", "p256.example", f"127.0.0.1:{proxy.port}")
     assert done.returncode == 1
     assert "no session" in done.stderr
