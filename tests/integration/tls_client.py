@@ -170,6 +170,7 @@ class Client:
         self.leaf = None  # the server's certificate, DER
         self.largest = 0  # of the server's records
         self.key_updates = 0  # the server's
+        self.tickets = []
 
     def __enter__(self):
         return self
@@ -419,11 +420,14 @@ class Client:
     # ---- Afterwards.
 
     def read_data(self):
-        """The next application data; KeyUpdates of the server's are followed."""
+        """The next application data; KeyUpdates of the server's are followed, and its tickets kept."""
         while True:
             kind, body = self.read_record()
             if kind == wire.APPLICATION_DATA:
                 return body
+            if kind == wire.HANDSHAKE and body[0] == wire.NEW_SESSION_TICKET:
+                self.tickets.append(body)
+                continue
             assert kind == wire.HANDSHAKE and body[0] == wire.KEY_UPDATE, f"record {kind}, message {body[:1]!r}"
             self.key_updates += 1
             self.reading = self.reading.next()
