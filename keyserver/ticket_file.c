@@ -12,8 +12,8 @@
 
 #include <openssl/crypto.h>
 
-#include "common/socket.h"
 #include "common/secret_file.h"
+#include "common/socket.h"
 
 #define FILE_MAX ((size_t)4 * 1024 * 1024)
 

@@ -6,8 +6,8 @@
 char *example_read(const char *path);
 /* In place: "#setting: value" becomes "setting: value"; prose ("# Text") stays. Returns how many. */
 unsigned example_uncomment(char *text);
-/* Every line of `of` that is no comment and no empty list must be in `in`, as a whole line. Returns the first that is not,
- * or NULL; to be freed. */
+/* Every line of `of` that is no comment and no empty list must be in `in`, as a whole line. Returns the first
+ * that is not, or NULL; to be freed. */
 char *example_missing_line(const char *of, const char *in);
 
 #endif
