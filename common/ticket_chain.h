@@ -30,6 +30,9 @@ struct ticket_key_owner {
     uint32_t rotate;     /* seconds */
 };
 
+/* More steps take the better part of a minute: something is wrong with a clock or a file. */
+#define TICKET_STEPS_MAX UINT64_C(50000000)
+
 /* Walks to a later epoch, about a microsecond for each on the way; the values passed are cleared. False:
  * the epoch is an earlier one, which cannot be had, or libcrypto failed; the chain is as it was. */
 MUST_CHECK bool ticket_chain_advance(struct ticket_chain *chain, uint64_t epoch);

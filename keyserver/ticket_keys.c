@@ -11,9 +11,6 @@
 #include "keyserver/ticket_file.h"
 #include "keyserver/ticket_state.h"
 
-/* More of them, and starting takes minutes: something is wrong with the clock or the file. */
-#define STEPS_MAX UINT64_C(50000000)
-
 #define GROUP_NAME_MAX 128
 
 /* What a group's key is derived with. A configured name has no NUL, so nobody's is an entry's own. */
@@ -145,12 +142,12 @@ static enum result bring_chain(const struct keyserver_config *config, struct tic
             path);
     if (state->chain.epoch >= oldest)
         return RESULT_OK;
-    if (oldest - state->chain.epoch > STEPS_MAX)
+    if (oldest - state->chain.epoch > TICKET_STEPS_MAX)
         return failure_set(why, RESULT_CONFIG,
                            "%s: %llu rotations behind the clock; expected at most %llu: take a longer "
                            "ticket_keys.rotate, or a secret that a key server has written",
                            path, (unsigned long long)(oldest - state->chain.epoch),
-                           (unsigned long long)STEPS_MAX);
+                           (unsigned long long)TICKET_STEPS_MAX);
     *changed = true;
     return ticket_chain_advance(&state->chain, oldest)
                ? RESULT_OK

@@ -47,8 +47,10 @@ static int make(struct handshake *handshake, unsigned char *name, unsigned char 
 {
     const struct ticket_keys *keys = ticket_source_keys(handshake->context->tickets);
     const struct ticket_key *key = ticket_keys_making(keys, (uint64_t)time(NULL));
-    if (key == NULL || RAND_bytes(iv, EVP_CIPHER_get_iv_length(cipher_of(handshake->context, key))) != 1)
-        return -1; /* there was one when the ticket was promised (handshake_tickets_offer) */
+    if (key == NULL) /* there was one when the ticket was promised (handshake_tickets_offer) */
+        return 0;
+    if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(cipher_of(handshake->context, key))) != 1)
+        return -1;
     memcpy(name, key->name, sizeof key->name);
     if (EVP_EncryptInit_ex2(cipher, cipher_of(handshake->context, key), key->aes_key, iv, NULL) != 1 ||
         !set_mac(mac, key))
@@ -57,6 +59,8 @@ static int make(struct handshake *handshake, unsigned char *name, unsigned char 
     return 1;
 }
 
+/* 1: it is good; 2: and a new one is due. In TLS 1.3 one always is, since clients use each but once (RFC 8446
+ * appendix C.4). */
 static int open_ticket(struct handshake *handshake, const unsigned char *name, const unsigned char *iv,
                        EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac)
 {
@@ -68,7 +72,8 @@ static int open_ticket(struct handshake *handshake, const unsigned char *name, c
     if (EVP_DecryptInit_ex2(cipher, cipher_of(handshake->context, key), key->aes_key, iv, NULL) != 1 ||
         !set_mac(mac, key))
         return -1;
-    return key == ticket_keys_making(keys, now) ? 1 : 2; /* 2: in TLS 1.2 with a new ticket */
+    bool present = key == ticket_keys_making(keys, now);
+    return present && SSL_version(handshake->ssl) != TLS1_3_VERSION ? 1 : 2;
 }
 
 static int on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
@@ -158,8 +163,8 @@ static SSL_TICKET_RETURN on_ticket_opened(SSL *ssl, SSL_SESSION *session, const 
 
 /* ---- In the client hello. */
 
-/* libssl compares it before it looks at the name, and before it asks us (CVE-2025-23419 was the lack of it):
- * a session is resumed only where it was made. The same on every edge of one configuration. */
+/* libssl compares it with what the session has, before it looks at the name (CVE-2025-23419 was the lack of
+ * it): a session is resumed only where it was made. The same on every edge of one configuration. */
 static bool set_session_context(SSL *ssl, const struct handshake *handshake)
 {
     uint8_t octets[EVP_MAX_MD_SIZE];

@@ -1,5 +1,7 @@
 #include "proxy/helper.h"
 
+#include <openssl/crypto.h>
+
 #include "common/admin_process.h"
 #include "proxy/master.h"
 #include "proxy/status.h"
@@ -36,7 +38,10 @@ static void helper_metrics(struct admin_source *source, struct evbuffer *to)
 int helper_run(struct child *child, const void *config)
 {
     const struct proxy_setup *setup = config;
-    ticket_memory_free(setup->tickets); /* it has no use for keys */
+    /* It has no use for keys. */
+    ticket_memory_free(setup->tickets);
+    if (setup->ticket_keys != NULL)
+        OPENSSL_cleanse(setup->ticket_keys, sizeof *setup->ticket_keys);
     struct helper helper = {
         .source = {.ready = helper_ready, .status = helper_status, .metrics = helper_metrics},
         .status = {.setup = setup, .generation = child_generation(child)}};

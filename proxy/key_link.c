@@ -404,7 +404,7 @@ static void on_timer(evutil_socket_t fd, short events, void *owner)
 
 bool key_link_ask_ticket_keys(struct key_link *link)
 {
-    if (link->state != STATE_UP || link->tickets_pending)
+    if (link->state != STATE_UP)
         return false;
     link->tickets_pending =
         send_own(link, KSSL_OP_TICKET_KEYS, bytes_of("", 0), &link->tickets_id) == RESULT_OK;

@@ -73,8 +73,8 @@ size_t key_link_metric_value(const struct key_link *link); /* what to count unde
 
 /* Sends a request, which counts as asked until key_link_settle or the loss of the channel. */
 MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);
-/* Asks for ticket keys, beside what key_link_send has asked. False: it cannot be sent, or the last such
- * question is not answered yet. */
+/* Asks for ticket keys, beside what key_link_send has asked; an answer to an earlier such question is no
+ * longer waited for. False: it cannot be sent. */
 MUST_CHECK bool key_link_ask_ticket_keys(struct key_link *link);
 /* One request will not be waited for any longer. */
 void key_link_settle(struct key_link *link);

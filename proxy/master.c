@@ -2,6 +2,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include <openssl/crypto.h>
@@ -27,7 +28,7 @@ struct proxy_master {
     struct log *log;
     struct program program;
     struct ticket_memory *tickets;
-    struct ticket_times ticket_times; /* of the last configuration that was read */
+    uint64_t ticked; /* Unix seconds when ticket keys were last looked after */
     bool told_user;
 };
 
@@ -91,6 +92,7 @@ static enum result read_ticket_keys(struct proxy_setup *setup, struct failure *w
     setup->ticket_keys = OPENSSL_zalloc(sizeof *setup->ticket_keys);
     if (setup->ticket_keys == NULL)
         return failure_set(why, RESULT_LIMIT, "no memory for ticket keys");
+    (void)mlock(setup->ticket_keys, sizeof *setup->ticket_keys); /* workers tell if it cannot be done */
     return ticket_file_read(setup->config, setup->ticket_keys, why);
 }
 
@@ -181,18 +183,20 @@ static enum result prepare_tickets(struct proxy_master *master, struct proxy_set
     setup->tickets = master->tickets;
     if (config->tickets.source != TICKETS_LOCAL)
         return RESULT_OK;
-    master->ticket_times =
-        (struct ticket_times){.rotate = (uint32_t)(config->tickets.rotate / CONFIG_SECOND),
-                              .lifetime = (uint32_t)(config->tickets.lifetime / CONFIG_SECOND)};
-    return ticket_memory_prepare(master->tickets, &master->ticket_times, (uint64_t)time(NULL), why);
+    const struct ticket_times times = {.rotate = (uint32_t)(config->tickets.rotate / CONFIG_SECOND),
+                                       .lifetime = (uint32_t)(config->tickets.lifetime / CONFIG_SECOND)};
+    return ticket_memory_prepare(master->tickets, &times, (uint64_t)time(NULL), why);
 }
 
 /* Children that are forked later get no older keys than they need. */
 static void proxy_tick(void *context)
 {
     struct proxy_master *master = context;
-    if (master->ticket_times.rotate > 0)
-        ticket_memory_forget(master->tickets, &master->ticket_times, (uint64_t)time(NULL));
+    const uint64_t now = (uint64_t)time(NULL);
+    if (now == master->ticked)
+        return;
+    master->ticked = now;
+    ticket_memory_forget(master->tickets, now);
 }
 
 static enum result proxy_load(void *context, struct process_plan *plan, struct failure *why)

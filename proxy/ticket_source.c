@@ -46,12 +46,12 @@ static void derive(struct ticket_source *source, uint64_t now)
     if (source->keys.count > 0 && source->epoch == epoch)
         return;
     source->epoch = epoch;
-    if (oldest > source->chain.epoch)
+    if (oldest > source->chain.epoch && oldest - source->chain.epoch <= TICKET_STEPS_MAX)
         (void)!ticket_chain_advance(&source->chain, oldest); /* what fails here fails below */
     if (!ticket_keys_derive(&source->chain, &source->times, now, &source->keys)) {
         source->keys.count = 0;
         log_error(source->settings.log, "no ticket keys", log_text("source", "local"),
-                  log_reason("the clock has gone back further than they can be made for"));
+                  log_reason("the clock is far from where it was when they began: a reload begins anew"));
     }
     tell_metrics(source);
 }
@@ -70,7 +70,7 @@ static void refused(struct ticket_source *source, const char *server, const char
 static void drop(struct ticket_source *source)
 {
     OPENSSL_cleanse(&source->keys, sizeof source->keys);
-    ticket_memory_clear(source->settings.memory, source->settings.generation, source->settings.index);
+    ticket_memory_clear(source->settings.memory);
     tell_metrics(source);
 }
 
@@ -152,7 +152,8 @@ static void start(struct ticket_source *source)
     const struct ticket_source_settings *settings = &source->settings;
     switch (settings->config->tickets.source) {
     case TICKETS_LOCAL:
-        source->chain = *ticket_memory_chain(settings->memory);
+        if (!ticket_memory_take_chain(settings->memory, source->times.rotate, &source->chain))
+            source->chain.epoch = UINT64_MAX; /* then there are no keys, which is told */
         derive(source, unix_now());
         break;
     case TICKETS_FILE:

@@ -1,9 +1,12 @@
 /*
- * Where a worker's ticket keys come from (tickets.source):
+ * Where a worker's ticket keys come from (tickets.source).
  *
- *   keyserver  operation 0x66, asked when a channel comes up and every minute; what is no longer listed is
- * dropped local      derived from a chain that the master made, the same in all workers and kept over reloads
- *   file       read by the master with the configuration
+ * keyserver: operation 0x66, asked when a channel comes up and every minute; what is no longer listed is
+ * dropped.
+ *
+ * local: derived from a chain that the master made, the same in all workers and kept over reloads.
+ *
+ * file: read by the master with the configuration.
  */
 #ifndef KEYLESS_PROXY_TICKET_SOURCE_H
 #define KEYLESS_PROXY_TICKET_SOURCE_H

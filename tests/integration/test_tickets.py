@@ -83,6 +83,19 @@ def test_the_number_of_tickets(stack):
     assert proxy.metric("keyless_tickets_made_total") == 3
 
 
+def test_a_ticket_for_each_resumption(stack, tmp_path):
+    """Clients use each but once: without a new one every second visit would be a full handshake."""
+    _, proxy = stack.pair()
+    path = tmp_path / "session.pem"
+    assert not sessions_of(proxy.port, path)
+    used = {path.read_bytes()}
+    for made in range(2, 6):
+        assert sessions_of(proxy.port, path)
+        assert path.read_bytes() not in used, "the same ticket"
+        used.add(path.read_bytes())
+        assert proxy.metric("keyless_tickets_made_total") == made
+
+
 @pytest.mark.parametrize("tls12", [False, True])
 def test_tls12(stack, tls12):
     """Only where the operator wants it: there a ticket's key opens recorded sessions."""
