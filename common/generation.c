@@ -360,7 +360,7 @@ static bool kind_works(const struct generation *generation, size_t kind, uint64_
     for (size_t i = 0; i < generation->slot_count; i++)
         if (generation->slots[i].kind == kind && works(&generation->slots[i], now))
             return true;
-    return generation->plan.kinds[kind].count == 0;
+    return generation->plan.kinds[kind].count == 0 || generation->plan.kinds[kind].auxiliary;
 }
 
 const char *generation_dead_kind(const struct generation *generation, uint64_t now)

@@ -60,6 +60,7 @@ struct process_kind {
      * link's ends reach both through child_handler.link, again whenever one of the two was replaced;
      * never the own kind. */
     int links_to;
+    bool auxiliary; /* the program does its work without: the watchdog does not starve when it stands still */
     const struct sandbox_profile *sandbox; /* what child_start leaves it; NULL: everything */
     /* The child's life. Runs in the new process, still with the master's privileges; sets up, drops
      * privileges (process_drop_privileges), calls child_start and child_ready, and runs child_loop.

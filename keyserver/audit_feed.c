@@ -90,10 +90,18 @@ struct audit_feed *audit_feed_new(struct event_base *base, struct log *log, stru
     return feed;
 }
 
+static void tell_lost(const struct audit_feed *feed, size_t count, const char *reason)
+{
+    metric_add(feed->metrics, KEYSERVER_AUDIT_LOST, count);
+    log_error(feed->log, "audit records lost", log_number("records", (int64_t)count), log_reason(reason));
+}
+
 void audit_feed_free(struct audit_feed *feed)
 {
     if (feed == NULL)
         return;
+    if (feed->count > 0)
+        tell_lost(feed, feed->count, "the signer ends before they are written");
     signer_link_close(feed->link);
     while (feed->count > 0)
         forget_first(feed);
@@ -137,18 +145,16 @@ static struct kept_record *keep(struct audit_feed *feed, const struct audit_reco
     return kept;
 }
 
-void audit_feed_add(struct audit_feed *feed, struct audit_record *record)
+bool audit_feed_add(struct audit_feed *feed, struct audit_record *record)
 {
     record->number = ++feed->last;
     record->time = unix_microseconds();
     const struct kept_record *kept = feed->count < AUDIT_FEED_MAX ? keep(feed, record) : NULL;
-    if (kept != NULL) {
+    if (kept != NULL)
         tell(feed, kept);
-        return;
-    }
-    metric_add(feed->metrics, KEYSERVER_AUDIT_LOST, 1);
-    log_error(feed->log, "audit record lost", log_number("number", (int64_t)record->number),
-              log_reason("the auditor does not keep up"));
+    else
+        tell_lost(feed, 1, "the auditor does not keep up");
+    return kept != NULL;
 }
 
 bool audit_feed_is_empty(const struct audit_feed *feed)

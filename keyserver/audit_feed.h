@@ -36,8 +36,9 @@ void audit_feed_link(struct audit_feed *feed, int fd);
 /* Whether there is room for the records of `begun` operations that are under way, and one more. */
 bool audit_feed_has_room(const struct audit_feed *feed, size_t begun);
 
-/* Hands a record on, and sets its number and time. Without room, or memory, it is lost and counted. */
-void audit_feed_add(struct audit_feed *feed, struct audit_record *record);
+/* Hands a record on, and sets its number and time. False: without room, or memory, it is lost, told and
+ * counted. */
+MUST_CHECK bool audit_feed_add(struct audit_feed *feed, struct audit_record *record);
 
 bool audit_feed_is_empty(const struct audit_feed *feed);
 

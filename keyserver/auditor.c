@@ -32,6 +32,9 @@
 #define LINES_MAX ((size_t)64 * 1024 * 1024)
 /* How long to wait when the file took nothing. */
 #define RETRY_MICROSECONDS 200000
+/* Octets of one write, and of the longest line. */
+#define WRITE_MAX      ((size_t)64 * 1024)
+#define AUDIT_LINE_MAX ((size_t)8 * 1024)
 /* Records that are told to be written together. */
 #define MARK_RECORDS 256
 
@@ -109,10 +112,25 @@ static void retry_later(struct auditor *auditor, const char *reason)
     (void)event_add(auditor->flush, &delay);
 }
 
+/* How much of the lines one call can write and end with a whole one: other auditors append to the file, too,
+ * while one replaces the other, and libevent writes no more than some pieces of memory at once. */
+static ev_ssize_t whole_lines(const struct auditor *auditor)
+{
+    struct evbuffer_ptr end, start;
+    size_t size = evbuffer_get_length(auditor->lines);
+    if (size <= WRITE_MAX)
+        return (ev_ssize_t)size;
+    (void)evbuffer_ptr_set(auditor->lines, &start, WRITE_MAX - AUDIT_LINE_MAX, EVBUFFER_PTR_SET);
+    end = evbuffer_search(auditor->lines, "\n", 1, &start);
+    return end.pos >= 0 ? end.pos + 1 : (ev_ssize_t)size;
+}
+
 static void write_lines(struct auditor *auditor)
 {
     while (evbuffer_get_length(auditor->lines) > 0) {
-        int written = evbuffer_write(auditor->lines, auditor->fd);
+        ev_ssize_t most = whole_lines(auditor);
+        (void)evbuffer_pullup(auditor->lines, most);
+        int written = evbuffer_write_atmost(auditor->lines, auditor->fd, most);
         if (written < 0 && errno == EINTR)
             continue;
         if (written <= 0) {
@@ -232,18 +250,27 @@ static bool add_line(struct source *source, const struct audit_record *record)
 
 /* ---- Signers. */
 
+/* The master starts another, to which signers tell again what is not written: a link that was cut off would
+ * not be made again. */
+static void give_up(struct auditor *auditor, const char *reason)
+{
+    log_error(auditor->log, "auditor begins anew", log_reason(reason));
+    child_end(auditor->child, 1);
+}
+
 /* Each is told from the first that is not written; the auditor that was there before may have written some.
  */
 static bool on_message(uint8_t type, struct bytes body, void *owner)
 {
     struct source *source = owner;
     struct audit_record record;
-    if (type != AUDIT_RECORD || !audit_record_parse(body, &record) || record.number <= source->number ||
-        evbuffer_get_length(source->auditor->lines) > LINES_MAX)
+    if (type != AUDIT_RECORD || !audit_record_parse(body, &record) || record.number <= source->number)
         return false;
+    if (evbuffer_get_length(source->auditor->lines) > LINES_MAX)
+        give_up(source->auditor, "too many lines wait for room on the disk");
     source->number = record.number;
     if (!add_line(source, &record))
-        return false;
+        give_up(source->auditor, "no memory for a record");
     if (!event_pending(source->auditor->flush, EV_TIMEOUT, NULL))
         event_active(source->auditor->flush, EV_TIMEOUT, 0);
     return true;
@@ -313,6 +340,19 @@ static enum result cannot(const struct keyserver_config *config, const char *wha
     return RESULT_CONFIG;
 }
 
+/* One that an auditor before us could not write whole: what is appended must not be taken for a part of it.
+ */
+static enum result end_last_line(struct auditor *auditor, off_t size, struct failure *why)
+{
+    char last = '\n';
+    int fd CLEANUP(socket_close) = open(auditor->config->audit.file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0 || (size > 0 && pread(fd, &last, 1, size - 1) != 1))
+        return cannot(auditor->config, "be read", why);
+    if (last != '\n' && write(auditor->fd, "\n", 1) != 1)
+        return cannot(auditor->config, "be appended to", why);
+    return RESULT_OK;
+}
+
 static enum result open_file(struct auditor *auditor, struct failure *why)
 {
     const struct keyserver_config *config = auditor->config;
@@ -321,9 +361,9 @@ static enum result open_file(struct auditor *auditor, struct failure *why)
                        FILE_MODE);
     if (auditor->fd < 0 || fstat(auditor->fd, &status) != 0)
         return cannot(config, "be appended to", why);
-    return S_ISREG(status.st_mode)
-               ? RESULT_OK
-               : failure_set(why, RESULT_CONFIG, "audit.file: %s: not a regular file", config->audit.file);
+    if (!S_ISREG(status.st_mode))
+        return failure_set(why, RESULT_CONFIG, "audit.file: %s: not a regular file", config->audit.file);
+    return end_last_line(auditor, status.st_size, why);
 }
 
 enum result auditor_check(const struct keyserver_config *config, struct failure *why)
@@ -371,6 +411,10 @@ static void stop(struct auditor *auditor)
     }
     if (auditor->flush != NULL)
         event_free(auditor->flush);
+    if (auditor->lines != NULL && evbuffer_get_length(auditor->lines) > 0)
+        log_warn(auditor->log, "audit lines not written",
+                 log_number("octets", (int64_t)evbuffer_get_length(auditor->lines)),
+                 log_reason("a signer that goes on tells them again"));
     if (auditor->lines != NULL)
         evbuffer_free(auditor->lines);
     socket_close(&auditor->fd);

@@ -181,11 +181,13 @@ static void know_clients(const struct keyserver_plan *plan)
 
 static void choose_kinds(struct keyserver_plan *plan)
 {
-    plan->kinds[KIND_AUDITOR] = (struct process_kind){.name = "auditor",
-                                                      .count = plan->config->audit.file != NULL ? 1 : 0,
-                                                      .links_to = -1,
-                                                      .sandbox = &auditor_sandbox,
-                                                      .run = auditor_run};
+    plan->kinds[KIND_AUDITOR] =
+        (struct process_kind){.name = "auditor",
+                              .count = plan->config->audit.file != NULL ? 1 : 0,
+                              .auxiliary = plan->config->audit.on_error == AUDIT_ERROR_CONTINUE,
+                              .links_to = -1,
+                              .sandbox = &auditor_sandbox,
+                              .run = auditor_run};
     plan->kinds[KIND_SIGNER] = (struct process_kind){.name = "signer",
                                                      .count = 1,
                                                      .links_to = KIND_AUDITOR,
@@ -199,6 +201,7 @@ static void choose_kinds(struct keyserver_plan *plan)
                                                        .run = frontend_run};
     plan->kinds[KIND_HELPER] = (struct process_kind){.name = "helper",
                                                      .count = 1,
+                                                     .auxiliary = true,
                                                      .accepts = true,
                                                      .links_to = -1,
                                                      .sandbox = &admin_process_sandbox,

@@ -109,22 +109,39 @@ static struct entry *choose(struct entry *bucket, uint64_t tag, bool *known)
     return oldest;
 }
 
-bool replay_table_note(struct replay_table *table, const struct sign_request *request, uint32_t seconds)
+/* Its place, and what stands there for it. False: it has none. */
+static bool find(struct replay_table *table, const struct sign_request *request, struct entry **entry,
+                 uint64_t *tag, bool *known)
 {
     uint8_t buffer[SIGN_CONTENT_MAX], octets[DIGEST_SIZE];
     struct writer to = writer_of(buffer, sizeof buffer);
     uint32_t number;
-    uint64_t tag;
-    bool known;
     if (request->kind == GIVE_TICKET_KEYS || !digest(table, request, content_of(request, &to), octets))
         return false;
-    memcpy(&tag, octets, sizeof tag);
-    memcpy(&number, octets + sizeof tag, sizeof number);
-    struct entry *entry =
-        choose(&table->entries[(size_t)(number & table->mask) * BUCKET_ENTRIES], tag, &known);
-    const bool again = known && !is_old(entry, seconds);
-    if (again)
+    memcpy(tag, octets, sizeof *tag);
+    memcpy(&number, octets + sizeof *tag, sizeof number);
+    *entry = choose(&table->entries[(size_t)(number & table->mask) * BUCKET_ENTRIES], *tag, known);
+    return true;
+}
+
+bool replay_table_note(struct replay_table *table, const struct sign_request *request, uint32_t seconds)
+{
+    struct entry *entry;
+    uint64_t tag;
+    bool known;
+    if (!find(table, request, &entry, &tag, &known))
+        return false;
+    if (known && !is_old(entry, seconds))
         return entry->client != request->entry || seconds - entry->seconds > REPLAY_RETRIED;
     *entry = (struct entry){.tag = tag, .seconds = seconds, .client = request->entry};
     return false;
+}
+
+void replay_table_forget(struct replay_table *table, const struct sign_request *request)
+{
+    struct entry *entry;
+    uint64_t tag;
+    bool known;
+    if (find(table, request, &entry, &tag, &known) && known)
+        *entry = (struct entry){0};
 }

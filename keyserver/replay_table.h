@@ -31,5 +31,7 @@ void replay_table_free(struct replay_table *table);
 /* Notes the request; true: somebody has asked for the same, and this is no retry. seconds: of any clock that
  * goes forward. Never true for what makes no signature of something. */
 bool replay_table_note(struct replay_table *table, const struct sign_request *request, uint32_t seconds);
+/* It came to nothing after all. */
+void replay_table_forget(struct replay_table *table, const struct sign_request *request);
 
 #endif

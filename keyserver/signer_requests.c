@@ -16,15 +16,33 @@
 
 /* ---- The audit. */
 
-/* What cannot be recorded is not done, unless the operator wants it so. */
-static bool can_be_recorded(const struct signer *signer)
+static bool stops(const struct signer *signer)
 {
-    if (signer->audit == NULL || signer->config->audit.on_error == AUDIT_ERROR_CONTINUE ||
-        audit_feed_has_room(signer->audit, signer->jobs))
-        return true;
+    return signer->audit != NULL && signer->config->audit.on_error == AUDIT_ERROR_STOP;
+}
+
+static void tell_stopped(const struct signer *signer)
+{
     metric_add(signer->metrics, KEYSERVER_AUDIT_STOPPED, 1);
     log_error(signer->log, "operations stopped",
               log_reason("they could not be recorded: the audit log is not written"));
+}
+
+/* What cannot be recorded is not done, unless the operator wants it so. */
+static bool can_be_recorded(const struct signer *signer)
+{
+    if (!stops(signer) || audit_feed_has_room(signer->audit, signer->jobs))
+        return true;
+    tell_stopped(signer);
+    return false;
+}
+
+/* Nor does it leave. */
+static bool may_leave(const struct signer *signer, bool recorded)
+{
+    if (recorded || !stops(signer))
+        return true;
+    tell_stopped(signer);
     return false;
 }
 
@@ -46,28 +64,41 @@ static struct audit_record record_of(const struct sign_request *request, enum au
 }
 
 /* Of what was decided without a job. */
-static void audit_request(const struct signer *signer, const struct sign_request *request,
+static bool audit_request(const struct signer *signer, const struct sign_request *request,
+                          enum audit_outcome outcome, enum kssl_error error)
+{
+    if (signer->audit == NULL)
+        return true;
+    struct audit_record record = record_of(request, outcome, error);
+    record.replay = outcome == AUDIT_REPLAYED;
+    record.signed_size = (uint8_t)sign_request_digest(request, record.signed_octets);
+    return audit_feed_add(signer->audit, &record);
+}
+
+/* A record of what is refused has no claim to the room of those that are under way: whoever asks for what is
+ * forbidden could take it from them. */
+static void audit_refusal(const struct signer *signer, const struct sign_request *request,
                           enum audit_outcome outcome, enum kssl_error error)
 {
     if (signer->audit == NULL)
         return;
-    struct audit_record record = record_of(request, outcome, error);
-    record.replay = outcome == AUDIT_REPLAYED;
-    record.signed_size = (uint8_t)sign_request_digest(request, record.signed_octets);
-    audit_feed_add(signer->audit, &record);
+    if (audit_feed_has_room(signer->audit, signer->jobs))
+        (void)!audit_request(signer, request, outcome, error); /* which tells and counts what is lost */
+    else
+        metric_add(signer->metrics, KEYSERVER_AUDIT_LOST, 1);
 }
 
-/* Before its answer: that leaves when the record has been handed on. */
-static void audit_job(const struct signer *signer, const struct signer_job *job)
+/* Before its answer: that leaves when the record has been handed on. False: it could not be. */
+static bool audit_job(const struct signer *signer, const struct signer_job *job)
 {
     if (signer->audit == NULL || job->error == KSSL_ERROR_OVERLOADED)
-        return;
+        return true;
     struct audit_record record =
         record_of(&job->request, job->error == KSSL_ERROR_NONE ? AUDIT_DONE : AUDIT_FAILED, job->error);
     record.replay = job->replay;
     record.signed_size = (uint8_t)job->signed_size;
     memcpy(record.signed_octets, job->signed_octets, job->signed_size);
-    audit_feed_add(signer->audit, &record);
+    return audit_feed_add(signer->audit, &record);
 }
 
 /* ---- Replies. */
@@ -119,7 +150,7 @@ static void tell_forbidden(const struct asker *asker, const struct sign_request 
     const char *client =
         request->entry < signer->config->client_count ? signer->config->clients[request->entry].match : NULL;
     metric_add(signer->metrics, KEYSERVER_FORBIDDEN, 1);
-    audit_request(signer, request, AUDIT_FORBIDDEN, error);
+    audit_refusal(signer, request, AUDIT_FORBIDDEN, error);
     log_warn(signer->log, "front end asks for what is forbidden", log_number("frontend", asker->index),
              log_text("client", client), log_text("operation", kssl_opcode_name(request->opcode)),
              log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), sni_of(request),
@@ -127,26 +158,41 @@ static void tell_forbidden(const struct asker *asker, const struct sign_request 
              log_reason(reason != NULL ? reason : kssl_error_name((uint8_t)error)));
 }
 
+/* What a thread alone looks at here is whether a point is on its curve. */
+static bool record_job(struct asker *asker, const struct signer_job *job)
+{
+    if (job->error != KSSL_ERROR_CONTENT)
+        return audit_job(asker->signer, job);
+    tell_forbidden(asker, &job->request, job->error, NULL);
+    return true;
+}
+
 static void answer_job(struct asker *asker, const struct signer_job *job)
 {
-    const struct signer_reply reply = {
+    struct signer_reply reply = {
         .handle = job->request.handle,
         .error = (uint8_t)job->error,
         .queue = job->queue,
         .sign = job->sign,
         .answer = bytes_of(job->signature, job->error == KSSL_ERROR_NONE ? job->signature_size : 0)};
     count_job(asker->signer, job);
-    /* What a thread alone looks at here is whether a point is on its curve. */
-    if (job->error == KSSL_ERROR_CONTENT)
-        tell_forbidden(asker, &job->request, job->error, NULL);
-    else
-        audit_job(asker->signer, job);
+    if (!may_leave(asker->signer, record_job(asker, job)))
+        reply = (struct signer_reply){.handle = reply.handle, .error = KSSL_ERROR_OVERLOADED};
     reply_to(asker, &reply);
+}
+
+/* What was not tried may be asked for again. */
+static void forget_request(const struct signer *signer, const struct sign_request *request, bool replay)
+{
+    if (!replay)
+        replay_table_forget(signer->replays, request);
 }
 
 static void finish_job(struct signer *signer, struct signer_job *job)
 {
     struct asker *asker = job->asker;
+    if (job->dropped || job->error == KSSL_ERROR_OVERLOADED)
+        forget_request(signer, &job->request, job->replay);
     if (job->dropped)
         metric_add(signer->metrics, KEYSERVER_DROPPED, 1);
     else
@@ -227,14 +273,15 @@ static enum kssl_error give_ticket_keys(struct asker *asker, const struct sign_r
         !ticket_keys_write(signer->ticket_keys, request->entry, (uint64_t)time(NULL), &to)) {
         log_error(signer->log, "no ticket keys",
                   log_text("client", signer->config->clients[request->entry].match),
-                  log_reason("the clock is behind what is left of the secret"));
+                  log_reason("for the present time there are none, or no memory to make them"));
         return KSSL_ERROR_INTERNAL;
     }
     const struct signer_reply reply = {.handle = request->handle, .answer = writer_bytes(&to)};
-    audit_request(signer, request, AUDIT_DONE, KSSL_ERROR_NONE);
-    reply_to(asker, &reply);
+    bool leaves = may_leave(signer, audit_request(signer, request, AUDIT_DONE, KSSL_ERROR_NONE));
+    if (leaves)
+        reply_to(asker, &reply);
     OPENSSL_cleanse(octets, sizeof octets);
-    return KSSL_ERROR_NONE;
+    return leaves ? KSSL_ERROR_NONE : KSSL_ERROR_OVERLOADED;
 }
 
 /* What a client says again, as it may where an answer was lost, is not told; what it or another says later
@@ -254,7 +301,7 @@ static enum kssl_error check_replay(const struct asker *asker, const struct sign
              log_hex("key", bytes_of(request->ski, KEY_ID_SKI_SIZE)), sni_of(request),
              log_text("outcome", refused ? "refused" : "signed"));
     if (refused)
-        audit_request(signer, request, AUDIT_REPLAYED, KSSL_ERROR_REPLAY);
+        audit_refusal(signer, request, AUDIT_REPLAYED, KSSL_ERROR_REPLAY);
     return refused ? KSSL_ERROR_REPLAY : KSSL_ERROR_NONE;
 }
 
@@ -266,7 +313,12 @@ static enum kssl_error do_what_is_asked(struct asker *asker, const struct sign_r
     if (request->kind == GIVE_TICKET_KEYS)
         return give_ticket_keys(asker, request);
     enum kssl_error error = check_replay(asker, request, &replay);
-    return error == KSSL_ERROR_NONE ? enqueue(asker, request, key, replay) : error;
+    if (error != KSSL_ERROR_NONE)
+        return error;
+    error = enqueue(asker, request, key, replay);
+    if (error != KSSL_ERROR_NONE)
+        forget_request(asker->signer, request, replay);
+    return error;
 }
 
 /* Whatever the front end has checked is checked again. */

@@ -42,6 +42,17 @@ enum result ticket_file_open(const char *path, int *fd, struct failure *why)
     return *fd >= 0 ? RESULT_OK : secret_file_cannot(path, "open for writing", why);
 }
 
+enum result ticket_file_check(const char *path, struct failure *why)
+{
+    char copy[PATH_MAX];
+    int fd CLEANUP(socket_close) = -1;
+    enum result result = ticket_file_open(path, &fd, why);
+    if (result != RESULT_OK)
+        return result;
+    (void)snprintf(copy, sizeof copy, "%s", path);
+    return access(dirname(copy), W_OK) == 0 ? RESULT_OK : secret_file_cannot(path, "replace", why);
+}
+
 static bool write_at(int fd, struct bytes octets, off_t at)
 {
     while (octets.size > 0) {

@@ -17,6 +17,9 @@ MUST_CHECK enum result ticket_file_read(const char *path, struct ticket_state *s
 MUST_CHECK enum result ticket_file_replace(const char *path, const struct ticket_state *state,
                                            struct failure *why);
 
+/* Whether it could be replaced, as far as that shows without doing it. */
+MUST_CHECK enum result ticket_file_check(const char *path, struct failure *why);
+
 /* For ticket_file_store_chain. */
 MUST_CHECK enum result ticket_file_open(const char *path, int *fd, struct failure *why);
 

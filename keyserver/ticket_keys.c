@@ -28,7 +28,8 @@ struct answer {
 
 struct ticket_keys {
     const struct keyserver_config *config;
-    int fd; /* of the secret; -1: another file has replaced it, and this process goes on without */
+    bool unstored; /* the file holds an older value than memory */
+    int fd;        /* of the secret; -1: another file has replaced it, and this process goes on without */
     struct ticket_state state;
     uint32_t rotate;
     uint64_t lifetime; /* seconds */
@@ -162,7 +163,9 @@ enum result ticket_keys_check(const struct keyserver_config *config, uint64_t un
     if (config->ticket_keys.secret == NULL)
         return RESULT_OK;
     enum result result = read_secret(config, &state, &changed, why);
-    return result == RESULT_OK ? bring_chain(config, &state, unix_seconds, &changed, why) : result;
+    if (result == RESULT_OK)
+        result = bring_chain(config, &state, unix_seconds, &changed, why);
+    return result == RESULT_OK ? ticket_file_check(config->ticket_keys.secret, why) : result;
 }
 
 static enum result open_secret(struct ticket_keys *keys, uint64_t now, struct failure *why)
@@ -224,20 +227,29 @@ void ticket_keys_free(struct ticket_keys *keys)
     free(keys);
 }
 
+static enum result store(struct ticket_keys *keys, struct failure *why)
+{
+    enum result result = ticket_file_store_chain(keys->fd, &keys->state, why);
+    keys->unstored = result != RESULT_OK && result != RESULT_AGAIN;
+    if (result != RESULT_AGAIN)
+        return result;
+    socket_close(&keys->fd);
+    return failure_set(why, RESULT_SYSTEM,
+                       "another signer has replaced the secret's file, as one of a reload that failed: until "
+                       "the next reload it keeps an older value");
+}
+
 enum result ticket_keys_forget(struct ticket_keys *keys, uint64_t unix_seconds, struct failure *why)
 {
     const uint64_t oldest = ticket_epoch_needed(unix_seconds, keys->rotate, keys->lifetime);
-    if (keys->state.chain.epoch >= oldest)
-        return RESULT_OK;
-    answers_clear(keys);
-    if (!ticket_chain_advance(&keys->state.chain, oldest))
-        return failure_set(why, RESULT_CRYPTO, "the chain of ticket keys does not go on");
-    if (keys->fd < 0)
-        return RESULT_OK;
-    enum result result = ticket_file_store_chain(keys->fd, &keys->state, why);
-    if (result == RESULT_AGAIN)
-        socket_close(&keys->fd); /* a later signer keeps the new one */
-    return result == RESULT_AGAIN ? RESULT_OK : result;
+    if (keys->state.chain.epoch < oldest) {
+        answers_clear(keys);
+        if (oldest - keys->state.chain.epoch > TICKET_STEPS_MAX ||
+            !ticket_chain_advance(&keys->state.chain, oldest))
+            return failure_set(why, RESULT_CRYPTO, "the chain of ticket keys does not go on");
+        keys->unstored = keys->fd >= 0;
+    }
+    return keys->unstored ? store(keys, why) : RESULT_OK;
 }
 
 /* ---- Answers. */

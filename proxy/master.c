@@ -162,6 +162,7 @@ static void setup_kinds(struct proxy_setup *setup)
                                                       .run = worker_run};
     setup->kinds[KIND_HELPER] = (struct process_kind){.name = "helper",
                                                       .count = 1,
+                                                      .auxiliary = true,
                                                       .accepts = true,
                                                       .links_to = -1,
                                                       .sandbox = &admin_process_sandbox,

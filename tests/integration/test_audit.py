@@ -220,6 +220,16 @@ def test_work_goes_on_where_the_operator_wants_it(stack, tmp_path):
     server.stop()  # when the time to drain is over: until then the disk could have room again
 
 
+def test_half_a_line(stack, tmp_path):
+    """What somebody before us could not write whole spoils no record of ours."""
+    (tmp_path / "audit.log").write_bytes(b'{"time":"2026')
+    server = start(stack, tmp_path)
+    ask(server.port, 1, 1)
+    wait_until(lambda: (tmp_path / "audit.log").read_bytes().count(b"\n") == 2, "the record")
+    half, record = (tmp_path / "audit.log").read_text().splitlines()
+    assert half == '{"time":"2026' and json.loads(record)["request"] == "1-0"
+
+
 def test_a_file_that_cannot_be_written(stack, tmp_path):
     """-t says so; a reload leaves the old state, which goes on recording."""
     server = start(stack, tmp_path)

@@ -306,6 +306,8 @@ def test_a_directory_that_is_read_only(stack, tmp_path):
         directory.chmod(0o500)
     server = start(stack, raw_secret(tmp_path, "other"), [entry("edge1")])
     server.config["ticket_keys"]["secret"] = str(secret)
+    checked = server.check()
+    assert checked.returncode == 2 and str(secret) in checked.stderr
     line = server.reload("reload failed")
     assert str(secret) in line["reason"]
     directory.chmod(0o700)

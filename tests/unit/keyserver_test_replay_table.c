@@ -63,9 +63,13 @@ static void what_is_the_same(void **state)
         digests[i].entry = 7;
         assert_true(replay_table_note(table, &digests[i], 1));
     }
+    assert_true(replay_table_note(table, &request, 100));
+    replay_table_forget(table, &request);
+    assert_false(replay_table_note(table, &request, 100));
     const struct sign_request keys = {.kind = GIVE_TICKET_KEYS, .opcode = KSSL_OP_TICKET_KEYS};
     assert_false(replay_table_note(table, &keys, 1));
     assert_false(replay_table_note(table, &keys, 100));
+    replay_table_forget(table, &keys);
     replay_table_free(table);
 }
 
