@@ -15,7 +15,7 @@
 struct client {
     int fd;
     BIO *flight; /* libssl's buffer above us, in a handshake; else NULL */
-    bool closed, broken, exceeded, holding;
+    bool closed, broken, exceeded, holding, paused;
     size_t allowed; /* to be read */
     uint8_t *held;  /* HELD_MAX octets while any are held, else NULL */
     size_t start, end;
@@ -32,6 +32,10 @@ static int client_read(BIO *bio, char *into, size_t size, size_t *done)
     struct client *client = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
     *done = 0;
+    if (client->paused) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
     if (client->allowed == 0) {
         client->exceeded = true;
         return -1;
@@ -169,6 +173,12 @@ void client_bio_allow(BIO *bio, size_t octets)
 {
     struct client *client = BIO_get_data(bio);
     client->allowed = octets;
+}
+
+void client_bio_pause(BIO *bio, bool pause)
+{
+    struct client *client = BIO_get_data(bio);
+    client->paused = pause;
 }
 
 bool client_bio_exceeded(BIO *bio)

@@ -22,6 +22,9 @@ bool client_bio_broken(BIO *bio);
 void client_bio_allow(BIO *bio, size_t octets);
 bool client_bio_exceeded(BIO *bio);
 
+/* While it is paused there is nothing to read yet: "try again", without a look at the socket. */
+void client_bio_pause(BIO *bio, bool pause);
+
 /* In a handshake libssl collects what it says in a buffer until its flight is complete. This sends what is in
  * there now, as far as the socket takes it; the rest stays for libssl. False: there was nothing. */
 bool client_bio_flush_flight(BIO *bio);

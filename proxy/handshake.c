@@ -168,6 +168,7 @@ static enum handshake_state succeed(struct handshake *handshake)
     note_facts(handshake);
     (void)SSL_clear_mode(handshake->ssl, SSL_MODE_ASYNC);
     client_bio_allow(handshake->bio, SIZE_MAX);
+    client_bio_pause(handshake->bio, false);
     count_success(handshake);
     return handshake->state;
 }
@@ -221,6 +222,7 @@ static int run_libssl(struct handshake *handshake)
     operation->sni =
         bytes_of(handshake->hello.sni_size > 0 ? handshake->hello.sni : NULL, handshake->hello.sni_size);
     ERR_clear_error();
+    client_bio_pause(handshake->bio, handshake->state == HANDSHAKE_WANT_KEY);
     signer->current = &handshake->signature;
     int result = SSL_do_handshake(handshake->ssl);
     signer->current = NULL;

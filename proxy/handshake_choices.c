@@ -106,6 +106,7 @@ static int on_certificate(SSL *ssl, void *argument)
     if (handshake->certificates_set)
         return 1;
     handshake->stage = "certificate";
+    client_bio_pause(handshake->bio, true); /* what the client answers is not read on the fibre */
     bool tls13 = SSL_version(ssl) == TLS1_3_VERSION;
     size_t count =
         client_hello_choose(&handshake->hello, tls13, handshake->found, handshake->found_count, chosen);
