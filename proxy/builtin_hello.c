@@ -25,10 +25,11 @@ struct hello_client {
     struct builtin_hello *hello;
     struct bufferevent *stream;
     struct hello_facts facts;
-    uint64_t body; /* of the last request, still to be dropped */
-    bool answered; /* at least once */
-    bool last;     /* the last answer is queued: what still comes is dropped */
-    bool ended;    /* the client has sent its end of file */
+    struct client_identity *identity; /* that the facts point to */
+    uint64_t body;                    /* of the last request, still to be dropped */
+    bool answered;                    /* at least once */
+    bool last;                        /* the last answer is queued: what still comes is dropped */
+    bool ended;                       /* the client has sent its end of file */
 };
 
 struct builtin_hello {
@@ -43,6 +44,7 @@ static void client_free(struct hello_client *client)
     LIST_REMOVE(client, link);
     if (client->stream != NULL)
         bufferevent_free(client->stream);
+    free(client->identity);
     free(client);
 }
 
@@ -205,6 +207,8 @@ enum result builtin_hello_connect(struct builtin_hello *hello, const struct hand
         return failure_set(why, RESULT_SYSTEM, "builtin:hello: no memory");
     }
     connection->facts = (struct hello_facts){.handshake = *facts, .client = *client, .worker = hello->worker};
+    connection->identity = client_identity_copy(facts->client);
+    connection->facts.handshake.client = connection->identity;
     *fd = ends[0];
     return RESULT_OK;
 }

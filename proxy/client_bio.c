@@ -16,6 +16,7 @@ struct client {
     int fd;
     BIO *flight; /* libssl's buffer above us, in a handshake; else NULL */
     bool closed, broken, exceeded, holding, paused;
+    uint8_t alert;  /* that the next one in the clear is to be; 0: as libssl has it */
     size_t allowed; /* to be read */
     uint8_t *held;  /* HELD_MAX octets while any are held, else NULL */
     size_t start, end;
@@ -80,10 +81,24 @@ static size_t hold(struct client *client, const char *data, size_t size)
     return size;
 }
 
+/* An alert's record (RFC 5246 section 6.2.1), level and number, by itself. */
+#define ALERT_RECORD_SIZE 7
+
+static bool is_alert(const char *data, size_t size)
+{
+    return size == ALERT_RECORD_SIZE && data[0] == SSL3_RT_ALERT && data[3] == 0 && data[4] == 2;
+}
+
 static int client_write(BIO *bio, const char *data, size_t size, size_t *done)
 {
     struct client *client = BIO_get_data(bio);
+    char alert[ALERT_RECORD_SIZE];
     BIO_clear_retry_flags(bio);
+    if (client->alert != 0 && is_alert(data, size)) {
+        memcpy(alert, data, sizeof alert);
+        alert[ALERT_RECORD_SIZE - 1] = (char)client->alert;
+        data = alert;
+    }
     ssize_t sent = client->held == NULL ? socket_take(client, data, size) : 0;
     *done = 0;
     if (sent < 0)
@@ -179,6 +194,12 @@ void client_bio_pause(BIO *bio, bool pause)
 {
     struct client *client = BIO_get_data(bio);
     client->paused = pause;
+}
+
+void client_bio_replace_alert(BIO *bio, uint8_t alert)
+{
+    struct client *client = BIO_get_data(bio);
+    client->alert = alert;
 }
 
 bool client_bio_exceeded(BIO *bio)

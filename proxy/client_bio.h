@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <openssl/bio.h>
 
@@ -24,6 +25,9 @@ bool client_bio_exceeded(BIO *bio);
 
 /* While it is paused there is nothing to read yet: "try again", without a look at the socket. */
 void client_bio_pause(BIO *bio, bool pause);
+
+/* The next alert in the clear goes out with this number instead of libssl's. */
+void client_bio_replace_alert(BIO *bio, uint8_t alert);
 
 /* In a handshake libssl collects what it says in a buffer until its flight is complete. This sends what is in
  * there now, as far as the socket takes it; the rest stays for libssl. False: there was nothing. */

@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 
 #include "common/config_rows.h"
+#include "proxy/config_client_auth.h"
 #include "proxy/config_settle.h"
 #include "proxy/config_sites.h"
 #include "proxy/config_tls.h"
@@ -266,6 +267,7 @@ static const struct config_row ROWS[] = {
             "these are refused with a key server of mode transcript, which signs nothing for them). Without "
             "it: the first chain that is valid.",
     },
+    PROXY_CLIENT_AUTH_ROWS("tls.", struct proxy_config, tls.client_auth),
     {
         .path = "tls.strict_sni",
         .type = &CONFIG_BOOL,

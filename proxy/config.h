@@ -52,6 +52,18 @@ enum proxy_policy {
     POLICY_MODERN,
 };
 
+/* Whether clients are asked for a certificate. */
+enum proxy_client_auth_mode { CLIENT_AUTH_OFF, CLIENT_AUTH_REQUEST, CLIENT_AUTH_REQUIRE };
+
+struct proxy_client_auth {
+    enum proxy_client_auth_mode mode;
+    char *ca;       /* not NULL unless off */
+    char *crl;      /* NULL: none */
+    unsigned depth; /* certificates between the client's and the root */
+    char **names;   /* patterns, normalised; none: all names */
+    size_t name_count;
+};
+
 /* What is different for some names. */
 struct proxy_site {
     struct config_position where;
@@ -62,7 +74,8 @@ struct proxy_site {
     enum proxy_policy policy;
     char **alpn; /* tls.alpn, if the site has none of its own */
     size_t alpn_count;
-    char *backend; /* a name in backends, checked; NULL: the listener's */
+    char *backend;                        /* a name in backends, checked; NULL: the listener's */
+    struct proxy_client_auth client_auth; /* tls.client_auth, if the site has none of its own */
 };
 
 struct proxy_site_name {
@@ -113,7 +126,8 @@ struct proxy_config {
         uint64_t early_flush; /* the wait for a signature from which it is done; UINT64_MAX: never */
         char *default_name;   /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first valid
                                one's */
-        bool strict_sni;      /* an unknown or absent SNI is refused */
+        struct proxy_client_auth client_auth;
+        bool strict_sni; /* an unknown or absent SNI is refused */
     } tls;
 
     struct proxy_certificate_source *certificates;

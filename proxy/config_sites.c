@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/certificate_names.h"
+#include "proxy/config_client_auth.h"
 #include "proxy/config_settle.h"
 #include "proxy/config_tls.h"
 
@@ -101,20 +102,19 @@ static const struct config_row SITE_ROWS[] = {
         .expected = "the name of a backend",
         .help = "In place of the listener's.",
     },
+    PROXY_CLIENT_AUTH_ROWS("", struct proxy_site, client_auth),
 };
 
 /* An SNI is compared in the one form that names have. */
 static enum result settle_site(const struct config_scope *scope, void *object, struct failure *why)
 {
     struct proxy_site *site = object;
-    (void)scope;
-    (void)why;
     for (size_t i = 0; i < site->name_count; i++) {
         char normal[DNS_NAME_MAX + 1];
         (void)dns_name_normalise(bytes_of(site->names[i], strlen(site->names[i])), true, normal);
         memcpy(site->names[i], normal, strlen(normal) + 1); /* never longer than what was given */
     }
-    return RESULT_OK;
+    return proxy_config_check_client_auth(scope, "", &site->client_auth, why);
 }
 
 const struct config_table PROXY_SITES_TABLE = {
@@ -148,6 +148,10 @@ static enum result inherit(const struct config_scope *scope, struct proxy_config
     (void)snprintf(path, sizeof path, "sites[%zu].alpn", i);
     if (!config_given(scope, path) &&
         !copy_list(config->tls.alpn, config->tls.alpn_count, &site->alpn, &site->alpn_count))
+        return failure_set(why, RESULT_SYSTEM, "out of memory");
+    (void)snprintf(path, sizeof path, "sites[%zu].client_auth", i);
+    if (!config_given(scope, path) &&
+        !proxy_config_copy_client_auth(&config->tls.client_auth, &site->client_auth))
         return failure_set(why, RESULT_SYSTEM, "out of memory");
     (void)snprintf(path, sizeof path, "sites[%zu].backend", i);
     return site->backend != NULL ? proxy_config_check_backend(scope, config, path, site->backend, why)

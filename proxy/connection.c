@@ -158,6 +158,7 @@ static void connect_begin(struct connection *connection)
         memcpy(connection->sni, facts->sni, facts->sni_size);
         connection->sni_size = facts->sni_size;
     }
+    connection->identity = client_identity_copy(facts->client);
     struct backend *backend = facts->backend != NULL
                                   ? backends_find(connection->all->settings.backends, facts->backend)
                                   : connection->attempt.backend;

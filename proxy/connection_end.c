@@ -31,7 +31,8 @@ void connection_log_handshake(const struct connection *connection)
     handshake_failure(connection->handshake, &stage, &reason);
     log_info(connection->all->settings.log, "handshake failed", log_address("client", &connection->address),
              log_bytes("sni", bytes_of(facts->sni, facts->sni_size)), log_text("stage", stage),
-             log_reason(reason), log_text("request", handshake_request(connection->handshake)));
+             log_reason(reason), log_text("request", handshake_request(connection->handshake)),
+             CLIENT_IDENTITY_FIELDS(facts->client));
 }
 
 /* Of a handshake that failed its own line has told. */
@@ -43,6 +44,7 @@ static void connection_log_end(const struct connection *connection, enum reason 
     log_debug(connection->all->settings.log, "connection", log_address("client", &connection->address),
               log_bytes("sni", bytes_of(connection->sni, connection->sni_size)),
               log_text("version", connection->version), log_text("suite", connection->suite),
+              CLIENT_IDENTITY_FIELDS(connection->identity),
               log_text("backend", backend_name(connection->attempt.backend)),
               log_number("from_client", relay != NULL ? (int64_t)relay_bytes_from_client(relay) : 0),
               log_number("to_client", relay != NULL ? (int64_t)relay_bytes_to_client(relay) : 0),
@@ -96,6 +98,7 @@ static void connection_free(struct connection *connection)
     (void)event_del(&connection->timer);
     socket_close(&connection->fd);
     free(connection->sni);
+    free(connection->identity);
     LIST_REMOVE(connection, link);
     free(connection);
     all->count--;

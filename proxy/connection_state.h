@@ -48,6 +48,7 @@ struct connection {
     const char *version, *suite;
     char *sni;
     size_t sni_size;
+    struct client_identity *identity; /* NULL: the client has none */
 };
 
 struct connections {

@@ -142,6 +142,9 @@ static enum handshake_state fail(struct handshake *handshake, enum handshake_cla
 {
     if (handshake->reason.class == HANDSHAKE_CLASS_NONE)
         handshake->reason = (struct handshake_reason){class, text};
+    if (handshake->reason.class == HANDSHAKE_CLASS_NO_CLIENT_CERTIFICATE ||
+        handshake->reason.class == HANDSHAKE_CLASS_CLIENT_CERTIFICATE)
+        handshake->stage = "client certificate";
     handshake->state = HANDSHAKE_FAILED;
     handshake_messages_leave(handshake);
     note_facts(handshake);
@@ -163,6 +166,8 @@ static void count_success(const struct handshake *handshake)
 
 static enum handshake_state succeed(struct handshake *handshake)
 {
+    if (!handshake_clients_check(handshake))
+        return fail(handshake, HANDSHAKE_CLASS_CLIENT_CERTIFICATE, "client certificate not verified");
     handshake->state = HANDSHAKE_DONE;
     handshake_messages_leave(handshake);
     note_facts(handshake);
@@ -331,6 +336,7 @@ void handshake_free(struct handshake *handshake)
         return;
     handshake_abort(handshake, HANDSHAKE_ABORT_DROPPED);
     SSL_free(handshake->ssl);
+    free(handshake->client);
     free(handshake);
 }
 

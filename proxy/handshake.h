@@ -30,6 +30,8 @@
 #include "common/metrics.h"
 #include "common/result.h"
 #include "proxy/certificates.h"
+#include "proxy/client_auth.h"
+#include "proxy/client_identity.h"
 #include "proxy/config.h"
 #include "proxy/key_client.h"
 #include "proxy/ticket_source.h"
@@ -37,10 +39,18 @@
 /* What all handshakes of a worker share: SSL_CTXs, remote keys, fibres. Made once, after the fork. */
 struct handshake_context;
 
-MUST_CHECK enum result handshake_context_new(const struct proxy_config *config,
-                                             const struct certificates *certificates,
-                                             struct key_client *client, struct ticket_source *tickets,
-                                             struct log *log, struct metrics_row *metrics,
+/* All of it borrowed. */
+struct handshake_settings {
+    const struct proxy_config *config;
+    const struct certificates *certificates;
+    const struct client_auths *client_auths; /* NULL: no client is asked for a certificate */
+    struct key_client *client;
+    struct ticket_source *tickets;
+    struct log *log;
+    struct metrics_row *metrics;
+};
+
+MUST_CHECK enum result handshake_context_new(const struct handshake_settings *settings,
                                              struct handshake_context **context, struct failure *why);
 /* After all of its handshakes, and all connections taken from them, are freed. */
 void handshake_context_free(struct handshake_context *context);
@@ -69,7 +79,8 @@ struct handshake_facts {
     const char *group;     /* "X25519", "P-256" */
     const char *scheme;    /* "ecdsa_secp256r1_sha256"; NULL: nothing was signed */
     const char *operation; /* that the key server was asked for: "sign-transcript"; NULL with scheme */
-    const char *backend;   /* of the site that the client asked for; NULL: the listener's */
+    const struct client_identity *client; /* by the certificate that it has shown, good or not; NULL: none */
+    const char *backend;                  /* of the site that the client asked for; NULL: the listener's */
     enum key_type key_type;
     bool resumed;
     const char *key_server; /* which one signed; NULL: none */

@@ -6,6 +6,8 @@
 
 /* Octets after the ClientHello: a second one, or 16 kB of early data that is passed over. */
 #define AFTER_HELLO_MAX 32768
+/* ... and what a client proves itself with: its Certificate, and its CertificateVerify. */
+#define CLIENT_MAX (TLS_POLICY_CLIENT_CERTIFICATE_MAX + 2048)
 
 /* Everything here runs on the fibre: 32 kB of stack. */
 
@@ -56,7 +58,6 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
         *alert = SSL_AD_ILLEGAL_PARAMETER;
         return SSL_CLIENT_HELLO_ERROR;
     }
-    client_bio_allow(handshake->bio, AFTER_HELLO_MAX);
     handshake->facts.sni_size = hello->sni_size;
     memcpy(handshake->facts.sni, hello->sni, hello->sni_size);
     struct bytes sni = bytes_of(hello->sni_size > 0 ? hello->sni : NULL, hello->sni_size);
@@ -66,6 +67,8 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
         *alert = SSL_AD_INTERNAL_ERROR;
         return SSL_CLIENT_HELLO_ERROR;
     }
+    bool asked = handshake->site->policy->client_auth != NULL;
+    client_bio_allow(handshake->bio, AFTER_HELLO_MAX + (asked ? CLIENT_MAX : 0));
     hello->schemes &= handshake->site->policy->schemes; /* what the client verifies and we sign */
     handshake->found_count = certificates_find(handshake->context->certificates, handshake->site->config, sni,
                                                handshake->found, &handshake->name_matched);

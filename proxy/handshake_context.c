@@ -53,21 +53,20 @@ static enum result context_fill(struct handshake_context *context, struct failur
     return context->bio_method != NULL ? RESULT_OK : failure_set_openssl(why, "cannot make a BIO method");
 }
 
-enum result handshake_context_new(const struct proxy_config *config, const struct certificates *certificates,
-                                  struct key_client *client, struct ticket_source *tickets, struct log *log,
-                                  struct metrics_row *metrics, struct handshake_context **context,
-                                  struct failure *why)
+enum result handshake_context_new(const struct handshake_settings *settings,
+                                  struct handshake_context **context, struct failure *why)
 {
     *context = NULL;
     struct handshake_context *made = calloc(1, sizeof *made);
     if (made == NULL)
         return failure_set_errno(why, "handshakes");
-    made->config = config;
-    made->certificates = certificates;
-    made->log = log;
-    made->metrics = metrics;
-    made->signer.client = client;
-    made->tickets = tickets;
+    made->config = settings->config;
+    made->certificates = settings->certificates;
+    made->client_auths = settings->client_auths;
+    made->log = settings->log;
+    made->metrics = settings->metrics;
+    made->signer.client = settings->client;
+    made->tickets = settings->tickets;
     enum result result = context_fill(made, why);
     if (result != RESULT_OK) {
         handshake_context_free(made);

@@ -25,10 +25,12 @@ enum handshake_class {
     HANDSHAKE_CLASS_GROUP,
     HANDSHAKE_CLASS_SCHEME,
     HANDSHAKE_CLASS_ALPN,
-    HANDSHAKE_CLASS_NAME,        /* no chain is for it */
-    HANDSHAKE_CLASS_CERTIFICATE, /* the client sent an alert: it does not like ours */
-    HANDSHAKE_CLASS_ALERT,       /* the client sent another alert */
-    HANDSHAKE_CLASS_MALFORMED,   /* what it sent is not as TLS wants it, in any other way */
+    HANDSHAKE_CLASS_NAME,                  /* no chain is for it */
+    HANDSHAKE_CLASS_CERTIFICATE,           /* the client sent an alert: it does not like ours */
+    HANDSHAKE_CLASS_NO_CLIENT_CERTIFICATE, /* it must have one */
+    HANDSHAKE_CLASS_CLIENT_CERTIFICATE,    /* the client's is none that we take */
+    HANDSHAKE_CLASS_ALERT,                 /* the client sent another alert */
+    HANDSHAKE_CLASS_MALFORMED,             /* what it sent is not as TLS wants it, in any other way */
 
     HANDSHAKE_CLASS_KEY_NO_SERVER,
     HANDSHAKE_CLASS_KEY_TIMEOUT,

@@ -24,34 +24,38 @@ static bool policy_mark(struct handshake_policy *policy)
                   EVP_DigestUpdate(digest, &tls->min_version, sizeof tls->min_version) == 1;
     for (size_t i = 0; i < sizeof lists / sizeof *lists && marked; i++)
         marked = EVP_DigestUpdate(digest, lists[i], strlen(lists[i]) + 1) == 1;
+    if (policy->client_auth != NULL)
+        marked = marked && EVP_DigestUpdate(digest, policy->client_auth->mark, CLIENT_AUTH_MARK_SIZE) == 1;
     marked = marked && EVP_DigestFinal_ex(digest, policy->mark, NULL) == 1;
     EVP_MD_CTX_free(digest);
     return marked;
 }
 
-static enum result policy_make(struct handshake_context *context, enum proxy_policy name,
-                               struct handshake_policy *policy, struct failure *why)
+static enum result policy_make(const struct handshake_context *context, struct handshake_policy *policy,
+                               struct failure *why)
 {
-    policy->name = name;
-    policy->tls = tls_policy_of(context->config, name);
+    policy->tls = tls_policy_of(context->config, policy->name);
     policy->schemes = client_hello_schemes_named(policy->tls.schemes);
     enum result result = tls_policy_context(&policy->tls, &policy->ssl_context, why);
     if (result != RESULT_OK)
         return result;
     handshake_choices_set(policy->ssl_context);
+    if (!handshake_clients_set(policy->ssl_context, policy->client_auth))
+        return failure_set_openssl(why, "cannot set up client certificates");
     return policy_mark(policy) ? RESULT_OK : failure_set_openssl(why, "cannot make a digest of a policy");
 }
 
 /* NULL: why says. */
 static const struct handshake_policy *policy_of(struct handshake_context *context, enum proxy_policy name,
-                                                struct failure *why)
+                                                const struct client_auth *auth, struct failure *why)
 {
     for (size_t i = 0; i < context->policy_count; i++)
-        if (context->policies[i].name == name)
+        if (context->policies[i].name == name && context->policies[i].client_auth == auth)
             return &context->policies[i];
-    struct handshake_policy *policy = &context->policies[context->policy_count];
-    context->policy_count++;
-    return policy_make(context, name, policy, why) == RESULT_OK ? policy : NULL;
+    struct handshake_policy *policy = &context->policies[context->policy_count++];
+    policy->name = name;
+    policy->client_auth = auth;
+    return policy_make(context, policy, why) == RESULT_OK ? policy : NULL;
 }
 
 static enum result site_make(struct handshake_context *context, const struct proxy_site *config,
@@ -59,9 +63,11 @@ static enum result site_make(struct handshake_context *context, const struct pro
 {
     const struct proxy_config *all = context->config;
     const char *backend = config != NULL ? config->backend : NULL;
+    const struct client_auth *auth = client_auths_find(
+        context->client_auths, config != NULL ? &config->client_auth : &all->tls.client_auth);
     *site = (struct handshake_site){
         .config = config,
-        .policy = policy_of(context, config != NULL ? config->policy : POLICY_CONFIGURED, why),
+        .policy = policy_of(context, config != NULL ? config->policy : POLICY_CONFIGURED, auth, why),
         .alpn = config != NULL ? config->alpn : all->tls.alpn,
         .alpn_count = config != NULL ? config->alpn_count : all->tls.alpn_count,
         .backend = backend,
@@ -95,6 +101,7 @@ void handshake_sites_free(struct handshake_context *context)
 
 static bool policy_apply(const struct handshake_policy *policy, SSL *ssl)
 {
+    handshake_clients_ask(ssl, policy->client_auth);
     if (SSL_get_SSL_CTX(ssl) == policy->ssl_context)
         return true;
     return SSL_set_SSL_CTX(ssl, policy->ssl_context) != NULL &&

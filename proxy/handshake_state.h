@@ -5,6 +5,7 @@
  *   handshake_context.c  what all handshakes of a worker share: made once, after the fork
  *   handshake_sites.c    what libssl is told for the site that a client asks for
  *   handshake_choices.c  libssl's callbacks: name, certificates, application protocol
+ *   handshake_clients.c  libssl's callbacks for client certificates
  *   handshake_tickets.c  libssl's callbacks for session tickets
  *   handshake_messages.c libssl's callback for each message: keeps the transcript
  */
@@ -13,6 +14,7 @@
 
 #include <openssl/provider.h>
 
+#include "proxy/client_auth.h"
 #include "proxy/client_hello.h"
 #include "proxy/handshake.h"
 #include "proxy/handshake_reason.h"
@@ -26,6 +28,7 @@
 /* What libssl is told of how to speak TLS: sites for which it is the same share it. */
 struct handshake_policy {
     enum proxy_policy name;
+    const struct client_auth *client_auth; /* NULL: clients are asked for no certificate */
     struct tls_policy tls;
     uint32_t schemes; /* as in struct client_hello */
     SSL_CTX *ssl_context;
@@ -45,6 +48,7 @@ struct handshake_site {
 struct handshake_context {
     const struct proxy_config *config;
     const struct certificates *certificates;
+    const struct client_auths *client_auths;
     struct log *log;
     struct metrics_row *metrics;
     OSSL_PROVIDER *provider;
@@ -79,6 +83,8 @@ struct handshake {
     const struct certificate *found[CERTIFICATES_PER_NAME];
     size_t found_count;
     bool name_matched, certificates_set;
+    struct client_identity *client; /* that has shown a certificate, good or not */
+    bool denied;                    /* a good one, whose name is not allowed */
 
     struct remote_signature signature;
     struct transcript_capture transcript;
@@ -97,6 +103,18 @@ MUST_CHECK bool handshake_site_choose(struct handshake *handshake, SSL *ssl, str
 
 /* From now on the context's handshakes, each its SSL's app data, are asked. */
 void handshake_choices_set(SSL_CTX *context);
+
+/* ---- handshake_clients.c */
+
+/* From now on the context verifies client certificates, where it is asked to. NULL: no context is. False: no
+ * memory. */
+MUST_CHECK bool handshake_clients_set(SSL_CTX *context, const struct client_auth *auth);
+/* In the client-hello callback: has this client asked for a certificate. */
+void handshake_clients_ask(SSL *ssl, const struct client_auth *auth);
+/* Whether a session is good as far as it depends on the client's certificate. */
+MUST_CHECK bool handshake_clients_session(const struct handshake *handshake, const SSL_SESSION *session);
+/* When libssl is done: that the client has what it must have, whatever libssl made of it; notes who it is. */
+MUST_CHECK bool handshake_clients_check(struct handshake *handshake);
 
 /* ---- handshake_tickets.c */
 

@@ -140,7 +140,7 @@ static bool is_good(const struct handshake *handshake, SSL_SESSION *session)
     const uint64_t now = (uint64_t)time(NULL);
     struct ticket_note note;
     return read_note(session, &note) && note.began + config->tickets.max_age / CONFIG_SECOND >= now &&
-           leaf_is_served(handshake, &note);
+           leaf_is_served(handshake, &note) && handshake_clients_session(handshake, session);
 }
 
 static SSL_TICKET_RETURN on_ticket_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *name,

@@ -16,7 +16,7 @@ struct fact {
     bool known;
 };
 
-#define FACT_ROWS 14
+#define FACT_ROWS 18
 
 static struct bytes text_of(const char *text)
 {
@@ -41,6 +41,7 @@ static struct fact fact_number(const char *name, enum fact_type type, uint64_t n
 static void facts_list(const struct hello_facts *facts, const char *client, struct fact rows[FACT_ROWS])
 {
     const struct handshake_facts *h = &facts->handshake;
+    const struct client_identity *who = h->client;
     bool was_signed = h->key_server != NULL;
     const struct fact list[FACT_ROWS] = {
         fact_text("version", text_of(h->version)),
@@ -56,6 +57,10 @@ static void facts_list(const struct hello_facts *facts, const char *client, stru
         fact_number("resumed", FACT_TRUTH, h->resumed, true),
         fact_number("retries", FACT_COUNT, h->retries, true),
         fact_text("client", text_of(client)),
+        fact_text("client_subject", text_of(who != NULL ? who->subject : NULL)),
+        fact_text("client_san", text_of(who != NULL && who->san[0] != '\0' ? who->san : NULL)),
+        fact_text("client_sha256", text_of(who != NULL ? who->fingerprint : NULL)),
+        fact_text("client_serial", text_of(who != NULL ? who->serial : NULL)),
         fact_number("worker", FACT_COUNT, facts->worker, true),
     };
     memcpy(rows, list, sizeof list);

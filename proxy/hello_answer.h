@@ -11,7 +11,7 @@
 #include "proxy/handshake.h"
 
 struct hello_facts {
-    struct handshake_facts handshake; /* a copy: the handshake is gone by now */
+    struct handshake_facts handshake; /* a copy, of what it points to too: the handshake is gone by now */
     struct address client;
     unsigned worker;
 };

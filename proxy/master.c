@@ -109,6 +109,8 @@ static enum result setup_read(struct proxy_setup *setup, const char *path, struc
     if (result == RESULT_OK)
         result = certificates_read(setup->config, log, &setup->certificates, why);
     if (result == RESULT_OK)
+        result = client_auths_read(setup->config, log, &setup->client_auths, why);
+    if (result == RESULT_OK)
         result = setup_key_channel(setup, why);
     if (result == RESULT_OK)
         result = check_channel_key(setup, why);
@@ -141,6 +143,7 @@ void proxy_setup_free(struct proxy_setup *setup)
         return;
     SSL_CTX_free(setup->key_channel);
     certificates_free(setup->certificates);
+    client_auths_free(setup->client_auths);
     OPENSSL_clear_free(setup->ticket_keys, sizeof *setup->ticket_keys);
     status_area_free(setup->workers);
     free(setup->listen);

@@ -8,6 +8,7 @@
 #include "common/process.h"
 #include "common/program_status.h"
 #include "proxy/certificates.h"
+#include "proxy/client_auth.h"
 #include "proxy/config.h"
 #include "proxy/ticket_memory.h"
 
@@ -19,6 +20,7 @@ enum { KIND_WORKER, KIND_HELPER, KIND_COUNT };
 struct proxy_setup {
     struct proxy_config *config;
     struct certificates *certificates;
+    struct client_auths *client_auths;
     struct ticket_keys *ticket_keys; /* from tickets.files; NULL: none */
     struct ticket_memory *tickets;   /* borrowed */
     SSL_CTX *key_channel;            /* the worker's credentials towards the key server */

@@ -75,6 +75,8 @@ const struct metric proxy_metrics[] = {
     FAILURE_ROW(ALPN, "no_shared_application_protocol"),
     FAILURE_ROW(NAME, "unknown_name"),
     FAILURE_ROW(CERTIFICATE, "client_refused_certificate"),
+    FAILURE_ROW(NO_CLIENT_CERTIFICATE, "no_client_certificate"),
+    FAILURE_ROW(CLIENT_CERTIFICATE, "client_certificate"),
     FAILURE_ROW(ALERT, "client_alert"),
     FAILURE_ROW(MALFORMED, "malformed"),
     FAILURE_ROW(KEY_NO_SERVER, "no_key_server"),

@@ -18,6 +18,7 @@
 #define NAMES_SHOWN         20
 #define EXPIRY              "keyless_certificate_not_after_timestamp_seconds"
 #define EARLIEST_EXPIRY     "keyless_certificates_earliest_not_after_timestamp_seconds"
+#define CRL_EXPIRY          "keyless_client_crl_next_update_timestamp_seconds"
 #define CHANNEL_EXPIRY      "keyless_channel_certificate_not_after_timestamp_seconds"
 #define SERVER_CHANNELS_UP  "keyless_key_server_channels_up"
 #define SERVER_IN_FLIGHT    "keyless_key_server_requests_in_flight"
@@ -274,6 +275,15 @@ static void certificate_metrics(const struct proxy_setup *setup, struct evbuffer
     }
 }
 
+static void client_metrics(const struct proxy_setup *setup, struct evbuffer *to)
+{
+    metrics_write_head(
+        to, CRL_EXPIRY, METRIC_GAUGE,
+        "When the first revocation list of clients is out of date, in Unix seconds; 0: never, or "
+        "there is none.");
+    metrics_write_line(to, CRL_EXPIRY, NULL, 0, client_auths_next_update(setup->client_auths));
+}
+
 static void server_metrics(const struct proxy_status *status, struct evbuffer *to)
 {
     struct worker_sum sum CLEANUP(sum_free) = sum_workers(status);
@@ -297,5 +307,6 @@ static void server_metrics(const struct proxy_status *status, struct evbuffer *t
 void proxy_status_metrics(const struct proxy_status *status, struct evbuffer *to)
 {
     certificate_metrics(status->setup, to);
+    client_metrics(status->setup, to);
     server_metrics(status, to);
 }

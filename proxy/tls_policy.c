@@ -4,12 +4,6 @@
 
 /* ---- By name. */
 
-/* What a key server signs with in TLS 1.3; the cheap ones first, since the server's order decides. */
-#define SCHEMES_TLS13                                                                                        \
-    "ecdsa_secp256r1_sha256:ed25519:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:ed448:"                    \
-    "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512"
-#define SCHEMES_ALL SCHEMES_TLS13 ":rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
-
 #define HYBRID "X25519MLKEM768"
 
 static const struct {
@@ -18,10 +12,10 @@ static const struct {
 } POLICIES[] = {
     [POLICY_INTERMEDIATE] = {"X25519:P-256",
                              HYBRID ":X25519:P-256",
-                             {.min_version = TLS1_2_VERSION, .schemes = SCHEMES_ALL}},
+                             {.min_version = TLS1_2_VERSION, .schemes = TLS_POLICY_SCHEMES_ALL}},
     [POLICY_MODERN] = {"X25519:P-256:P-384",
                        HYBRID ":X25519:P-256:P-384",
-                       {.min_version = TLS1_3_VERSION, .schemes = SCHEMES_TLS13}},
+                       {.min_version = TLS1_3_VERSION, .schemes = TLS_POLICY_SCHEMES_TLS13}},
 };
 
 static bool has_hybrid(void)
@@ -70,6 +64,7 @@ static void set_options(SSL_CTX *context)
                                         SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     (void)SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
+    (void)SSL_CTX_set_max_cert_list(context, TLS_POLICY_CLIENT_CERTIFICATE_MAX);
 }
 
 static enum result set_lists(SSL_CTX *context, const struct tls_policy *policy, struct failure *why)

@@ -8,6 +8,15 @@
 #include "common/result.h"
 #include "proxy/config.h"
 
+/* All schemes that a key server signs with; the cheap ones first, since the server's order decides. */
+#define TLS_POLICY_SCHEMES_TLS13                                                                             \
+    "ecdsa_secp256r1_sha256:ed25519:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:ed448:"                    \
+    "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512"
+#define TLS_POLICY_SCHEMES_ALL TLS_POLICY_SCHEMES_TLS13 ":rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
+
+/* Octets of a client's Certificate message. */
+#define TLS_POLICY_CLIENT_CERTIFICATE_MAX 16384
+
 /* Lists as OpenSSL takes them; borrowed from the program or from the configuration. */
 struct tls_policy {
     int min_version;

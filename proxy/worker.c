@@ -56,8 +56,14 @@ static enum result worker_set_up(struct worker *worker, struct failure *why)
         result = ticket_source_new(&tickets, &worker->tickets, why);
     if (result != RESULT_OK)
         return result;
-    return handshake_context_new(setup->config, setup->certificates, worker->keys, worker->tickets,
-                                 child_log(child), child_metrics(child), &worker->handshakes, why);
+    const struct handshake_settings handshakes = {.config = setup->config,
+                                                  .certificates = setup->certificates,
+                                                  .client_auths = setup->client_auths,
+                                                  .client = worker->keys,
+                                                  .tickets = worker->tickets,
+                                                  .log = child_log(child),
+                                                  .metrics = child_metrics(child)};
+    return handshake_context_new(&handshakes, &worker->handshakes, why);
 }
 
 static void on_connection_ended(void *owner);

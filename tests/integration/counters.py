@@ -21,6 +21,9 @@ _FAILURES = [
     ("client_refused_certificate",
      "client sent alert: (bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown CA)"),
     ("client_alert", "client sent (alert: .*|an alert)"),
+    ("no_client_certificate", "no client certificate"),
+    ("client_certificate", "client certificate.*|name of the client certificate is not allowed|"
+                           "revocation list .*|no revocation list .*|client has not the key of its certificate"),
     ("no_key_server", "no key server"),
     ("key_timeout", "key server timeout"),
     ("key_error",

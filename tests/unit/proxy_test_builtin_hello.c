@@ -33,8 +33,11 @@ static struct hello_facts some_facts(void)
                                               .alpn = "http/1.1",
                                               .alpn_size = 8},
                                 .worker = 3};
+    static const struct client_identity CLIENT = {
+        .subject = "CN=a\"b", .fingerprint = "00ff", .serial = "01"};
     static const char NAME[] = "a\"<&'\\\x01\x7f\xe9.example";
     struct failure why;
+    facts.handshake.client = &CLIENT;
     facts.handshake.sni_size = sizeof NAME - 1;
     memcpy(facts.handshake.sni, NAME, sizeof NAME - 1);
     assert_int_equal(address_parse("192.0.2.1:443", &facts.client, &why), RESULT_OK);
@@ -74,6 +77,10 @@ static void test_json(void **state)
                                   "  \"resumed\": false,\n"
                                   "  \"retries\": 0,\n"
                                   "  \"client\": \"192.0.2.1:443\",\n"
+                                  "  \"client_subject\": \"CN=a\\u0022b\",\n"
+                                  "  \"client_san\": null,\n"
+                                  "  \"client_sha256\": \"00ff\",\n"
+                                  "  \"client_serial\": \"01\",\n"
                                   "  \"worker\": 3\n"
                                   "}\n");
     char length[64];
@@ -90,9 +97,9 @@ static void test_json_of_a_resumption(void **state)
     struct hello_facts facts = {.handshake = {.version = "TLSv1.3", .suite = "s", .resumed = true}};
     const struct http_request request = {.status = 200};
     char *text = document(&request, &facts);
-    const char *const expected[] = {"\"scheme\": null",     "\"sni\": null",    "\"alpn\": null",
-                                    "\"key_server\": null", "\"key_ms\": null", "\"resumed\": true",
-                                    "\"operation\": null"};
+    const char *const expected[] = {"\"scheme\": null",     "\"sni\": null",           "\"alpn\": null",
+                                    "\"key_server\": null", "\"key_ms\": null",        "\"resumed\": true",
+                                    "\"operation\": null",  "\"client_subject\": null"};
     for (size_t i = 0; i < COUNT_OF(expected); i++)
         CHECK(expected[i], strstr(text, expected[i]) != NULL);
     free(text);

@@ -227,6 +227,30 @@ static void sites_take_from_the_rest(void **state)
     proxy_config_free(config);
 }
 
+static void sites_ask_for_certificates_of_their_own(void **state)
+{
+    (void)state;
+    struct proxy_config *config = must_parse(
+        ALL "tls: {client_auth: {mode: require, ca: ca.pem, crl: a.crl, names: [\"DNS:A.example\"]}}\n"
+            "sites: [{names: a.example}, {names: b.example, client_auth: off},\n"
+            "  {names: c.example, client_auth: {mode: request, ca: b.pem, depth: 0}}]\n");
+    const struct proxy_client_auth *site = &config->sites[0].client_auth;
+    assert_int_equal(site->mode, CLIENT_AUTH_REQUIRE);
+    assert_string_equal(site->ca, "/etc/keyless/ca.pem");
+    assert_string_equal(site->crl, "/etc/keyless/a.crl");
+    assert_int_equal(site->depth, 4);
+    assert_int_equal(site->name_count, 1);
+    assert_string_equal(site->names[0], "DNS:a.example");
+    assert_int_equal(config->sites[1].client_auth.mode, CLIENT_AUTH_OFF);
+    site = &config->sites[2].client_auth;
+    assert_int_equal(site->mode, CLIENT_AUTH_REQUEST);
+    assert_string_equal(site->ca, "/etc/keyless/b.pem");
+    assert_null(site->crl);
+    assert_int_equal(site->depth, 0);
+    assert_int_equal(site->name_count, 0);
+    proxy_config_free(config);
+}
+
 /* ---- What OpenSSL takes. */
 
 static const char *const ACCEPTED[] = {
@@ -373,7 +397,19 @@ static const struct {
     {ALL "tls: {alpn: " LONG_ALPN "}\n", "6:13: tls.alpn: got \"aaaa"},
     {ALL "tls: {default: \"*\"}\n", "6:16: tls.default: got \"*\", expected a host name"},
     {ALL "tls: {strict_sni: maybe}\n", "6:19: tls.strict_sni: got \"maybe\", expected on or off"},
+    {ALL "tls: {client_auth: on}\n",
+     "6:20: tls.client_auth.mode: got \"on\", expected off, request or require"},
+    {ALL "tls: {client_auth: require}\n",
+     "6:20: tls.client_auth.ca: missing, expected the file of the CA that clients' certificates come from"},
+    {ALL "tls: {client_auth: {ca: ca.pem}}\n",
+     "6:20: tls.client_auth.mode: missing, expected request or require (or off) beside the other settings"},
+    {ALL "tls: {client_auth: {mode: request, ca: ca.pem, depth: 17}}\n",
+     "6:55: tls.client_auth.depth: got \"17\", expected a whole number from 0 to 16"},
+    {ALL "tls: {client_auth: {mode: request, ca: ca.pem, names: [\"DNS:*.example\"]}}\n",
+     "6:56: tls.client_auth.names[0]: got \"DNS:*.example\", expected a host name behind DNS:"},
     /* Sites. */
+    {ALL "sites: [{names: a.example, client_auth: {names: [\"CN:a\"]}}]\n",
+     "6:41: sites[0].client_auth.mode: missing, expected request or require"},
     {ALL "sites: [{backend: web}]\n",
      "6:9: sites[0].names: missing, expected host names such as [www.example.com, \"*.example.com\"]"},
     {ALL "sites: [{names: []}]\n", "6:17: sites[0].names: got nothing in it, expected at least one"},
@@ -442,13 +478,14 @@ static void errors_say_what_and_where(void **state)
 static void print_reads_back(void **state)
 {
     (void)state;
-    struct proxy_config *first =
-        must_parse(ALL "user: keyless\n"
-                       "tls: {alpn: [h2, \"a\\\"b\"], default: a.example, min_version: 1.3}\n"
-                       "admin: {listen: \"unix:admin.sock\"}\n"
-                       "log: {format: json, rate: 0}\n"
-                       "sites: [{names: [b.example, \"*.c.example\"], certificates: {dir: b}, alpn: []},\n"
-                       "  {names: D.example, policy: intermediate, backend: web}]\n");
+    struct proxy_config *first = must_parse(
+        ALL "user: keyless\n"
+            "tls: {alpn: [h2, \"a\\\"b\"], default: a.example, min_version: 1.3}\n"
+            "admin: {listen: \"unix:admin.sock\"}\n"
+            "log: {format: json, rate: 0}\n"
+            "sites: [{names: [b.example, \"*.c.example\"], certificates: {dir: b}, alpn: [],\n"
+            "   client_auth: {mode: require, ca: c.pem, names: [\"URI:a\", \"DNS:*.d.example\"]}},\n"
+            "  {names: D.example, policy: intermediate, backend: web}]\n");
     char *once = print(first);
     struct proxy_config *second = must_parse(once);
     char *twice = print(second);
@@ -519,6 +556,7 @@ int main(void)
         cmocka_unit_test(modern_policy),
         cmocka_unit_test(sites_are_found_by_name),
         cmocka_unit_test(sites_take_from_the_rest),
+        cmocka_unit_test(sites_ask_for_certificates_of_their_own),
         cmocka_unit_test(settings_override_the_policy),
         cmocka_unit_test(tls_settings_are_accepted),
         cmocka_unit_test(errors_say_what_and_where),

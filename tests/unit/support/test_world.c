@@ -137,9 +137,13 @@ void test_world_open(struct test_world *world)
 {
     struct failure why;
     test_world_open_keys(world);
-    if (certificates_read(&world->config, NULL, &world->certificates, &why) != RESULT_OK ||
-        handshake_context_new(&world->config, world->certificates, world->keys, NULL, NULL, world->row,
-                              &world->context, &why) != RESULT_OK)
+    if (certificates_read(&world->config, NULL, &world->certificates, &why) != RESULT_OK)
+        fail_msg("%s", why.text);
+    const struct handshake_settings settings = {.config = &world->config,
+                                                .certificates = world->certificates,
+                                                .client = world->keys,
+                                                .metrics = world->row};
+    if (handshake_context_new(&settings, &world->context, &why) != RESULT_OK)
         fail_msg("%s", why.text);
 }
 
