@@ -82,7 +82,7 @@ static bool parser_fail(struct parser *parser, unsigned status)
 
 static bool field_host(struct parser *parser, struct bytes value)
 {
-    (void)value;
+    parser->request->host = value;
     return ++parser->hosts == 1 || parser_fail(parser, 400);
 }
 

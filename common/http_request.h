@@ -13,6 +13,7 @@
 struct http_request {
     unsigned status;     /* 200, or the error to answer it with */
     struct bytes target; /* as it was sent; borrowed from the head; size 0: there is none to be relied on */
+    struct bytes host;   /* the Host field's value, unchecked; borrowed; size 0: none */
     bool head_only;      /* HEAD: the answer has no body */
     bool html;           /* text/html is preferred to application/json */
     bool keep_alive;     /* false after every error that leaves unclear where the next request starts */

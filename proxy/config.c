@@ -14,6 +14,8 @@
 
 /* ---- listen */
 
+static const struct config_word REDIRECT_WORDS[] = {{"off", 0}, {"on", 443}, {NULL, 0}};
+
 static const struct config_row LISTEN_ROWS[] = {
     {
         .path = "address",
@@ -29,6 +31,19 @@ static const struct config_row LISTEN_ROWS[] = {
         .max = 64,
         .expected = "the name of a backend",
         .help = "The name in backends that gets the connections. May be left out when there is only one.",
+    },
+    {
+        .path = "redirect_to_https",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct proxy_listen, redirect_port),
+        .min = 1,
+        .max = 65535,
+        .words = REDIRECT_WORDS,
+        .fallback = "off",
+        .expected = "on, off or a port from 1 to 65535",
+        .help =
+            "Here clients speak plain HTTP, and each request is answered with 308 to the same host and path "
+            "over HTTPS, at this port. on: 443. There is no backend.",
     },
 };
 

@@ -21,7 +21,8 @@
 struct proxy_listen {
     struct config_position where;
     struct address address;
-    char *backend; /* a name in backends, checked */
+    char *backend;          /* a name in backends, checked; NULL with redirect_port */
+    unsigned redirect_port; /* plain HTTP is sent to HTTPS at this port; 0: TLS */
 };
 
 struct proxy_certificate_source {

@@ -76,12 +76,16 @@ static enum result settle_backend(const struct config_scope *scope, struct proxy
                                   struct failure *why)
 {
     struct proxy_listen *listen = &config->listen[i];
+    char path[64];
+    (void)snprintf(path, sizeof path, "listen[%zu].backend", i);
+    if (listen->redirect_port != 0)
+        return listen->backend == NULL
+                   ? RESULT_OK
+                   : config_refuse(scope, why, path, "expected none beside redirect_to_https");
     if (listen->backend == NULL && config->backend_count == 1) {
         listen->backend = strdup(config->backends[0].name);
         return listen->backend != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
     }
-    char path[64];
-    (void)snprintf(path, sizeof path, "listen[%zu].backend", i);
     return proxy_config_check_backend(scope, config, path, listen->backend, why);
 }
 

@@ -41,6 +41,7 @@ struct listener {
 
 struct listener_set {
     struct connections *connections;
+    struct redirects *redirects;
     struct log *log;
     struct metrics_row *metrics;
     unsigned limit; /* this worker's share */
@@ -51,6 +52,11 @@ struct listener_set {
     size_t count;
     struct listener list[];
 };
+
+static unsigned clients_count(const struct listener_set *set)
+{
+    return connections_count(set->connections) + redirects_count(set->redirects);
+}
 
 /* ---- Descriptors. */
 
@@ -76,7 +82,7 @@ static bool descriptors_suffice(const struct listener_set *set, unsigned connect
 
 static bool descriptors_suffice_for_next(const struct listener_set *set)
 {
-    return descriptors_suffice(set, connections_count(set->connections) + 1);
+    return descriptors_suffice(set, clients_count(set) + 1);
 }
 
 /* ---- Pausing. */
@@ -107,7 +113,7 @@ static void listeners_pause(struct listener_set *set, enum pause why)
     metric_add(set->metrics, PAUSES[why].metric, 1);
     if (set->said[why] == 0 || now - set->said[why] >= SAY_AGAIN_AFTER) {
         set->said[why] = now;
-        log_warn(set->log, "accepting paused", log_number("connections", connections_count(set->connections)),
+        log_warn(set->log, "accepting paused", log_number("connections", clients_count(set)),
                  log_reason(PAUSES[why].reason));
     }
     retry_later(set);
@@ -134,7 +140,7 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
 
 void listener_set_room(struct listener_set *set)
 {
-    if (set->paused == RUNNING || connections_count(set->connections) >= set->limit)
+    if (set->paused == RUNNING || clients_count(set) >= set->limit)
         return;
     if (set->paused == AT_LIMIT || descriptors_suffice_for_next(set))
         listeners_resume(set);
@@ -149,7 +155,9 @@ static enum result listener_accept(struct listener *listener)
     struct failure why;
     int fd;
     enum result result = socket_accept(listener->fd, &fd, &client, &why);
-    if (result == RESULT_OK)
+    if (result == RESULT_OK && listener->config->redirect_port != 0)
+        redirect_accept(listener->set->redirects, fd, &client, listener->config);
+    else if (result == RESULT_OK)
         connection_accept(listener->set->connections, fd, &client, listener->config);
     else if (result != RESULT_AGAIN && result != RESULT_LIMIT)
         log_error(listener->set->log, "accept failed", log_address("listener", &listener->config->address),
@@ -164,7 +172,7 @@ static void on_client(evutil_socket_t socket, short what, void *context)
     struct listener *listener = context;
     struct listener_set *set = listener->set;
     for (unsigned i = 0; i < BATCH; i++) {
-        if (connections_count(set->connections) >= set->limit) {
+        if (clients_count(set) >= set->limit) {
             listeners_pause(set, AT_LIMIT);
             return;
         }
@@ -212,13 +220,14 @@ static unsigned limit_share(const struct proxy_config *config)
 }
 
 struct listener_set *listener_set_new(struct child *child, const struct proxy_config *config,
-                                      struct connections *connections)
+                                      struct connections *connections, struct redirects *redirects)
 {
     size_t count = child_listener_count(child);
     struct listener_set *set = calloc(1, sizeof *set + count * sizeof(struct listener));
     if (set == NULL)
         return NULL;
     set->connections = connections;
+    set->redirects = redirects;
     set->log = child_log(child);
     set->metrics = child_metrics(child);
     set->limit = limit_share(config);

@@ -13,12 +13,13 @@
 #include "common/process.h"
 #include "proxy/config.h"
 #include "proxy/connection.h"
+#include "proxy/redirect.h"
 
 struct listener_set;
 
 /* Borrows all of it. NULL: no memory. */
 struct listener_set *listener_set_new(struct child *child, const struct proxy_config *config,
-                                      struct connections *connections);
+                                      struct connections *connections, struct redirects *redirects);
 void listener_set_free(struct listener_set *set);
 
 /* Accept on exactly these sockets: child_handler.listen. */

@@ -12,6 +12,8 @@
 #define BYTES                "keyless_client_bytes_total"
 #define BACKEND              "keyless_backend_connects_total"
 #define CLOSED               "keyless_connections_closed_total"
+#define REDIRECTS            "keyless_redirects_total"
+#define REDIRECTS_HELP       "Clients of redirect_to_https, by outcome."
 #define PAUSED               "keyless_accept_paused_total"
 
 #define FAILURES_HELP "TLS handshakes with clients that failed, by reason."
@@ -168,6 +170,10 @@ const struct metric proxy_metrics[] = {
     [PROXY_CONNECTIONS_DROPPED] = {CLOSED, "reason=\"dropped\"", METRIC_COUNTER, CLOSED_HELP},
     [PROXY_CONNECTIONS_TRUNCATED] = {"keyless_connections_truncated_total", NULL, METRIC_COUNTER,
                                      "Connections that the client ended without close_notify."},
+    [PROXY_REDIRECTED] = {REDIRECTS, "outcome=\"redirected\"", METRIC_COUNTER, REDIRECTS_HELP},
+    [PROXY_REDIRECT_REFUSED] = {REDIRECTS, "outcome=\"refused\"", METRIC_COUNTER, REDIRECTS_HELP},
+    [PROXY_REDIRECT_GONE] = {REDIRECTS, "outcome=\"gone\"", METRIC_COUNTER, REDIRECTS_HELP},
+    [PROXY_REDIRECT_TIMEOUT] = {REDIRECTS, "outcome=\"timeout\"", METRIC_COUNTER, REDIRECTS_HELP},
     [PROXY_ACCEPT_PAUSED_DESCRIPTORS] = {PAUSED, "reason=\"descriptors\"", METRIC_COUNTER, PAUSED_HELP},
     [PROXY_ACCEPT_PAUSED_LIMIT] = {PAUSED, "reason=\"limit\"", METRIC_COUNTER, PAUSED_HELP},
     [PROXY_BACKEND_CONNECTED] = {BACKEND, "outcome=\"ok\"", METRIC_COUNTER, BACKEND_HELP},

@@ -84,6 +84,10 @@ enum proxy_metric {
     PROXY_CONNECTIONS_INTERNAL,
     PROXY_CONNECTIONS_DROPPED,   /* cut when drain_timeout had passed, or at once with SIGQUIT */
     PROXY_CONNECTIONS_TRUNCATED, /* by the client, without close_notify */
+    PROXY_REDIRECTED,            /* clients of redirect_to_https, by how they ended */
+    PROXY_REDIRECT_REFUSED,
+    PROXY_REDIRECT_GONE,
+    PROXY_REDIRECT_TIMEOUT,
     PROXY_ACCEPT_PAUSED_DESCRIPTORS,
     PROXY_ACCEPT_PAUSED_LIMIT,
     PROXY_BACKEND_CONNECTED,

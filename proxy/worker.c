@@ -29,6 +29,7 @@ struct worker {
     struct builtin_hello *hello;
     struct backends *backends;
     struct connections *connections;
+    struct redirects *redirects;
     struct listener_set *listeners;
     struct event ready_timer;
     struct worker_status *status; /* as last told */
@@ -82,9 +83,16 @@ static enum result worker_set_up_connections(struct worker *worker, struct failu
                                                   .metrics = child_metrics(child),
                                                   .ended = on_connection_ended,
                                                   .owner = worker};
+    const struct redirects_settings redirects = {.base = child_base(child),
+                                                 .timeout = config->limits.handshake_timeout,
+                                                 .log = child_log(child),
+                                                 .metrics = child_metrics(child),
+                                                 .ended = on_connection_ended,
+                                                 .owner = worker};
     worker->connections = connections_new(&settings);
-    if (worker->connections != NULL)
-        worker->listeners = listener_set_new(child, config, worker->connections);
+    worker->redirects = redirects_new(&redirects);
+    if (worker->connections != NULL && worker->redirects != NULL)
+        worker->listeners = listener_set_new(child, config, worker->connections, worker->redirects);
     worker->status = calloc(1, worker_status_size(config->key_server_count));
     if (worker->hello == NULL || worker->backends == NULL || worker->listeners == NULL ||
         worker->status == NULL)
@@ -96,6 +104,7 @@ static void worker_take_down(struct worker *worker)
 {
     listener_set_free(worker->listeners);
     connections_free(worker->connections);
+    redirects_free(worker->redirects);
     backends_free(worker->backends);
     builtin_hello_free(worker->hello);
     handshake_context_free(worker->handshakes);
@@ -172,7 +181,7 @@ static void on_retire(size_t socket, void *owner)
 
 static void worker_end_if_done(struct worker *worker)
 {
-    if (worker->draining && connections_count(worker->connections) == 0)
+    if (worker->draining && connections_count(worker->connections) + redirects_count(worker->redirects) == 0)
         child_end(worker->child, 0);
 }
 

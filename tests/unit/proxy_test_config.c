@@ -120,6 +120,21 @@ static void defaults_are_the_documented_ones(void **state)
     proxy_config_free(config);
 }
 
+static void plain_http_is_sent_to_https(void **state)
+{
+    (void)state;
+    struct proxy_config *config = must_parse(
+        "listen: [{address: \"127.0.0.1:443\", backend: b}, {address: \"127.0.0.1:80\", "
+        "redirect_to_https: on},\n  {address: \"127.0.0.1:81\", redirect_to_https: 8443}]\n"
+        "backends: {a: {servers: \"127.0.0.1:1\"}, b: {servers: \"127.0.0.1:2\"}}\n" CERTIFICATES KEY_SERVERS
+            KEY_CHANNEL);
+    assert_int_equal(config->listen[0].redirect_port, 0);
+    assert_int_equal(config->listen[1].redirect_port, 443);
+    assert_null(config->listen[1].backend);
+    assert_int_equal(config->listen[2].redirect_port, 8443);
+    proxy_config_free(config);
+}
+
 static void settings_that_follow_from_others(void **state)
 {
     (void)state;
@@ -327,6 +342,12 @@ static const struct {
      "6:17: admin.listen: got \"127.0.0.1:8443\", expected an address of its own; it is also listen[0]"},
     {"listen: [{address: \"web.example:1\"}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL BACKENDS,
      "1:20: listen[0].address: got \"web.example:1\", " ADDRESS_EXPECTED},
+    {"listen: [{address: \"127.0.0.1:1\", redirect_to_https: 0}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL
+         BACKENDS,
+     "1:54: listen[0].redirect_to_https: got \"0\", expected on, off or a port from 1 to 65535"},
+    {"listen: [{address: \"127.0.0.1:1\", redirect_to_https: on, backend: web}]\n" CERTIFICATES KEY_SERVERS
+         KEY_CHANNEL BACKENDS,
+     "1:67: listen[0].backend: got \"web\", expected none beside redirect_to_https"},
     /* Certificates. */
     {LISTEN "certificates: [{}]\n" KEY_SERVERS KEY_CHANNEL BACKENDS,
      "2:16: certificates[0].dir: missing, expected either dir or file"},
@@ -449,7 +470,8 @@ static const struct {
      "6:1: unknown setting \"delegated_credentials\", expected one of workers, user, listen, tls,"},
     {"listen: [{address: \"127.0.0.1:1\", proxy_protocol: off}]\n" CERTIFICATES KEY_SERVERS KEY_CHANNEL
          BACKENDS,
-     "1:35: listen[0]: unknown setting \"proxy_protocol\", expected one of address, backend"},
+     "1:35: listen[0]: unknown setting \"proxy_protocol\", expected one of address, backend, "
+     "redirect_to_https"},
     {ALL "log: {access: stdout}\n",
      "6:7: log: unknown setting \"access\", expected one of level, format, rate"},
 };
@@ -529,10 +551,14 @@ static void example_shows_the_defaults(void **state)
     char *missing = example_missing_line(before, after);
     if (missing != NULL)
         fail_msg("the example shows another default than: %s", missing);
-    /* Of certificates a dir or a file is not set. */
-    for (const char *unset = after; (unset = strstr(unset, "not set")) != NULL; unset++)
-        assert_true(strncmp(unset - strlen("# file: "), "# file: ", 8) == 0 ||
-                    strncmp(unset - strlen("# dir: "), "# dir: ", 7) == 0);
+    /* Of certificates a dir or a file is not set; and who is sent elsewhere has no backend. */
+    static const char *const UNSET[] = {"# file: not set", "# dir: not set", "# backend: not set"};
+    for (const char *unset = after; (unset = strstr(unset, "# ")) != NULL; unset++) {
+        bool expected = false;
+        for (size_t i = 0; i < sizeof UNSET / sizeof *UNSET; i++)
+            expected = expected || strncmp(unset, UNSET[i], strlen(UNSET[i])) == 0;
+        assert_true(expected);
+    }
     free(before);
     free(after);
     free(text);
@@ -553,6 +579,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_documented_ones),
         cmocka_unit_test(settings_that_follow_from_others),
+        cmocka_unit_test(plain_http_is_sent_to_https),
         cmocka_unit_test(modern_policy),
         cmocka_unit_test(sites_are_found_by_name),
         cmocka_unit_test(sites_take_from_the_rest),
