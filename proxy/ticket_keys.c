@@ -53,11 +53,23 @@ static bool read_keys(struct bytes payload, struct ticket_keys *keys)
     return reader_empty(&from);
 }
 
+/* Which key opens a ticket is its name's to say. */
+static bool has_namesakes(const struct ticket_keys *keys)
+{
+    for (size_t i = 1; i < keys->count; i++)
+        for (size_t k = 0; k < i; k++)
+            if (memcmp(keys->keys[i].name, keys->keys[k].name, TICKET_NAME_SIZE) == 0)
+                return true;
+    return false;
+}
+
 enum result ticket_keys_parse(struct bytes payload, uint64_t now, struct ticket_keys *keys,
                               struct failure *why)
 {
     if (!read_keys(payload, keys))
         return failure_set(why, RESULT_PROTOCOL, "an answer that does not parse");
+    if (has_namesakes(keys))
+        return failure_set(why, RESULT_PROTOCOL, "two keys of one name");
     const uint64_t present = keys->keys[0].not_before, next = keys->keys[1].not_before;
     if (next <= present)
         return failure_set(why, RESULT_PROTOCOL, "keys that are not in order");

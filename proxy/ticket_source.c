@@ -74,12 +74,20 @@ static void drop(struct ticket_source *source)
     tell_metrics(source);
 }
 
+/* Often enough to have the next key before its time has come, however soon that is. */
+static uint64_t ask_every(const struct ticket_keys *keys)
+{
+    const uint64_t rotate = keys->keys[1].not_before - keys->keys[0].not_before;
+    return rotate < ASK_EVERY / 500000 ? rotate * 500000 : ASK_EVERY;
+}
+
 static void take(struct ticket_source *source, const char *server)
 {
     const bool others = source->keys.count == 0 ||
                         memcmp(source->keys.keys[0].name, source->told.keys[0].name, TICKET_NAME_SIZE) != 0;
     source->keys = source->told;
     source->keys.since = unix_now();
+    source->ask_at = clock_now() + ask_every(&source->keys);
     ticket_memory_write(source->settings.memory, source->settings.generation, source->settings.index,
                         &source->keys);
     tell_metrics(source);

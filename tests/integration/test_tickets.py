@@ -431,7 +431,7 @@ def keys_payload(now, rotate=3600, lifetime=7200, count=3, shift=0):
     epoch = now // rotate + shift
     epochs = [epoch, epoch + 1, *range(epoch - 1, epoch - count + 1, -1)]
     return bytes([count]) + b"".join(
-        bytes([at % 256]) * 16 + (at * rotate).to_bytes(8, "big") + ((at + 1) * rotate + lifetime).to_bytes(8, "big")
+        at.to_bytes(16, "big") + (at * rotate).to_bytes(8, "big") + ((at + 1) * rotate + lifetime).to_bytes(8, "big")
         + bytes([at % 256]) * 64 for at in epochs)
 
 
@@ -448,6 +448,7 @@ ANSWERS = {
     "cut": (lambda now: keys_payload(now)[:-1], "an answer that does not parse"),
     "longer": (lambda now: keys_payload(now) + b"\0", "an answer that does not parse"),
     "not in order": (SWAPPED, "keys that are not in order"),
+    "a name twice": (lambda now: (p := keys_payload(now))[:97] + p[1:17] + p[113:], "two keys of one name"),
     "most of them": (lambda now: keys_payload(now, rotate=60, lifetime=60 * 253, count=255), None),
     "an error": (Error.INTERNAL, "internal error"),
     "overloaded": (Error.OVERLOADED, "overloaded"),
