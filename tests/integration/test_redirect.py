@@ -1,4 +1,4 @@
-"""redirect_to_https: plain HTTP is sent to the same over HTTPS; what is no request is refused, and nobody may take long."""
+"""redirect_to_https: plain HTTP is sent to the same over HTTPS; what is no request is refused; nobody may take long."""
 
 import contextlib
 import socket
@@ -8,7 +8,6 @@ import time
 import pytest
 
 import clients
-import harness
 from counters import Gains
 from harness import PATIENCE, SITE_CA, free_port, wait_until
 
@@ -95,7 +94,8 @@ def test_methods(on, method):
 
 def test_body_is_dropped(proxy):
     with counted(proxy, "redirected"):
-        answer = ask(proxy.plain, b"POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 60000\r\n\r\n" + bytes(60000))
+        answer = ask(proxy.plain,
+                     b"POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 60000\r\n\r\n" + bytes(60000))
     assert location_of(answer) == f"https://a.example:{proxy.port}/x"
 
 
@@ -116,7 +116,8 @@ def test_half_closed(proxy):
 
 def test_one_answer_for_a_connection(proxy):
     with counted(proxy, "redirected"):
-        answer = ask(proxy.plain, b"GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\nGET /2 HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        answer = ask(proxy.plain,
+                     b"GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\nGET /2 HTTP/1.1\r\nHost: a.example\r\n\r\n")
     assert answer.count(b"HTTP/1.1 308") == 1 and b"Connection: close\r\n" in answer
 
 
@@ -160,10 +161,7 @@ def test_tls_client_at_the_plain_port(proxy):
 # ---- Those who take long, and those who leave.
 
 def test_slow_clients_end(stack, server):
-    proxy = with_redirect(stack, server, limits={"handshake_timeout": "1s"}, key_channel=None, start=False)
-    proxy.config["key_channel"] = {"certificate": str(harness.CHANNEL / "edge1.pem"), "ca": str(harness.CHANNEL / "ca.pem"),
-                                   "key": str(harness.CHANNEL / "edge1-key.pem"), "timeout": "1s"}
-    proxy.start()
+    proxy = with_redirect(stack, server, limits={"handshake_timeout": "1s"})
     for data in (b"", b"GET / HTTP/1.1\r\nHost: a"):
         with counted(proxy, "timeout"):
             began = time.monotonic()

@@ -229,7 +229,8 @@ def test_strict_sni(strict, version, arguments, sni, reason):
     ([{"names": ["a.example"], "backend": "nowhere"}],
      'sites[0].backend: got "nowhere", expected one of the backends: web'),
     ([{"names": ["a.example"], "policy": "oldest"}], "sites[0].policy"),
-    ([{"names": ["a.example"], "certificates": [{"file": "/nowhere/a.pem"}]}], "sites.certificates.file: /nowhere/a.pem"),
+    ([{"names": ["a.example"], "certificates": [{"file": "/nowhere/a.pem"}]}],
+     "sites.certificates.file: /nowhere/a.pem"),
 ], ids=["chain of another name", "name twice", "backend", "policy", "no file"])
 def test_errors(stack, server, sites, error):
     proxy = stack.proxy(server, start=False, sites=sites)
