@@ -144,6 +144,45 @@ static enum result add(struct client_auths *auths, const struct proxy_client_aut
     return result == RESULT_CRYPTO ? RESULT_CONFIG : result;
 }
 
+/* ---- What is protected in vain. */
+
+static bool is_backend_of(const struct proxy_config *config, const struct proxy_site *site, const char *name)
+{
+    if (site != NULL && site->backend != NULL)
+        return strcmp(site->backend, name) == 0;
+    for (size_t i = 0; i < config->listen_count; i++)
+        if (config->listen[i].backend != NULL && strcmp(config->listen[i].backend, name) == 0)
+            return true;
+    return false;
+}
+
+/* By some name, or by none, without a certificate. */
+static bool is_open(const struct proxy_config *config, const char *backend)
+{
+    bool open = config->tls.client_auth.mode != CLIENT_AUTH_REQUIRE && is_backend_of(config, NULL, backend);
+    for (size_t i = 0; !open && i < config->site_count; i++)
+        open = config->sites[i].client_auth.mode != CLIENT_AUTH_REQUIRE &&
+               is_backend_of(config, &config->sites[i], backend);
+    return open;
+}
+
+/* HTTP names its host once more, and nobody compares that with the name of the handshake. */
+static void warn_of_open_backends(const struct proxy_config *config, struct log *log)
+{
+    for (size_t i = 0; i < config->backend_count; i++) {
+        const char *backend = config->backends[i].name;
+        bool open = is_open(config, backend);
+        for (size_t k = 0; open && k < config->site_count; k++) {
+            const struct proxy_site *site = &config->sites[k];
+            if (site->client_auth.mode == CLIENT_AUTH_REQUIRE && is_backend_of(config, site, backend))
+                log_warn(log, "backend is reached without a certificate", log_text("backend", backend),
+                         log_text("site", site->names[0]),
+                         log_reason("the site requires client certificates, but others that do not have the "
+                                    "same backend"));
+        }
+    }
+}
+
 enum result client_auths_read(const struct proxy_config *config, struct log *log, struct client_auths **auths,
                               struct failure *why)
 {
@@ -160,6 +199,7 @@ enum result client_auths_read(const struct proxy_config *config, struct log *log
         client_auths_free(made);
         return result;
     }
+    warn_of_open_backends(config, log);
     *auths = made;
     return RESULT_OK;
 }

@@ -31,7 +31,7 @@ struct client_auth {
 struct client_auths;
 
 /* RESULT_CONFIG names setting and file: no CA in it, a list that none of the CAs has signed and the like. A
- * list that is out of date is a warning. */
+ * list that is out of date is a warning, and so is a site's backend that is reached past its client_auth. */
 MUST_CHECK enum result client_auths_read(const struct proxy_config *config, struct log *log,
                                          struct client_auths **auths, struct failure *why);
 void client_auths_free(struct client_auths *auths);

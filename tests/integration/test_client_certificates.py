@@ -359,6 +359,20 @@ def test_sites(sites, name, who, alert):
     assert ('"client_subject"' in text) == (alert is None)
 
 
+@pytest.mark.parametrize("own, rest, warned", [
+    (None, "off", True), ("web", "off", True), ("own", "off", False), (None, "require", False),
+])
+def test_backend_that_is_open_to_others(stack, server, own, rest, warned):
+    """HTTP's host is not the handshake's name: a backend that is protected by a site alone is not protected."""
+    site = {"names": ["p256.example"], "client_auth": REQUIRE, **({"backend": own} if own else {})}
+    everybody = tls(**(REQUIRE if rest == "require" else {"mode": "off"}))
+    proxy = stack.proxy(server, start=False, sites=[site], tls=everybody,
+                        backends={name: {"servers": ["builtin:hello"]} for name in ("web", "own")})
+    told = proxy.check().stderr
+    assert ("backend is reached without a certificate" in told) == warned, told
+    assert not warned or ("backend=web" in told and "site=p256.example" in told)
+
+
 # ---- Sessions.
 
 class Holder(Client):
