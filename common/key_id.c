@@ -9,6 +9,7 @@
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/objects.h>
+#include <openssl/x509.h>
 
 /*
  * Keys may live in another provider (a token, or our own that signs remotely), which shows nothing but
@@ -108,13 +109,9 @@ static bool rsa_identify(const BIGNUM *modulus, const BIGNUM *exponent, struct k
            hex_digest_of(bytes_of(octets, (size_t)BN_num_bytes(modulus)), id);
 }
 
-static enum result rsa_key_id(EVP_PKEY *key, struct key_id *id, struct failure *why)
+static enum result rsa_id(const BIGNUM *modulus, const BIGNUM *exponent, struct key_id *id,
+                          struct failure *why)
 {
-    CLEANUP(bn_free) BIGNUM *modulus = NULL;
-    CLEANUP(bn_free) BIGNUM *exponent = NULL;
-    if (EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_N, &modulus) != 1 ||
-        EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) != 1)
-        return crypto_failure(why);
     int bits = BN_num_bits(modulus);
     if (bits < KEY_RSA_MIN_BITS || bits > KEY_RSA_MAX_BITS)
         return failure_set(why, RESULT_CONFIG, "an RSA key of %d bits; expected %d to %d", bits,
@@ -123,6 +120,16 @@ static enum result rsa_key_id(EVP_PKEY *key, struct key_id *id, struct failure *
     id->bits = (unsigned)bits;
     id->signature_size = (size_t)BN_num_bytes(modulus);
     return rsa_identify(modulus, exponent, id) ? RESULT_OK : crypto_failure(why);
+}
+
+static enum result rsa_key_id(EVP_PKEY *key, struct key_id *id, struct failure *why)
+{
+    CLEANUP(bn_free) BIGNUM *modulus = NULL;
+    CLEANUP(bn_free) BIGNUM *exponent = NULL;
+    if (EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_N, &modulus) != 1 ||
+        EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) != 1)
+        return crypto_failure(why);
+    return rsa_id(modulus, exponent, id, why);
 }
 
 /* ---- ECDSA. */
@@ -195,6 +202,20 @@ static bool ec_identify(int nid, struct bytes stored, struct key_id *id)
     return size > 0 && hex_digest_of(bytes_of(octets, size), id);
 }
 
+static enum result ec_id(int nid, const char *name, struct bytes point, struct key_id *id,
+                         struct failure *why)
+{
+    const struct curve *curve = curve_find(nid);
+    if (curve == NULL)
+        return failure_set(why, RESULT_CONFIG, "an EC key on the curve %s; expected P-256, P-384 or P-521",
+                           name);
+    if (point.size == 0 || !ec_identify(curve->nid, point, id))
+        return crypto_failure(why);
+    id->type = curve->type;
+    id->signature_size = curve->signature_size;
+    return RESULT_OK;
+}
+
 static enum result ec_key_id(EVP_PKEY *key, struct key_id *id, struct failure *why)
 {
     char name[64];
@@ -203,17 +224,9 @@ static enum result ec_key_id(EVP_PKEY *key, struct key_id *id, struct failure *w
                            "an EC key with explicit curve parameters; expected a named curve");
     if (EVP_PKEY_get_group_name(key, name, sizeof name, NULL) != 1)
         return crypto_failure(why);
-    const struct curve *curve = curve_find(group_nid(name));
-    if (curve == NULL)
-        return failure_set(why, RESULT_CONFIG, "an EC key on the curve %s; expected P-256, P-384 or P-521",
-                           name);
     unsigned char octets[POINT_MAX];
     size_t size = public_octets(key, octets);
-    if (size == 0 || !ec_identify(curve->nid, bytes_of(octets, size), id))
-        return crypto_failure(why);
-    id->type = curve->type;
-    id->signature_size = curve->signature_size;
-    return RESULT_OK;
+    return ec_id(group_nid(name), name, bytes_of(octets, size), id, why);
 }
 
 /* ---- EdDSA: subjectPublicKey is the raw key (RFC 8410 section 4). */
@@ -282,6 +295,85 @@ enum result key_id_of(EVP_PKEY *key, struct key_id *id, struct failure *why)
     ERR_set_mark();
     enum result result = identify(key, id, why);
     ERR_pop_to_mark(); /* asking for parameters that a provider does not have is no error */
+    if (result != RESULT_OK)
+        *id = (struct key_id){0};
+    return result;
+}
+
+/* ---- From a certificate's field. */
+
+static void sequence_free(ASN1_SEQUENCE_ANY **sequence)
+{
+    sk_ASN1_TYPE_pop_free(*sequence, ASN1_TYPE_free);
+}
+
+static BIGNUM *integer_at(const ASN1_SEQUENCE_ANY *sequence, int place)
+{
+    const ASN1_TYPE *element = sk_ASN1_TYPE_value(sequence, place);
+    return element != NULL && element->type == V_ASN1_INTEGER
+               ? ASN1_INTEGER_to_BN(element->value.integer, NULL)
+               : NULL;
+}
+
+static enum result rsa_field_id(struct bytes octets, struct key_id *id, struct failure *why)
+{
+    const unsigned char *at = octets.data;
+    CLEANUP(sequence_free)
+    ASN1_SEQUENCE_ANY *sequence = d2i_ASN1_SEQUENCE_ANY(NULL, &at, (long)octets.size);
+    CLEANUP(bn_free) BIGNUM *modulus = integer_at(sequence, 0);
+    CLEANUP(bn_free) BIGNUM *exponent = integer_at(sequence, 1);
+    if (modulus == NULL || exponent == NULL)
+        return crypto_failure(why);
+    return rsa_id(modulus, exponent, id, why);
+}
+
+/* NID_undef: not one of ours by name. */
+static int field_curve(const X509_ALGOR *algorithm)
+{
+    const void *curve;
+    int type;
+    X509_ALGOR_get0(NULL, &type, &curve, algorithm);
+    int nid = type == V_ASN1_OBJECT ? OBJ_obj2nid(curve) : NID_undef;
+    return curve_find(nid) != NULL ? nid : NID_undef;
+}
+
+/* Whatever is rare, or wrong in a way that should be told exactly. */
+static enum result other_field_id(const X509_PUBKEY *field, struct key_id *id, struct failure *why)
+{
+    CLEANUP(octets_free) unsigned char *der = NULL;
+    int size = i2d_X509_PUBKEY(field, &der);
+    const unsigned char *at = der;
+    EVP_PKEY *key = size > 0 ? d2i_PUBKEY(NULL, &at, size) : NULL;
+    if (key == NULL)
+        return failure_set_openssl(why, "the public key does not parse");
+    enum result result = key_id_of(key, id, why);
+    EVP_PKEY_free(key);
+    return result;
+}
+
+static enum result identify_field(const X509_PUBKEY *field, struct key_id *id, struct failure *why)
+{
+    ASN1_OBJECT *object;
+    X509_ALGOR *algorithm;
+    const unsigned char *data;
+    int size;
+    if (X509_PUBKEY_get0_param(&object, &data, &size, &algorithm, field) != 1)
+        return crypto_failure(why);
+    struct bytes octets = bytes_of(data, (size_t)size);
+    int curve = field_curve(algorithm);
+    if (OBJ_obj2nid(object) == NID_rsaEncryption)
+        return rsa_field_id(octets, id, why);
+    if (OBJ_obj2nid(object) == NID_X9_62_id_ecPublicKey && curve != NID_undef)
+        return ec_id(curve, OBJ_nid2sn(curve), octets, id, why);
+    return other_field_id(field, id, why);
+}
+
+enum result key_id_of_field(const X509_PUBKEY *field, struct key_id *id, struct failure *why)
+{
+    *id = (struct key_id){0};
+    ERR_set_mark();
+    enum result result = identify_field(field, id, why);
+    ERR_pop_to_mark();
     if (result != RESULT_OK)
         *id = (struct key_id){0};
     return result;

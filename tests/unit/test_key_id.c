@@ -9,6 +9,7 @@
 #include <openssl/encoder.h>
 #include <openssl/err.h>
 #include <openssl/params.h>
+#include <openssl/provider.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
 
@@ -88,11 +89,30 @@ static void digest_of_ec(EVP_PKEY *key, int field_octets, uint8_t digest[static 
     OPENSSL_free(y);
 }
 
+/* What is made of a key, and what of a certificate's field that holds it, are the same. */
+static enum result key_id_of_both(EVP_PKEY *key, struct key_id *id, struct failure *why)
+{
+    struct key_id of_field;
+    struct failure field_why = {0};
+    X509_PUBKEY *field = NULL;
+    *why = (struct failure){0};
+    enum result result = key_id_of(key, id, why);
+    if (strcmp(OSSL_PROVIDER_get0_name(EVP_PKEY_get0_provider(key)), "default") != 0)
+        return result; /* a foreign key, which cannot be written into a certificate */
+    assert_int_equal(X509_PUBKEY_set(&field, key), 1);
+    assert_int_equal(key_id_of_field(field, &of_field, &field_why), result);
+    X509_PUBKEY_free(field);
+    assert_memory_equal(&of_field, id, sizeof of_field);
+    assert_int_equal(field_why.kind, why->kind);
+    assert_string_equal(field_why.text, why->text);
+    return result;
+}
+
 static struct key_id identified(EVP_PKEY *key)
 {
     struct key_id id;
     struct failure why;
-    if (key_id_of(key, &id, &why) != RESULT_OK)
+    if (key_id_of_both(key, &id, &why) != RESULT_OK)
         fail_msg("%s", why.text);
     return id;
 }
@@ -248,7 +268,7 @@ static void rsa_sizes_by_table(void **state)
         struct key_id id, none = {0};
         struct failure why = {0};
         char expected[64];
-        assert_int_equal(key_id_of(key, &id, &why), RSA_SIZES[i].ok ? RESULT_OK : RESULT_CONFIG);
+        assert_int_equal(key_id_of_both(key, &id, &why), RSA_SIZES[i].ok ? RESULT_OK : RESULT_CONFIG);
         if (RSA_SIZES[i].ok) {
             uint8_t ski[KEY_ID_SKI_SIZE], digest[KEY_ID_DIGEST_SIZE];
             ski_by_x509(key, ski);
@@ -289,7 +309,7 @@ static void other_keys_are_refused(void **state)
         EVP_PKEY *key = generated(REFUSED[i].name, REFUSED[i].group);
         struct key_id id, none = {0};
         struct failure why = {0};
-        CHECK(REFUSED[i].name, key_id_of(key, &id, &why) == RESULT_CONFIG);
+        CHECK(REFUSED[i].name, key_id_of_both(key, &id, &why) == RESULT_CONFIG);
         CHECK(why.text, why.kind == RESULT_CONFIG && strstr(why.text, REFUSED[i].error) != NULL);
         assert_memory_equal(&id, &none, sizeof id);
         EVP_PKEY_free(key);
@@ -321,6 +341,13 @@ static void explicit_curves_are_refused(void **state)
     int size = i2d_PUBKEY(key, &der);
     assert_true(size > 91); /* that of a named P-256 key */
     const unsigned char *at = der;
+    X509_PUBKEY *field = d2i_X509_PUBKEY(NULL, &at, size);
+    struct key_id id;
+    struct failure why = {0};
+    assert_int_equal(key_id_of_field(field, &id, &why), RESULT_CONFIG);
+    assert_non_null(strstr(why.text, "explicit curve parameters"));
+    X509_PUBKEY_free(field);
+    at = der;
     back = d2i_PUBKEY(NULL, &at, size);
     assert_non_null(back);
     check_explicit_is_refused(back);
