@@ -11,7 +11,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/pkcs12.h>
-#include <openssl/x509v3.h>
+#include <openssl/x509.h>
 
 #include "common/socket.h"
 
@@ -127,125 +127,61 @@ static enum result content_read(const char *path, struct content *content, struc
 
 /* ---- Parsing. */
 
-static X509 *next_pem(BIO *from)
-{
-    return PEM_read_bio_X509(from, NULL, NULL, NULL);
-}
-
 static bool is_end_of_pem(void)
 {
     unsigned long code = ERR_peek_last_error();
     return ERR_GET_LIB(code) == ERR_LIB_PEM && ERR_GET_REASON(code) == PEM_R_NO_START_LINE;
 }
 
-static enum result parse_pem(const char *path, BIO *from, struct certificate *certificate,
+static bool next_pem(BIO *from, struct certificate_chain *chain)
+{
+    unsigned char *data = NULL;
+    long size = 0;
+    if (chain->count > CHAIN_CERTIFICATES_MAX ||
+        PEM_bytes_read_bio(&data, &size, NULL, PEM_STRING_X509, from, NULL, NULL) != 1)
+        return false;
+    chain->der[chain->count++] = bytes_of(data, (size_t)size);
+    return true;
+}
+
+static enum result parse_pem(const char *path, BIO *from, struct certificate_chain *chain,
                              struct failure *why)
 {
     ERR_clear_error();
-    X509 *next;
-    certificate->leaf = next_pem(from);
-    while (certificate->leaf != NULL && (next = next_pem(from)) != NULL) {
-        if (sk_X509_push(certificate->chain, next) == 0) {
-            X509_free(next);
-            return failure_set_openssl(why, "%s", path);
-        }
-    }
-    if (!is_end_of_pem())
-        return failure_set_openssl(why, "%s: certificate number %d does not parse", path,
-                                   certificate->leaf == NULL ? 1 : sk_X509_num(certificate->chain) + 2);
+    while (next_pem(from, chain))
+        continue;
+    if (chain->count <= CHAIN_CERTIFICATES_MAX && !is_end_of_pem())
+        return failure_set_openssl(why, "%s: certificate number %zu does not parse", path, chain->count + 1);
     ERR_clear_error();
     return RESULT_OK;
 }
 
-static enum result parse_der(const char *path, struct content content, struct certificate *certificate,
+static enum result parse_der(const char *path, struct content content, struct certificate_chain *chain,
                              struct failure *why)
 {
     const unsigned char *at = content.data;
-    certificate->leaf = d2i_X509(NULL, &at, (long)content.size);
+    X509 *leaf = d2i_X509(NULL, &at, (long)content.size);
+    X509_free(leaf);
     ERR_clear_error();
-    if (certificate->leaf == NULL)
+    if (leaf == NULL)
         return failure_set(why, RESULT_CONFIG, "%s: holds no certificate", path);
     if (at != content.data + content.size) /* its key, perhaps */
         return failure_set(why, RESULT_CONFIG, "%s: in DER, a certificate must be alone in its file", path);
-    return RESULT_OK;
+    chain->der[0] = bytes_of(OPENSSL_memdup(content.data, content.size), content.size);
+    chain->count = 1;
+    return chain->der[0].data != NULL ? RESULT_OK : failure_set_errno(why, "%s", path);
 }
 
-static enum result parse(const char *path, struct content content, struct certificate *certificate,
+static enum result parse(const char *path, struct content content, struct certificate_chain *chain,
                          struct failure *why)
 {
     BIO *from = BIO_new_mem_buf(content.data, (int)content.size);
-    certificate->chain = sk_X509_new_null();
-    if (from == NULL || certificate->chain == NULL) {
-        BIO_free(from);
+    if (from == NULL)
         return failure_set_openssl(why, "%s", path);
-    }
-    enum result result = parse_pem(path, from, certificate, why);
+    enum result result = parse_pem(path, from, chain, why);
     BIO_free(from);
-    if (result == RESULT_OK && certificate->leaf == NULL)
-        result = parse_der(path, content, certificate, why);
-    return result == RESULT_OK ? RESULT_OK : RESULT_CONFIG;
-}
-
-/* ---- Checks. */
-
-static enum result check_order(const char *path, const struct certificate *certificate, struct failure *why)
-{
-    X509 *below = certificate->leaf;
-    for (int i = 0; i < sk_X509_num(certificate->chain); i++) {
-        X509 *above = sk_X509_value(certificate->chain, i);
-        int problem = X509_check_issued(above, below);
-        if (problem != X509_V_OK)
-            return failure_set(why, RESULT_CONFIG,
-                               "%s: certificate %d is not the issuer of the one before it (%s): expected the "
-                               "site's own certificate, then its issuer, and so on",
-                               path, i + 2, X509_verify_cert_error_string(problem));
-        below = above;
-    }
-    return RESULT_OK;
-}
-
-/* Each CertificateEntry has a length of 3 octets and one of 2 for its extensions (RFC 8446 section 4.4.2). */
-static enum result check_size(const char *path, const struct certificate *certificate, struct failure *why)
-{
-    size_t total = 4 + 1 + 3 + (size_t)i2d_X509(certificate->leaf, NULL) + 5;
-    for (int i = 0; i < sk_X509_num(certificate->chain); i++)
-        total += (size_t)i2d_X509(sk_X509_value(certificate->chain, i), NULL) + 5;
-    if (total > CERTIFICATE_MESSAGE_MAX)
-        return failure_set(why, RESULT_CONFIG,
-                           "%s: its Certificate message would have %zu bytes, the most allowed is %d", path,
-                           total, CERTIFICATE_MESSAGE_MAX);
-    return RESULT_OK;
-}
-
-static enum result check_key(const char *path, struct certificate *certificate, struct failure *why)
-{
-    struct failure reason;
-    EVP_PKEY *key = X509_get0_pubkey(certificate->leaf);
-    if (key == NULL)
-        return failure_set_openssl(why, "%s: its public key does not parse", path);
-    if (key_id_of(key, &certificate->key, &reason) != RESULT_OK)
-        return failure_set(why, RESULT_CONFIG, "%s: %s", path, reason.text);
-    return RESULT_OK;
-}
-
-static enum result take_mark(const char *path, struct certificate *certificate, struct failure *why)
-{
-    uint8_t digest[EVP_MAX_MD_SIZE];
-    if (X509_digest(certificate->leaf, EVP_sha256(), digest, NULL) != 1)
-        return failure_set_openssl(why, "%s", path);
-    memcpy(certificate->mark, digest, sizeof certificate->mark);
-    return RESULT_OK;
-}
-
-static enum result certificate_check(const char *path, struct certificate *certificate, struct failure *why)
-{
-    enum result result = check_order(path, certificate, why);
-    if (result == RESULT_OK)
-        result = check_size(path, certificate, why);
-    if (result == RESULT_OK)
-        result = check_key(path, certificate, why);
-    if (result == RESULT_OK)
-        result = take_mark(path, certificate, why);
+    if (result == RESULT_OK && chain->count == 0)
+        result = parse_der(path, content, chain, why);
     return result == RESULT_OK ? RESULT_OK : RESULT_CONFIG;
 }
 
@@ -267,31 +203,23 @@ enum result certificate_file_refuse_key(const char *path, struct failure *why)
     return refuse_key(path, content, why);
 }
 
-enum result certificate_file_read(const char *path, struct certificate *certificate, struct failure *why)
+enum result certificate_file_read(const char *path, struct certificate_chain *chain, struct failure *why)
 {
-    *certificate = (struct certificate){0};
+    *chain = (struct certificate_chain){0};
     struct content content CLEANUP(content_clear) = {0};
     enum result result = content_read(path, &content, why);
-    if (result != RESULT_OK)
-        return result;
-    result = refuse_key(path, content, why);
-    if (result != RESULT_OK)
-        return result;
-    certificate->path = strdup(path);
-    if (certificate->path == NULL)
-        return failure_set_errno(why, "%s", path);
-    result = parse(path, content, certificate, why);
     if (result == RESULT_OK)
-        result = certificate_check(path, certificate, why);
+        result = refuse_key(path, content, why);
+    if (result == RESULT_OK)
+        result = parse(path, content, chain, why);
     if (result != RESULT_OK)
-        certificate_clear(certificate);
+        certificate_chain_clear(chain);
     return result;
 }
 
-void certificate_clear(struct certificate *certificate)
+void certificate_chain_clear(struct certificate_chain *chain)
 {
-    free(certificate->path);
-    X509_free(certificate->leaf);
-    sk_X509_pop_free(certificate->chain, X509_free);
-    *certificate = (struct certificate){0};
+    for (size_t i = 0; i < chain->count; i++)
+        OPENSSL_free((void *)chain->der[i].data);
+    *chain = (struct certificate_chain){0};
 }

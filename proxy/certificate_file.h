@@ -9,17 +9,19 @@
 
 #include "common/bytes.h"
 #include "common/result.h"
-#include "proxy/certificates.h"
+#include "proxy/chain_parser.h"
 
-/* Larger messages would not fit the key protocol's transcript, nor any client's patience. */
-#define CERTIFICATE_MESSAGE_MAX 24576
+/* The certificates of a file, leaf first. Free with certificate_chain_clear. */
+struct certificate_chain {
+    struct bytes der[CHAIN_CERTIFICATES_MAX + 1]; /* one more tells that there are too many */
+    size_t count;
+};
 
-/* Fills all of *certificate but index; free with certificate_clear. RESULT_CONFIG, and why names the file: a
- * private key in it, no certificate, what does not parse, issuers out of order, too large a chain, a key that
- * we do not serve. Whether it is in its validity is not looked at. */
-MUST_CHECK enum result certificate_file_read(const char *path, struct certificate *certificate,
+/* RESULT_CONFIG, and why names the file: a private key in it, no certificate, what is no PEM. What is in the
+ * certificates is not looked at. */
+MUST_CHECK enum result certificate_file_read(const char *path, struct certificate_chain *chain,
                                              struct failure *why);
-void certificate_clear(struct certificate *certificate);
+void certificate_chain_clear(struct certificate_chain *chain);
 
 /* For a file beside the chains: RESULT_CONFIG if it holds a private key. What cannot be read or is no file is
  * none of ours. */

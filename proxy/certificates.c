@@ -7,11 +7,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-
 #include "common/certificate_names.h"
 #include "proxy/certificate_file.h"
+#include "proxy/chain_parser.h"
 #include "proxy/name_index.h"
 
 struct certificates {
@@ -20,54 +18,83 @@ struct certificates {
     struct name_index names;
     struct name_index site_names;      /* the chains of `sites`: an entry's are all of one site */
     const struct name_entry *fallback; /* what an unknown or absent SNI gets; NULL: there is none */
+    struct chain_parser *parser;
+    struct arena arena; /* of what was read at the start */
 };
+
+/* Lines of one kind that are written while all is read: of thousands of chains, a number tells the rest. */
+#define LINES_MAX 20
 
 /* What reading needs besides. */
 struct reading {
     const struct proxy_config *config;
     struct log *log;
-    SSL_CTX *scratch; /* libssl, asked what it will take when a client comes */
     struct certificates *into;
     struct certificate *current; /* whose names are being entered */
     size_t current_names;
     const struct proxy_site *site;   /* whose chains are being read; NULL: nobody's in particular */
     struct certificate *first_valid; /* the first chain within its validity, of no site's */
     bool has_valid;                  /* whosever */
+    time_t now;
+    struct stat channel_key;
+    bool has_channel_key;
+    size_t duplicates, invalid; /* lines about them, written or not */
 };
+
+/* ---- Chains. */
+
+const struct certificate *certificate_hold(const struct certificate *certificate)
+{
+    ((struct certificate *)certificate)->users++;
+    return certificate;
+}
+
+void certificate_drop(const struct certificate *certificate)
+{
+    struct certificate *dropped = (struct certificate *)certificate;
+    if (dropped != NULL && --dropped->users == 0 && !dropped->in_arena)
+        free(dropped);
+}
 
 /* ---- Validity. */
 
-static bool has_expired(const X509 *leaf)
+static bool has_expired(const struct certificate *certificate, time_t now)
 {
-    return X509_cmp_time(X509_get0_notAfter(leaf), NULL) < 0;
+    return certificate->not_after < now;
 }
 
-static bool is_early(const X509 *leaf)
+static bool is_early(const struct certificate *certificate, time_t now)
 {
-    return X509_cmp_time(X509_get0_notBefore(leaf), NULL) > 0;
+    return certificate->not_before > now;
 }
 
 /* Of two chains of one type for one name, one that is valid now is served, and then the one that lasts
  * longer: one made for next month must not take the place of this month's. */
-static bool is_better(const X509 *leaf, const X509 *than)
+static bool is_better(const struct certificate *certificate, const struct certificate *than, time_t now)
 {
-    if (is_early(leaf) != is_early(than))
-        return is_early(than);
-    return ASN1_TIME_compare(X509_get0_notAfter(leaf), X509_get0_notAfter(than)) > 0;
+    if (is_early(certificate, now) != is_early(than, now))
+        return is_early(than, now);
+    return certificate->not_after > than->not_after;
 }
 
 /* ---- Names. */
 
+static void tell_duplicate(struct reading *reading, const char *name, const struct certificate *served,
+                           const struct certificate *unused)
+{
+    if (reading->duplicates++ < LINES_MAX)
+        log_warn(reading->log, "two chains of one type for a name", log_text("name", name),
+                 log_text("type", key_type_name(served->key.type)), log_text("served", served->path),
+                 log_text("unused", unused->path));
+}
+
 static void replace_if_better(struct reading *reading, const struct certificate **place, const char *name)
 {
-    struct certificate *challenger = reading->current;
-    bool better = is_better(challenger->leaf, (*place)->leaf);
-    log_warn(reading->log, "two chains of one type for a name", log_text("name", name),
-             log_text("type", key_type_name(challenger->key.type)),
-             log_text("served", better ? challenger->path : (*place)->path),
-             log_text("unused", better ? (*place)->path : challenger->path));
+    const struct certificate *challenger = reading->current, *champion = *place;
+    bool better = is_better(challenger, champion, reading->now);
     if (better)
         *place = challenger;
+    tell_duplicate(reading, name, better ? challenger : champion, better ? champion : challenger);
 }
 
 static bool name_enter(struct reading *reading, struct name_index *index, const char *name)
@@ -106,9 +133,8 @@ static const char *shared_name(const struct reading *reading, const char *own, c
     return served ? name : NULL;
 }
 
-static bool name_found(const char *name, void *owner)
+static bool name_found(struct reading *reading, const char *name)
 {
-    struct reading *reading = owner;
     const struct proxy_site *site = reading->site;
     bool entered = true;
     if (site == NULL)
@@ -125,38 +151,46 @@ _Static_assert(KEY_TYPE_ED448 <= CERTIFICATES_PER_NAME, "a place for each key ty
 static void name_ignored(const char *what, struct bytes value, void *owner)
 {
     const struct reading *reading = owner;
-    log_debug(reading->log, "name in certificate not used", log_text("file", reading->current->path),
-              log_text("kind", what), log_bytes("value", value));
+    log_debug(reading->log, "name in certificate not used", log_text("kind", what),
+              log_bytes("value", value));
 }
 
 static enum result names_enter(struct reading *reading, struct failure *why)
 {
-    static const struct certificate_names_handler handler = {name_found, name_ignored};
-    const char *path = reading->current->path;
+    const char *name = reading->current->names;
     reading->current_names = 0;
-    if (!certificate_names(reading->current->leaf, &handler, reading))
-        return failure_set(why, RESULT_SYSTEM, "%s: no memory for its names", path);
-    if (reading->current_names == 0 && reading->site != NULL)
-        return failure_set(why, RESULT_CONFIG, "%s: is for none of the site's names", path);
+    for (size_t i = 0; i < reading->current->name_count; i++, name += strlen(name) + 1)
+        if (!name_found(reading, name))
+            return failure_set(why, RESULT_SYSTEM, "%s: no memory for its names", reading->current->path);
     if (reading->current_names == 0)
-        return failure_set(why, RESULT_CONFIG,
-                           "%s: has no name that can be served: expected a dNSName in its subjectAltName",
-                           path);
+        return failure_set(why, RESULT_CONFIG, "%s: is for none of the site's names", reading->current->path);
     return RESULT_OK;
 }
 
-/* ---- Chains. */
+/* ---- Reading. */
 
 static void validity_check(struct reading *reading)
 {
     struct certificate *certificate = reading->current;
-    bool expired = has_expired(certificate->leaf);
-    if (expired || is_early(certificate->leaf))
+    bool expired = has_expired(certificate, reading->now);
+    if (!expired && !is_early(certificate, reading->now)) {
+        reading->has_valid = true;
+        if (reading->first_valid == NULL && reading->site == NULL)
+            reading->first_valid = certificate;
+    } else if (reading->invalid++ < LINES_MAX) {
         log_warn(reading->log, expired ? "certificate has expired" : "certificate is not valid yet",
                  log_text("file", certificate->path));
-    else if (reading->first_valid == NULL && reading->site == NULL)
-        reading->first_valid = certificate;
-    reading->has_valid = reading->has_valid || (!expired && !is_early(certificate->leaf));
+    }
+}
+
+static void tell_rest(struct reading *reading)
+{
+    if (reading->duplicates > LINES_MAX)
+        log_warn(reading->log, "more chains of one type for a name",
+                 log_number("count", (int64_t)(reading->duplicates - LINES_MAX)));
+    if (reading->invalid > LINES_MAX)
+        log_warn(reading->log, "more certificates out of their validity",
+                 log_number("count", (int64_t)(reading->invalid - LINES_MAX)));
 }
 
 static bool list_push(struct certificates *certificates, struct certificate *certificate)
@@ -174,64 +208,33 @@ static bool list_push(struct certificates *certificates, struct certificate *cer
     return true;
 }
 
-/* Bits of security of a signature with SHA-1 and worse, which clients refuse. OpenSSL 3.5 serves it all the
- * same. Nobody looks at a root's. */
-#define SIGNATURE_BITS_MIN 80
-
-static bool is_badly_signed(X509 *certificate)
+static enum result chain_make(struct reading *reading, const char *path, struct certificate **certificate,
+                              struct failure *why)
 {
-    int bits;
-    bool self_signed = (X509_get_extension_flags(certificate) & EXFLAG_SS) != 0;
-    return !self_signed && X509_get_signature_info(certificate, NULL, NULL, &bits, NULL) == 1 &&
-           bits < SIGNATURE_BITS_MIN;
-}
-
-static enum result signatures_check(const struct certificate *certificate, struct failure *why)
-{
-    bool bad = is_badly_signed(certificate->leaf);
-    for (int i = 0; !bad && i < sk_X509_num(certificate->chain); i++)
-        bad = is_badly_signed(sk_X509_value(certificate->chain, i));
-    return bad ? failure_set(why, RESULT_CONFIG,
-                             "%s: a certificate is signed with a digest that clients refuse",
-                             certificate->path)
-               : RESULT_OK;
-}
-
-/* libssl serves no key and no signature below its security level: better told now than to every client. */
-static enum result strength_check(const struct reading *reading, struct failure *why)
-{
-    const struct certificate *certificate = reading->current;
-    if (SSL_CTX_get_security_level(reading->scratch) > 0 && signatures_check(certificate, why) != RESULT_OK)
-        return why->kind;
-    bool taken = SSL_CTX_use_certificate(reading->scratch, certificate->leaf) == 1;
-    for (int i = 0; taken && i < sk_X509_num(certificate->chain); i++)
-        taken = SSL_CTX_add1_chain_cert(reading->scratch, sk_X509_value(certificate->chain, i)) == 1;
-    (void)SSL_CTX_clear_chain_certs(reading->scratch);
-    if (taken)
-        return RESULT_OK;
-    return failure_set_openssl(why, "%s: cannot be served at OpenSSL's security level %d", certificate->path,
-                               SSL_CTX_get_security_level(reading->scratch));
+    struct certificate_chain chain;
+    enum result result = certificate_file_read(path, &chain, why);
+    if (result != RESULT_OK)
+        return result;
+    result = chain_parser_make(reading->into->parser, &reading->into->arena, path, chain.der, chain.count,
+                               name_ignored, reading, certificate, why);
+    certificate_chain_clear(&chain);
+    return result;
 }
 
 static enum result chain_read(struct reading *reading, const char *path, struct failure *why)
 {
-    struct certificate *certificate = calloc(1, sizeof *certificate);
-    if (certificate == NULL)
-        return failure_set_errno(why, "%s", path);
-    enum result result = certificate_file_read(path, certificate, why);
-    if (result == RESULT_OK && !list_push(reading->into, certificate)) {
-        certificate_clear(certificate);
-        result = failure_set_errno(why, "%s", path);
-    }
-    if (result != RESULT_OK) {
-        free(certificate);
+    struct certificate *certificate;
+    enum result result = chain_make(reading, path, &certificate, why);
+    if (result != RESULT_OK)
         return result;
+    if (!list_push(reading->into, certificate)) {
+        certificate_drop(certificate);
+        return failure_set_errno(why, "%s", path);
     }
     certificate->site = reading->site;
     reading->current = certificate;
     validity_check(reading);
-    result = strength_check(reading, why);
-    return result == RESULT_OK ? names_enter(reading, why) : result;
+    return names_enter(reading, why);
 }
 
 /* ---- Files and directories. */
@@ -249,12 +252,18 @@ static bool is_chain_name(const char *name)
 
 /* The proxy's own key towards the key server is named in the configuration and may lie in the same directory.
  */
+static void find_channel_key(struct reading *reading)
+{
+    const char *own = reading->config->key_channel.key;
+    reading->has_channel_key = own != NULL && stat(own, &reading->channel_key) == 0;
+}
+
 static bool is_channel_key(const struct reading *reading, const char *path)
 {
-    struct stat a, b;
-    const char *own = reading->config->key_channel.key;
-    return own != NULL && stat(path, &a) == 0 && stat(own, &b) == 0 && a.st_dev == b.st_dev &&
-           a.st_ino == b.st_ino;
+    const struct stat *own = &reading->channel_key;
+    struct stat status;
+    return reading->has_channel_key && stat(path, &status) == 0 && status.st_dev == own->st_dev &&
+           status.st_ino == own->st_ino;
 }
 
 static enum result dir_entry_read(struct reading *reading, const char *dir, const char *name,
@@ -376,27 +385,20 @@ static void sites_check(const struct reading *reading)
 
 /* ---- The default. */
 
-static bool first_name(const char *name, void *owner)
-{
-    struct reading *reading = owner;
-    reading->into->fallback = name_index_find(&reading->into->names, bytes_of(name, strlen(name)));
-    return false;
-}
-
 static enum result fallback_choose(struct reading *reading, struct failure *why)
 {
-    static const struct certificate_names_handler handler = {first_name, name_ignored};
     const char *name = reading->config->tls.default_name;
     const struct config_position where = {.file = reading->config->file};
+    struct certificates *into = reading->into;
     struct bytes wanted = name != NULL ? bytes_of(name, strlen(name)) : (struct bytes){0};
     if (name != NULL) {
-        reading->into->fallback = find(reading->into, proxy_config_site(reading->config, wanted), wanted);
+        into->fallback = find(into, proxy_config_site(reading->config, wanted), wanted);
     } else if (reading->first_valid != NULL) {
-        reading->current = reading->first_valid;
-        (void)certificate_names(reading->current->leaf, &handler, reading);
+        const char *first = reading->first_valid->names; /* may be a wildcard */
+        into->fallback = name_index_find(&into->names, bytes_of(first, strlen(first)));
     }
     /* With sites' own chains alone there may be none: those serve no other names. */
-    if (reading->into->fallback == NULL && name != NULL)
+    if (into->fallback == NULL && name != NULL)
         return config_failure(why, &where, "tls.default", "no certificate is for the name \"%s\"", name);
     sites_check(reading);
     return RESULT_OK;
@@ -408,15 +410,19 @@ enum result certificates_read(const struct proxy_config *config, struct log *log
                               struct certificates **certificates, struct failure *why)
 {
     *certificates = NULL;
-    struct reading reading = {.config = config, .log = log, .into = calloc(1, sizeof *reading.into)};
+    struct reading reading = {
+        .config = config, .log = log, .into = calloc(1, sizeof *reading.into), .now = time(NULL)};
     if (reading.into == NULL)
         return failure_set_errno(why, "certificates");
-    reading.scratch = SSL_CTX_new(TLS_server_method());
-    enum result result = reading.scratch != NULL ? sources_read(&reading, why)
-                                                 : failure_set_openssl(why, "cannot make a TLS context");
+    reading.into->names.arena = &reading.into->arena;
+    reading.into->site_names.arena = &reading.into->arena;
+    find_channel_key(&reading);
+    enum result result = chain_parser_new(&reading.into->parser, why);
+    if (result == RESULT_OK)
+        result = sources_read(&reading, why);
     if (result == RESULT_OK)
         result = fallback_choose(&reading, why);
-    SSL_CTX_free(reading.scratch);
+    tell_rest(&reading);
     if (result != RESULT_OK) {
         certificates_free(reading.into);
         return result;
@@ -429,13 +435,10 @@ void certificates_free(struct certificates *certificates)
 {
     if (certificates == NULL)
         return;
-    for (size_t i = 0; i < certificates->count; i++) {
-        certificate_clear(certificates->list[i]);
-        free(certificates->list[i]);
-    }
+    /* Those in the arena are not looked at: a child frees what it shares with its parent. */
     free(certificates->list);
-    name_index_clear(&certificates->names);
-    name_index_clear(&certificates->site_names);
+    chain_parser_free(certificates->parser);
+    arena_clear(&certificates->arena);
     free(certificates);
 }
 

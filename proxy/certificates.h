@@ -1,13 +1,15 @@
 /*
  * The chains the proxy serves, found by SNI: exact name, then one wildcard label, then the default; for one
  * name several chains of different key types. Read by the master (files may be readable by root alone),
- * inherited by workers through fork. The private keys are made per worker, as remote keys.
+ * inherited by workers through fork: plain memory, which all of them share as long as nobody writes to it.
+ * What libssl needs of a chain, and its remote key, a worker makes when it first serves it (ready_chain.h).
  */
 #ifndef KEYLESS_PROXY_CERTIFICATES_H
 #define KEYLESS_PROXY_CERTIFICATES_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 #include <openssl/x509.h>
 
@@ -19,20 +21,33 @@
 
 #define CERTIFICATE_MARK_SIZE 16
 
-/* One chain. Several names lead to it. */
+/* Larger messages would not fit the key protocol's transcript, nor any client's patience. */
+#define CERTIFICATE_MESSAGE_MAX 24576
+
+/* One chain, in one piece of memory. Several names lead to it. */
 struct certificate {
-    char *path;
-    X509 *leaf;
-    STACK_OF(X509) * chain; /* above the leaf, in order; may be empty */
+    const char *path;
+    struct bytes leaf; /* DER */
+    X509 **issuers;    /* above the leaf, in order; may be none */
+    size_t issuer_count;
+    const char *names; /* those that it is for, in lower case, each with its zero: at least one */
+    size_t name_count;
+    time_t not_before, not_after;
     struct key_id key;
     uint8_t mark[CERTIFICATE_MARK_SIZE]; /* of the leaf: the first octets of its SHA-256 */
     const struct proxy_site *site;       /* the one whose names alone it serves; NULL: any */
-    size_t index; /* 0 .. certificates_count - 1: a worker's array of remote keys goes by it */
+    size_t index;                        /* 0 .. certificates_count - 1 */
+    unsigned users;                      /* certificate_hold's */
+    bool in_arena;                       /* its memory stays until that is cleared */
 };
 
 #define CERTIFICATES_PER_NAME 8
 
 struct certificates;
+
+/* Keeps a chain although its table may let go of it; and gives it back. */
+const struct certificate *certificate_hold(const struct certificate *certificate);
+void certificate_drop(const struct certificate *certificate);
 
 /*
  * Reads every chain that the configuration names. RESULT_CONFIG names the file: one that holds a private key

@@ -337,6 +337,7 @@ void handshake_free(struct handshake *handshake)
     handshake_abort(handshake, HANDSHAKE_ABORT_DROPPED);
     SSL_free(handshake->ssl);
     free(handshake->client);
+    handshake_chains_drop(handshake);
     free(handshake);
 }
 

@@ -33,6 +33,23 @@ static bool has_same_name(const struct handshake *handshake)
                        bytes_of(handshake->facts.sni, handshake->facts.sni_size));
 }
 
+void handshake_chains_drop(struct handshake *handshake)
+{
+    for (size_t i = 0; i < handshake->found_count; i++)
+        certificate_drop(handshake->found[i]);
+    handshake->found_count = 0;
+}
+
+/* They are kept, as a ticket is made of one at the end of the handshake, and a renewal may come before. */
+static void find_chains(struct handshake *handshake, struct bytes sni)
+{
+    handshake_chains_drop(handshake);
+    handshake->found_count = certificates_find(handshake->context->certificates, handshake->site->config, sni,
+                                               handshake->found, &handshake->name_matched);
+    for (size_t i = 0; i < handshake->found_count; i++)
+        (void)certificate_hold(handshake->found[i]);
+}
+
 /* Before libssl has looked at versions or extensions, so that the SNI of what fails is known too. */
 static int on_client_hello(SSL *ssl, int *alert, void *argument)
 {
@@ -70,8 +87,7 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     bool asked = handshake->site->policy->client_auth != NULL;
     client_bio_allow(handshake->bio, AFTER_HELLO_MAX + (asked ? CLIENT_MAX : 0));
     hello->schemes &= handshake->site->policy->schemes; /* what the client verifies and we sign */
-    handshake->found_count = certificates_find(handshake->context->certificates, handshake->site->config, sni,
-                                               handshake->found, &handshake->name_matched);
+    find_chains(handshake, sni);
     handshake_tickets_offer(ssl, handshake);
     return SSL_CLIENT_HELLO_SUCCESS;
 }
@@ -114,8 +130,8 @@ static int on_certificate(SSL *ssl, void *argument)
     size_t count =
         client_hello_choose(&handshake->hello, tls13, handshake->found, handshake->found_count, chosen);
     for (size_t i = 0; i < count; i++) {
-        EVP_PKEY *key = handshake->context->keys[chosen[i]->index];
-        if (SSL_use_cert_and_key(ssl, chosen[i]->leaf, key, chosen[i]->chain, 1) != 1)
+        const struct ready_chain *chain = ready_chains_get(handshake->context->chains, chosen[i]);
+        if (chain == NULL || SSL_use_cert_and_key(ssl, chain->leaf, chain->key, chain->issuers, 1) != 1)
             return 0;
     }
     handshake->certificates_set = true;

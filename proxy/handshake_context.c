@@ -8,22 +8,8 @@
 
 /* Fibres made in advance; more are made when they are needed, up to limits.handshakes. */
 #define FIBRES_AT_FIRST 16
-
-static enum result make_keys(struct handshake_context *context, struct failure *why)
-{
-    size_t count = certificates_count(context->certificates);
-    context->keys = calloc(count, sizeof(EVP_PKEY *));
-    if (context->keys == NULL)
-        return failure_set_errno(why, "remote keys");
-    for (size_t i = 0; i < count; i++) {
-        const struct certificate *certificate = certificates_at(context->certificates, i);
-        enum result result = remote_key_new(NULL, X509_get0_pubkey(certificate->leaf), &certificate->key,
-                                            &context->signer, &context->keys[i], why);
-        if (result != RESULT_OK)
-            return result;
-    }
-    return RESULT_OK;
-}
+/* Chains that are kept ready: some 25 MB if so many are served. */
+#define CHAINS_READY_MAX 2048
 
 static enum result make_fibres(struct handshake_context *context, struct failure *why)
 {
@@ -42,13 +28,14 @@ static enum result context_fill(struct handshake_context *context, struct failur
     if (result == RESULT_OK)
         result = handshake_sites_make(context, why);
     if (result == RESULT_OK)
-        result = make_keys(context, why);
-    if (result == RESULT_OK)
         result = make_fibres(context, why);
     if (result != RESULT_OK)
         return result;
     if (!handshake_tickets_set(context))
         return failure_set_openssl(why, "cannot set up session tickets");
+    context->chains = ready_chains_new(CHAINS_READY_MAX, &context->signer);
+    if (context->chains == NULL)
+        return failure_set_errno(why, "chains");
     context->bio_method = client_bio_method();
     return context->bio_method != NULL ? RESULT_OK : failure_set_openssl(why, "cannot make a BIO method");
 }
@@ -83,11 +70,9 @@ void handshake_context_free(struct handshake_context *context)
     if (context->has_fibres)
         ASYNC_cleanup_thread();
     handshake_sites_free(context);
-    for (size_t i = 0; context->keys != NULL && i < certificates_count(context->certificates); i++)
-        EVP_PKEY_free(context->keys[i]);
-    free(context->keys);
     EVP_CIPHER_free(context->aes128);
     EVP_CIPHER_free(context->aes256);
+    ready_chains_free(context->chains);
     BIO_meth_free(context->bio_method);
     if (context->provider != NULL)
         (void)OSSL_PROVIDER_unload(context->provider);

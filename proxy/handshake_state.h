@@ -18,6 +18,7 @@
 #include "proxy/client_hello.h"
 #include "proxy/handshake.h"
 #include "proxy/handshake_reason.h"
+#include "proxy/ready_chain.h"
 #include "proxy/remote_key.h"
 #include "proxy/ticket_source.h"
 #include "proxy/tls_policy.h"
@@ -59,7 +60,7 @@ struct handshake_context {
     struct ticket_source *tickets;
     EVP_CIPHER *aes128, *aes256; /* of tickets; NULL: there are none */
     struct remote_signer signer;
-    EVP_PKEY **keys; /* by certificate index */
+    struct ready_chains *chains;
     bool has_fibres;
 };
 
@@ -80,7 +81,7 @@ struct handshake {
     const struct handshake_site *site; /* from the ClientHello on */
     unsigned hellos;                   /* ClientHellos seen: two after a HelloRetryRequest */
     struct client_hello hello;
-    const struct certificate *found[CERTIFICATES_PER_NAME];
+    const struct certificate *found[CERTIFICATES_PER_NAME]; /* held */
     size_t found_count;
     bool name_matched, certificates_set;
     struct client_identity *client; /* that has shown a certificate, good or not */
@@ -103,6 +104,8 @@ MUST_CHECK bool handshake_site_choose(struct handshake *handshake, SSL *ssl, str
 
 /* From now on the context's handshakes, each its SSL's app data, are asked. */
 void handshake_choices_set(SSL_CTX *context);
+/* Lets go of the chains that were found for the client's name. */
+void handshake_chains_drop(struct handshake *handshake);
 
 /* ---- handshake_clients.c */
 

@@ -119,7 +119,7 @@ static void describe_chain(struct evbuffer *text, const struct certificate *chai
 {
     char day[16] = "?";
     struct tm end;
-    if (ASN1_TIME_to_tm(X509_get0_notAfter(chain->leaf), &end) == 1)
+    if (gmtime_r(&chain->not_after, &end) != NULL)
         (void)strftime(day, sizeof day, "%Y-%m-%d", &end);
     evbuffer_add_printf(text, "# ");
     for (size_t i = 0; i < sizeof chain->key.ski; i++)

@@ -6,7 +6,6 @@
 
 #include <event2/buffer.h>
 
-#include "common/certificate_names.h"
 #include "common/process_status.h"
 #include "common/text.h"
 #include "proxy/proxy_metrics.h"
@@ -164,39 +163,24 @@ static void write_workers(const struct proxy_status *status, struct json *json)
     json_end_array(json);
 }
 
-struct names_writer {
-    struct json *json;
-    unsigned count;
-};
-
-static bool write_name(const char *name, void *owner)
+static void write_names(const struct certificate *certificate, struct json *json)
 {
-    struct names_writer *writer = owner;
-    if (writer->count++ < NAMES_SHOWN)
-        json_text(writer->json, NULL, name);
-    return true;
-}
-
-static void skip_name(const char *what, struct bytes value, void *owner)
-{
-    (void)what;
-    (void)value;
-    (void)owner;
+    const char *name = certificate->names;
+    json_begin_array(json, "names");
+    for (size_t i = 0; i < certificate->name_count && i < NAMES_SHOWN; i++, name += strlen(name) + 1)
+        json_text(json, NULL, name);
+    json_end_array(json);
+    json_number(json, "name_count", (int64_t)certificate->name_count);
 }
 
 static void write_certificate(const struct certificate *certificate, struct json *json)
 {
-    static const struct certificate_names_handler NAMES = {write_name, skip_name};
-    struct names_writer writer = {.json = json};
     json_begin_object(json, NULL);
     json_text(json, "file", certificate->path);
     json_text(json, "key_type", key_type_name(certificate->key.type));
     json_hex(json, "ski", bytes_of(certificate->key.ski, sizeof certificate->key.ski));
-    json_time(json, "not_after", certificate_not_after(certificate->leaf));
-    json_begin_array(json, "names");
-    (void)certificate_names(certificate->leaf, &NAMES, &writer);
-    json_end_array(json);
-    json_number(json, "name_count", writer.count);
+    json_time(json, "not_after", certificate->not_after);
+    write_names(certificate, json);
     json_end_object(json);
 }
 
@@ -242,9 +226,9 @@ void proxy_status_write(const struct proxy_status *status, struct json *json)
 
 static time_t earliest_not_after(const struct certificates *certificates)
 {
-    time_t earliest = certificate_not_after(certificates_at(certificates, 0)->leaf);
+    time_t earliest = certificates_at(certificates, 0)->not_after;
     for (size_t i = 1; i < certificates_count(certificates); i++) {
-        time_t end = certificate_not_after(certificates_at(certificates, i)->leaf);
+        time_t end = certificates_at(certificates, i)->not_after;
         earliest = end < earliest ? end : earliest;
     }
     return earliest;
@@ -271,7 +255,7 @@ static void certificate_metrics(const struct proxy_setup *setup, struct evbuffer
     for (size_t i = 0; i < count; i++) {
         const struct certificate *certificate = certificates_at(certificates, i);
         const struct metric_label file = {"file", certificate->path};
-        metrics_write_line(to, EXPIRY, &file, 1, certificate_not_after(certificate->leaf));
+        metrics_write_line(to, EXPIRY, &file, 1, certificate->not_after);
     }
 }
 

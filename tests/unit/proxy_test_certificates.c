@@ -476,13 +476,32 @@ static void test_chain_order(void **state)
     path_of(fixture, "a.pem", path);
     append_file(path, fixture->ca.path);
     check_read(fixture);
-    assert_int_equal(sk_X509_num(certificates_at(fixture->certificates, 0)->chain), 1);
+    assert_int_equal(certificates_at(fixture->certificates, 0)->issuer_count, 1);
     certificates_free(fixture->certificates);
     fixture->certificates = NULL;
     test_ca_make(&other, "Other CA");
     append_file(path, other.path);
     test_ca_remove(&other);
     check_refused(fixture, "a.pem", "certificate 3 is not the issuer");
+}
+
+/* Beside ten thousand leafs there are few issuers. */
+static void test_issuers_are_shared(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[TEST_PATH_SIZE];
+    static const char *const FILES[] = {"a.pem", "b.pem"};
+    for (size_t i = 0; i < COUNT_OF(FILES); i++) {
+        put_site(fixture, FILES[i], i == 0 ? "DNS:a.example" : "DNS:b.example", NULL);
+        path_of(fixture, FILES[i], path);
+        append_file(path, fixture->ca.path);
+    }
+    check_read(fixture);
+    const struct certificate *a = certificates_at(fixture->certificates, 0);
+    const struct certificate *b = certificates_at(fixture->certificates, 1);
+    assert_int_equal(a->issuer_count, 1);
+    assert_int_equal(b->issuer_count, 1);
+    assert_ptr_equal(a->issuers[0], b->issuers[0]);
 }
 
 static void test_chain_size(void **state)
@@ -681,6 +700,7 @@ int main(void)
         TEST(test_unknown_key),
         TEST(test_too_weak),
         TEST(test_chain_order),
+        TEST(test_issuers_are_shared),
         TEST(test_chain_size),
         TEST(test_der),
         TEST(test_private_keys),
