@@ -199,6 +199,7 @@ group_bench() {
         grep -c "^| .*, 0x6[13] | .* us | .* |$" | grep -qx 4'
     record bench-keyserver-flood sh -c 'sh tests/bench/keyserver-flood.sh 1 1 | tee /dev/stderr | grep -q "^| flood to program .* [0-9.]* |"'
     record bench-forbidden-keys sh tests/bench/forbidden-keys.sh
+    record bench-many-names sh -c 'sh tests/bench/many-names.sh --names 50 --visited 20 | tee /dev/stderr | grep -q "median of the ratios"'
     record bench-callgrind sh -c 'sh tests/bench/callgrind.sh p256 20 | tee /dev/stderr | grep -q "per handshake"'
 }
 
