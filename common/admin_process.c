@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "common/clock.h"
+#include "common/socket.h"
 
 /* For answers on their way when the process is told to end. */
 #define DRAIN_MICROSECONDS 1000000
@@ -10,6 +11,8 @@
 struct admin_process {
     struct child *child;
     struct admin *admin;
+    struct admin_source *source;
+    void (*message)(const struct child_message *message, void *source);
     uint64_t drain_until; /* 0: not draining */
 };
 
@@ -70,8 +73,18 @@ static void on_tick(void *owner)
     end_if_drained(owner);
 }
 
+static void on_message(const struct child_message *message, void *owner)
+{
+    const struct admin_process *process = owner;
+    int descriptor = message->descriptor;
+    if (process->message != NULL)
+        process->message(message, process->source);
+    else
+        socket_close(&descriptor);
+}
+
 static const struct child_handler HANDLER = {
-    .listen = on_listen, .retire = on_retire, .drain = on_drain, .tick = on_tick};
+    .listen = on_listen, .retire = on_retire, .drain = on_drain, .message = on_message, .tick = on_tick};
 
 /* ---- The process. */
 
@@ -84,9 +97,10 @@ const struct sandbox_profile admin_process_sandbox = {
     .rules = SANDBOX_RULES, .rule_count = sizeof SANDBOX_RULES / sizeof *SANDBOX_RULES};
 
 int admin_process_run(struct child *child, const char *user, const struct metrics *metrics,
-                      struct admin_source *source)
+                      struct admin_source *source,
+                      void (*message)(const struct child_message *message, void *source))
 {
-    struct admin_process process = {.child = child};
+    struct admin_process process = {.child = child, .source = source, .message = message};
     struct failure why;
     enum result result = process_drop_privileges(user, &why);
     if (result == RESULT_OK)

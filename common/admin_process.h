@@ -6,9 +6,11 @@
 #include "common/process.h"
 
 /* For process_kind.run of a kind that accepts on the admin address: drops privileges to user, serves on the
- * listening sockets that the master gives it, and returns the exit status. */
+ * listening sockets that the master gives it, and returns the exit status. message is child_handler's, with
+ * the source as its owner; it may be NULL. */
 int admin_process_run(struct child *child, const char *user, const struct metrics *metrics,
-                      struct admin_source *source);
+                      struct admin_source *source,
+                      void (*message)(const struct child_message *message, void *source));
 
 /* What it may do once it has started. */
 extern const struct sandbox_profile admin_process_sandbox;

@@ -138,6 +138,19 @@ static void on_link(struct child *child, struct message *message)
     child->handler->link(message->first, message->second, fd, child->owner);
 }
 
+static void on_told(struct child *child, struct message *message)
+{
+    if (child->handler->message == NULL)
+        return;
+    const struct child_message told = {.kind = (size_t)(child->kind - child->plan.kinds),
+                                       .index = child->index,
+                                       .what = message->first,
+                                       .number = message->second,
+                                       .descriptor = message->descriptor};
+    message->descriptor = -1;
+    child->handler->message(&told, child->owner);
+}
+
 /* Others have these sockets now, so that closing them loses nothing. */
 static void on_drain(struct child *child, struct message *message)
 {
@@ -172,7 +185,7 @@ static void on_orphaned(struct child *child)
 
 static void (*const ON_MESSAGE[MESSAGE_TYPES])(struct child *, struct message *) = {
     [MESSAGE_LISTEN] = on_listen, [MESSAGE_RETIRE] = on_retire, [MESSAGE_LINK] = on_link,
-    [MESSAGE_DRAIN] = on_drain,   [MESSAGE_END] = on_end,
+    [MESSAGE_DRAIN] = on_drain,   [MESSAGE_END] = on_end,       [MESSAGE_TOLD] = on_told,
 };
 
 /* False: nothing more to read now. */
@@ -206,14 +219,19 @@ static void on_control(evutil_socket_t fd, short events, void *argument)
         continue;
 }
 
+static void tell_message(struct child *child, const struct message *message)
+{
+    struct failure ignored;
+    /* A master that has gone is noticed by reading. */
+    (void)!message_send(child->control, message, &ignored);
+}
+
 static void tell(struct child *child, enum message_type type, uint32_t first, const struct failure *why)
 {
     struct message message = {.type = type, .first = first, .descriptor = -1};
-    struct failure ignored;
     if (why != NULL)
         (void)snprintf(message.text, sizeof message.text, "%s", why->text);
-    /* A master that has gone is noticed by reading. */
-    (void)!message_send(child->control, &message, &ignored);
+    tell_message(child, &message);
 }
 
 static void on_beat(evutil_socket_t fd, short events, void *argument)
@@ -328,6 +346,12 @@ void child_ready(struct child *child)
 void child_failed(struct child *child, const struct failure *why)
 {
     tell(child, MESSAGE_FAILED, (uint32_t)why->kind, why);
+}
+
+void child_tell(struct child *child, uint32_t what, uint32_t number)
+{
+    const struct message message = {.type = MESSAGE_SAID, .first = what, .second = number, .descriptor = -1};
+    tell_message(child, &message);
 }
 
 int child_loop(struct child *child)

@@ -30,6 +30,31 @@ void master_gauge(struct master *master, size_t metric, int64_t by)
     metric_change(master->row, master->program->first_metric + metric, by);
 }
 
+struct metrics_row *master_metrics(const struct master *master)
+{
+    return master->row;
+}
+
+/* ---- What the program tells its children */
+
+static void tell_generation(const struct generation *generation, const struct child_message *message)
+{
+    for (size_t i = 0; i < generation->slot_count; i++) {
+        const struct slot *slot = &generation->slots[i];
+        bool meant = slot->kind == message->kind &&
+                     (message->index == MASTER_TELL_ALL || message->index == slot->index);
+        if (meant && slot->process != NULL && slot->process->state <= PROCESS_READY)
+            process_tell(slot->process, MESSAGE_TOLD, message->what, message->number, message->descriptor);
+    }
+}
+
+void master_tell(struct master *master, const void *config, const struct child_message *message)
+{
+    for (const struct generation *at = master->generations; at != NULL; at = at->next)
+        if (at->plan.config == config && at->state != GENERATION_DRAINING)
+            tell_generation(at, message);
+}
+
 /* ---- The service manager */
 
 /* In time to be heard before half of the interval has passed. */
@@ -152,6 +177,8 @@ void master_generation_ready(struct generation *generation)
         generation_drain(old, old->plan.drain_timeout);
         master_count(master, METRIC_RELOAD_OK, 1);
     }
+    if (master->program->activated != NULL)
+        master->program->activated(master->program->context, master, &generation->plan);
     log_info(master->log, old != NULL ? "reloaded" : "ready", log_number("generation", generation->number),
              log_number("children", (int64_t)generation->slot_count));
     /* Last: who waits for it finds the sockets handed over, the reload counted and its line in the log. */

@@ -243,8 +243,23 @@ static void on_leaving(struct process *process, const struct message *message)
     generation_process_leaving(process);
 }
 
-static void (*const ON_MESSAGE[MESSAGE_TYPES])(struct process *, const struct message *) = {
-    [MESSAGE_READY] = on_ready, [MESSAGE_FAILED] = on_failed, [MESSAGE_LEAVING] = on_leaving};
+static void on_said(struct process *process, const struct message *message)
+{
+    struct master *master = master_of(process);
+    const struct child_message said = {.kind = process->slot->kind,
+                                       .index = process->slot->index,
+                                       .what = message->first,
+                                       .number = message->second,
+                                       .descriptor = -1};
+    if (master->program->heard != NULL && process_is_current(process) && process->state <= PROCESS_READY)
+        master->program->heard(master->program->context, master, process->generation->plan.config, &said);
+}
+
+static void (*const ON_MESSAGE[MESSAGE_TYPES])(struct process *,
+                                               const struct message *) = {[MESSAGE_READY] = on_ready,
+                                                                          [MESSAGE_FAILED] = on_failed,
+                                                                          [MESSAGE_LEAVING] = on_leaving,
+                                                                          [MESSAGE_SAID] = on_said};
 
 /* It ends, or has gone mad: either way it can no longer be told anything. */
 static void process_lose(struct process *process)

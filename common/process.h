@@ -33,6 +33,7 @@
 #ifndef KEYLESS_COMMON_PROCESS_H
 #define KEYLESS_COMMON_PROCESS_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,6 +50,14 @@
 struct child;
 struct master;
 struct status_area;
+
+/* What a program's processes tell each other besides, over the control pair. */
+struct child_message {
+    size_t kind; /* of the child that it comes from, or goes to: both as in the plan */
+    unsigned index;
+    uint32_t what, number; /* the program's own */
+    int descriptor;        /* -1: none; a child sends none */
+};
 
 /* ---- What a program tells its master. */
 
@@ -113,6 +122,13 @@ struct process_program {
     bool (*supersedes)(const void *old_config, const void *new_config);
     /* In the master, ten times a second or so. NULL: nothing. */
     void (*tick)(void *context);
+    /* The plan's generation has the sockets from now on; its children can be told things (master_tell). NULL:
+     * nothing. */
+    void (*activated)(void *context, struct master *master, const struct process_plan *plan);
+    /* A child of the plan with this config says something (child_tell); it may be one that was taken over.
+     * NULL: it is not heard. */
+    void (*heard)(void *context, struct master *master, const void *config,
+                  const struct child_message *message);
     void *context;
     struct metrics *metrics;       /* may be NULL */
     size_t first_metric;           /* the id of the first of PROCESS_METRIC_ROWS in its table */
@@ -121,6 +137,13 @@ struct process_program {
 
 /* Runs the master until it is told to end: the program's exit status (0, 1 or 2). */
 int master_run(const struct process_program *program, struct log *log);
+
+/* Tells a child, or with index MASTER_TELL_ALL each of the kind, of the generation that was made from config,
+ * if it is there and does not drain. The descriptor stays the caller's. */
+#define MASTER_TELL_ALL UINT_MAX
+void master_tell(struct master *master, const void *config, const struct child_message *message);
+/* What the master itself counts in; NULL: nothing. */
+struct metrics_row *master_metrics(const struct master *master);
 
 /* ---- What a child has. */
 
@@ -147,6 +170,9 @@ struct child_handler {
      * child_end. With DRAIN_ORPHANED nobody keeps the order of draining: a kind that others link to goes on
      * until its links have closed. Called once. NULL: ends at once. */
     void (*drain)(enum child_drain why, void *owner);
+    /* The program's master says something (master_tell); the descriptor, if there is one, is owned by the
+     * callee. NULL: it is not heard. */
+    void (*message)(const struct child_message *message, void *owner);
     /* With each heartbeat, ten times a second or so: for what others look at (status). NULL: nothing. */
     void (*tick)(void *owner);
 };
@@ -181,6 +207,8 @@ void child_ready(struct child *child);
 /* Tells the master why this child cannot; run then returns non-zero. During a start or reload it fails the
  * generation. */
 void child_failed(struct child *child, const struct failure *why);
+/* Tells the master something (process_program.heard). */
+void child_tell(struct child *child, uint32_t what, uint32_t number);
 /* Runs the loop until child_end. Returns run's result: the status that child_end was given. */
 int child_loop(struct child *child);
 void child_end(struct child *child, int status);

@@ -50,12 +50,14 @@ enum message_type {
     MESSAGE_READY = 1, /* first: sandbox_state_pack */
     MESSAGE_FAILED,    /* first: enum result; text */
     MESSAGE_LEAVING,   /* was sent SIGTERM: wants to drain */
+    MESSAGE_SAID,      /* first: what, second: number; the program's own */
     /* master to child */
     MESSAGE_LISTEN, /* accept on the sockets i with i mod second == first; second 0: on none */
     MESSAGE_RETIRE, /* first: address, as in the plan */
     MESSAGE_LINK,   /* first: kind, second: index; with a descriptor */
     MESSAGE_DRAIN,
-    MESSAGE_END, /* end at once */
+    MESSAGE_END,  /* end at once */
+    MESSAGE_TOLD, /* first: what, second: number; with a descriptor or without; the program's own */
     MESSAGE_TYPES
 };
 

@@ -40,5 +40,5 @@ int helper_run(struct child *child, const void *config)
                             .status = {.plan = plan, .generation = child_generation(child)}};
     client_rates_leave(plan->rates, RATES_OF_FRONTENDS);
     client_rates_leave(plan->rates, RATES_OF_SIGNER);
-    return admin_process_run(child, plan->config->user, plan->program.metrics, &helper.source);
+    return admin_process_run(child, plan->config->user, plan->program.metrics, &helper.source, NULL);
 }

@@ -45,5 +45,5 @@ int helper_run(struct child *child, const void *config)
     struct helper helper = {
         .source = {.ready = helper_ready, .status = helper_status, .metrics = helper_metrics},
         .status = {.setup = setup, .generation = child_generation(child)}};
-    return admin_process_run(child, setup->config->user, setup->program.metrics, &helper.source);
+    return admin_process_run(child, setup->config->user, setup->program.metrics, &helper.source, NULL);
 }

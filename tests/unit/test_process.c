@@ -36,6 +36,30 @@ static void test_start(void **state)
     assert_int_equal(toy_metric(toy, METRIC_RESTARTED), 0);
 }
 
+/* Master and children tell each other what the program likes, and pass descriptors on: also over a reload,
+ * and with a child that took another's place. */
+static void test_words_of_the_program(void **state)
+{
+    struct toy *toy = *state;
+    struct toy_config config = toy_config();
+    toy_start_well(toy, &config);
+    for (unsigned round = 1; round <= 3; round++) {
+        if (round == 2) {
+            assert_int_equal(kill(toy->master, SIGHUP), 0);
+            TOY_WAIT(toy, toy_log_has(toy, "event=reloaded generation=2"));
+        }
+        pid_t first = toy_pid(toy, TOY_WORKER, 0);
+        if (round == 3) {
+            assert_int_equal(kill(first, SIGKILL), 0);
+            TOY_WAIT(toy, toy_pid(toy, TOY_WORKER, 0) != first);
+        }
+        atomic_store(&toy->shared->say, round);
+        for (unsigned i = 0; i < config.workers; i++)
+            TOY_WAIT(toy, atomic_load(&toy->shared->heard[i]) == TOY_ANSWER + round);
+    }
+    toy_end_well(toy);
+}
+
 static void test_start_fails(void **state)
 {
     static const struct {
@@ -374,6 +398,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TOY_TEST(test_start),
+        TOY_TEST(test_words_of_the_program),
         cmocka_unit_test(test_start_fails),
         TOY_TEST(test_terminate_drains),
         TOY_TEST(test_drain_timeout),

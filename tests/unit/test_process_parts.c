@@ -70,14 +70,14 @@ static void test_message_refused(void **state)
         const char *name;
         struct bytes data;
     } ROWS[] = {
-        {"type 0", WIRE("\0\0\0\0\0\0\0\0\0")},     {"type too high", WIRE("\11\0\0\0\0\0\0\0\0")},
+        {"type 0", WIRE("\0\0\0\0\0\0\0\0\0")},     {"type too high", WIRE("\13\0\0\0\0\0\0\0\0")},
         {"type 255", WIRE("\377\0\0\0\0\0\0\0\0")}, {"one octet", WIRE("\1")},
         {"cut", WIRE("\1\0\0\0\0\0\0\0")},
     };
     const int *ends = *state;
     struct message message;
     struct failure why;
-    assert_int_equal(MESSAGE_TYPES, 9);
+    assert_int_equal(MESSAGE_TYPES, 11);
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
         assert_int_equal(socket_send_message(ends[0], ROWS[i].data.data, ROWS[i].data.size, ends[0], &why),
                          RESULT_OK);

@@ -198,7 +198,23 @@ static void toy_tick(void *owner)
     (void)atomic_fetch_add(&self->plan->shared->ticks, 1);
 }
 
-static const struct child_handler HANDLER = {toy_listen, toy_retire, toy_link, toy_drain, toy_tick};
+/* Answers with the number in the descriptor. */
+static void toy_message(const struct child_message *message, void *owner)
+{
+    struct toy_child *self = owner;
+    int fd CLEANUP(socket_close) = message->descriptor;
+    unsigned number = 0;
+    if (message->index == child_index(self->child) &&
+        pread(fd, &number, sizeof number, 0) == (ssize_t)sizeof number)
+        child_tell(self->child, message->what, number + message->number);
+}
+
+static const struct child_handler HANDLER = {.listen = toy_listen,
+                                             .retire = toy_retire,
+                                             .link = toy_link,
+                                             .drain = toy_drain,
+                                             .message = toy_message,
+                                             .tick = toy_tick};
 
 /* ---- Life */
 

@@ -85,6 +85,47 @@ static bool toy_supersedes(const void *old_config, const void *new_config)
     return new->config.supersedes;
 }
 
+/* ---- What it says to its workers */
+
+/* The active generation; only the master's process looks. */
+static struct {
+    struct master *master;
+    const void *config;
+} active;
+
+static void toy_activated(void *context, struct master *master, const struct process_plan *plan)
+{
+    (void)context;
+    active.master = master;
+    active.config = plan->config;
+}
+
+static void toy_tick_of_master(void *context)
+{
+    struct toy_shared *shared = context;
+    const unsigned say = atomic_exchange(&shared->say, 0);
+    int fd = say != 0 && active.master != NULL ? memfd_create("said", MFD_CLOEXEC) : -1;
+    if (fd < 0)
+        return;
+    if (write(fd, &say, sizeof say) == (ssize_t)sizeof say)
+        master_tell(active.master, active.config,
+                    &(struct child_message){.kind = TOY_WORKER,
+                                            .index = MASTER_TELL_ALL,
+                                            .what = 7,
+                                            .number = TOY_ANSWER,
+                                            .descriptor = fd});
+    (void)close(fd);
+}
+
+static void toy_heard(void *context, struct master *master, const void *config,
+                      const struct child_message *message)
+{
+    struct toy_shared *shared = context;
+    if (master == active.master && config == active.config && message->kind == TOY_WORKER &&
+        message->what == 7)
+        atomic_store(&shared->heard[message->index], message->number);
+}
+
 static _Noreturn void run_master(const struct toy *toy)
 {
     struct log_settings settings = {.level = LOG_LEVEL_DEBUG, .format = LOG_FORMAT_LOGFMT};
@@ -92,6 +133,9 @@ static _Noreturn void run_master(const struct toy *toy)
                                       .load = toy_load,
                                       .release = toy_release,
                                       .supersedes = toy_supersedes,
+                                      .tick = toy_tick_of_master,
+                                      .activated = toy_activated,
+                                      .heard = toy_heard,
                                       .context = toy->shared,
                                       .metrics = toy->metrics,
                                       .first_metric = FIRST_METRIC,

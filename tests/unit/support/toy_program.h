@@ -44,7 +44,12 @@ struct toy_shared {
     _Atomic pid_t pids[TOY_KINDS][TOY_CHILDREN];
     _Atomic unsigned ports[TOY_ADDRESSES]; /* as in config.listen */
     _Atomic unsigned ticks;                /* of all children */
+    _Atomic unsigned say; /* the master tells all workers at its next tick, with a descriptor */
+    _Atomic unsigned
+        heard[TOY_CHILDREN]; /* what workers answered: TOY_ANSWER plus what is in the descriptor */
 };
+
+#define TOY_ANSWER 1000
 
 /* What a plan's config is: a copy, and where the facts go. */
 struct toy_plan {
