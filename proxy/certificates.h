@@ -44,7 +44,9 @@ struct certificate {
 #define CERTIFICATES_PER_NAME 8
 
 struct certificates;
+struct chain_parser;
 
+bool certificate_is_valid(const struct certificate *certificate, time_t now);
 /* Keeps a chain although its table may let go of it; and gives it back. */
 const struct certificate *certificate_hold(const struct certificate *certificate);
 void certificate_drop(const struct certificate *certificate);
@@ -53,11 +55,20 @@ void certificate_drop(const struct certificate *certificate);
  * Reads every chain that the configuration names. RESULT_CONFIG names the file: one that holds a private key
  * of any form (the proxy must never have one), does not parse, has no name, is out of its validity (a warning
  * for expired, refused when nothing else is left), an issuer out of order, a Certificate message over 24 kB,
- * a key we do not serve, a key or a signature that is too weak.
+ * a key we do not serve, a key or a signature that is too weak. What before, the table of another reading,
+ * has of files that are still the same is not read again; NULL: there is none.
  */
-MUST_CHECK enum result certificates_read(const struct proxy_config *config, struct log *log,
-                                         struct certificates **certificates, struct failure *why);
+MUST_CHECK enum result certificates_read(const struct proxy_config *config, const struct certificates *before,
+                                         struct log *log, struct certificates **certificates,
+                                         struct failure *why);
 void certificates_free(struct certificates *certificates);
+
+/* Takes certificate over: it is served in place of the one with this index, or as one more. What is under way
+ * keeps what it holds. False: no memory for its names. */
+MUST_CHECK bool certificates_put(struct certificates *certificates, size_t index,
+                                 struct certificate *certificate);
+/* For chains that are to be put into the table. */
+struct chain_parser *certificates_parser(const struct certificates *certificates);
 
 size_t certificates_count(const struct certificates *certificates);
 const struct certificate *certificates_at(const struct certificates *certificates, size_t index);

@@ -16,6 +16,7 @@ struct chain_parser {
     OSSL_PROVIDER *nothing;
     struct chain_strength *strength;
     struct issuers *issuers;
+    unsigned users;
 };
 
 static enum result parser_fill(struct chain_parser *parser, struct failure *why)
@@ -37,17 +38,24 @@ enum result chain_parser_new(struct chain_parser **parser, struct failure *why)
     *parser = calloc(1, sizeof **parser);
     if (*parser == NULL)
         return failure_set_errno(why, "certificates");
+    (*parser)->users = 1;
     enum result result = parser_fill(*parser, why);
     if (result == RESULT_OK)
         return RESULT_OK;
-    chain_parser_free(*parser);
+    chain_parser_drop(*parser);
     *parser = NULL;
     return result;
 }
 
-void chain_parser_free(struct chain_parser *parser)
+struct chain_parser *chain_parser_hold(struct chain_parser *parser)
 {
-    if (parser == NULL)
+    parser->users++;
+    return parser;
+}
+
+void chain_parser_drop(struct chain_parser *parser)
+{
+    if (parser == NULL || --parser->users > 0)
         return;
     issuers_free(parser->issuers);
     chain_strength_free(parser->strength);
@@ -99,7 +107,7 @@ struct parts {
     void (*ignored)(const char *what, struct bytes name, void *owner);
     void *owner;
     size_t names_size;
-    char *names; /* where they go; NULL: they are counted */
+    char *names;
 };
 
 static enum result refuse(const struct parts *parts, const struct failure *reason, struct failure *why)
@@ -164,53 +172,76 @@ static bool name_found(const char *name, void *owner)
 {
     struct parts *parts = owner;
     size_t size = strlen(name) + 1;
-    if (parts->names != NULL)
-        memcpy(parts->names + parts->names_size, name, size);
-    else
-        parts->found.name_count++;
+    char *names = realloc(parts->names, parts->names_size + size);
+    if (names == NULL)
+        return false;
+    memcpy(names + parts->names_size, name, size);
+    parts->names = names;
     parts->names_size += size;
+    parts->found.name_count++;
     return true;
 }
 
 static void name_ignored(const char *what, struct bytes name, void *owner)
 {
     const struct parts *parts = owner;
-    if (parts->names == NULL && parts->ignored != NULL)
+    if (parts->ignored != NULL)
         parts->ignored(what, name, parts->owner);
 }
 
-static void read_names(struct parts *parts, char *into)
+static enum result read_names(struct parts *parts, struct failure *why)
 {
     static const struct certificate_names_handler HANDLER = {name_found, name_ignored};
-    parts->names_size = 0;
-    parts->names = into;
-    (void)certificate_names(parts->leaf, &HANDLER, parts);
+    if (!certificate_names(parts->leaf, &HANDLER, parts))
+        return failure_set_errno(why, "%s", parts->path);
+    if (parts->found.name_count == 0)
+        return failure_set(why, RESULT_CONFIG,
+                           "%s: has no name that can be served: expected a dNSName in its subjectAltName",
+                           parts->path);
+    return RESULT_OK;
 }
 
-/* All in one piece: a chain costs what it is long. */
+/* ---- In one piece: a chain costs what it is long. */
+
+static size_t names_size(const struct certificate *certificate)
+{
+    const char *name = certificate->names;
+    for (size_t i = 0; i < certificate->name_count; i++)
+        name += strlen(name) + 1;
+    return (size_t)(name - certificate->names);
+}
+
+struct certificate *certificate_copy(const struct certificate *certificate, struct arena *arena)
+{
+    size_t issuers = certificate->issuer_count * sizeof(X509 *), names = names_size(certificate);
+    size_t leaf = certificate->leaf.size, path = strlen(certificate->path) + 1;
+    size_t size = sizeof *certificate + issuers + leaf + names + path;
+    struct certificate *made = arena != NULL ? arena_take(arena, size) : malloc(size);
+    if (made == NULL)
+        return NULL;
+    *made = *certificate;
+    made->users = 1;
+    made->in_arena = arena != NULL;
+    made->issuers = (X509 **)(made + 1);
+    if (issuers > 0)
+        memcpy(made->issuers, certificate->issuers, issuers);
+    uint8_t *at = (uint8_t *)(made + 1) + issuers;
+    made->leaf = bytes_of(memcpy(at, certificate->leaf.data, leaf), leaf);
+    made->names = memcpy(at + leaf, certificate->names, names);
+    made->path = memcpy(at + leaf + names, certificate->path, path);
+    return made;
+}
+
 static enum result pack(struct parts *parts, struct certificate **certificate, struct failure *why)
 {
-    struct certificate *made;
-    size_t issuers = parts->issuer_count * sizeof(X509 *), path = strlen(parts->path) + 1;
-    size_t size = sizeof *made + issuers + parts->der.size + parts->names_size + path;
-    made = parts->arena != NULL ? arena_take(parts->arena, size) : malloc(size);
-    if (made == NULL)
-        return failure_set_errno(why, "%s", parts->path);
-    *made = parts->found;
-    made->users = 1;
-    made->in_arena = parts->arena != NULL;
-    made->issuers = (X509 **)(made + 1);
-    made->issuer_count = parts->issuer_count;
-    uint8_t *leaf = (uint8_t *)(made + 1) + issuers;
-    char *names = (char *)leaf + parts->der.size;
-    made->leaf = bytes_of(memcpy(leaf, parts->der.data, parts->der.size), parts->der.size);
-    made->path = memcpy(names + parts->names_size, parts->path, path);
-    made->names = names;
-    read_names(parts, names);
-    for (size_t i = 0; i < parts->issuer_count; i++)
-        made->issuers[i] = parts->issuers[i];
-    *certificate = made;
-    return RESULT_OK;
+    struct certificate *found = &parts->found;
+    found->path = parts->path;
+    found->leaf = parts->der;
+    found->issuers = parts->issuers;
+    found->issuer_count = parts->issuer_count;
+    found->names = parts->names;
+    *certificate = certificate_copy(found, parts->arena);
+    return *certificate != NULL ? RESULT_OK : failure_set_errno(why, "%s", parts->path);
 }
 
 static enum result make(struct parts *parts, const struct bytes *chain, struct certificate **certificate,
@@ -221,11 +252,9 @@ static enum result make(struct parts *parts, const struct bytes *chain, struct c
         result = read_issuers(parts, chain, why);
     if (result != RESULT_OK)
         return result;
-    read_names(parts, NULL);
-    if (parts->found.name_count == 0)
-        return failure_set(why, RESULT_CONFIG,
-                           "%s: has no name that can be served: expected a dNSName in its subjectAltName",
-                           parts->path);
+    result = read_names(parts, why);
+    if (result != RESULT_OK)
+        return result;
     return pack(parts, certificate, why);
 }
 
@@ -258,6 +287,7 @@ enum result chain_parser_make(struct chain_parser *parser, struct arena *arena, 
                           .owner = owner};
     enum result result = make(&parts, chain, certificate, why);
     X509_free(parts.leaf);
+    free(parts.names);
     ERR_clear_error();
     return result;
 }

@@ -18,8 +18,12 @@
 struct chain_parser;
 
 MUST_CHECK enum result chain_parser_new(struct chain_parser **parser, struct failure *why);
-/* After every certificate that it made. */
-void chain_parser_free(struct chain_parser *parser);
+/* Shared by many tables; drop it after every certificate that it made. NULL is allowed. */
+struct chain_parser *chain_parser_hold(struct chain_parser *parser);
+void chain_parser_drop(struct chain_parser *parser);
+
+/* A copy with one user, in the arena if there is one. NULL: no memory. */
+struct certificate *certificate_copy(const struct certificate *certificate, struct arena *arena);
 
 /* A chain, leaf first: all of *certificate but its index, with one user, in the arena if there is one.
  * RESULT_CONFIG, and why begins with path: what does not parse, issuers out of order, a key that we do not

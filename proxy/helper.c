@@ -3,12 +3,16 @@
 #include <openssl/crypto.h>
 
 #include "common/admin_process.h"
+#include "common/socket.h"
+#include "proxy/certificate_feed.h"
+#include "proxy/certificate_renewal.h"
 #include "proxy/master.h"
 #include "proxy/status.h"
 
 struct helper {
     struct admin_source source; /* first: admin's callbacks get it */
     struct proxy_status status;
+    struct certificate_feed *feed;
 };
 
 static bool helper_ready(struct admin_source *source, struct evbuffer *why_not)
@@ -35,6 +39,16 @@ static void helper_metrics(struct admin_source *source, struct evbuffer *to)
     proxy_status_metrics(&helper->status, to);
 }
 
+static void helper_message(const struct child_message *message, void *source)
+{
+    const struct helper *helper = source;
+    int fd = message->descriptor;
+    if (message->what == PROXY_TOLD_CERTIFICATES)
+        certificate_feed_take(helper->feed, fd);
+    else
+        socket_close(&fd);
+}
+
 int helper_run(struct child *child, const void *config)
 {
     const struct proxy_setup *setup = config;
@@ -42,8 +56,20 @@ int helper_run(struct child *child, const void *config)
     ticket_memory_free(setup->tickets);
     if (setup->ticket_keys != NULL)
         OPENSSL_cleanse(setup->ticket_keys, sizeof *setup->ticket_keys);
+    certificate_renewal_forget(setup->renewal);
     struct helper helper = {
         .source = {.ready = helper_ready, .status = helper_status, .metrics = helper_metrics},
-        .status = {.setup = setup, .generation = child_generation(child)}};
-    return admin_process_run(child, setup->config->user, setup->program.metrics, &helper.source, NULL);
+        .status = {.setup = setup, .generation = child_generation(child)},
+        .feed =
+            certificate_feed_new(child_base(child), setup->config, setup->certificates, child_log(child))};
+    struct failure why;
+    if (helper.feed == NULL) {
+        (void)failure_set_errno(&why, "the admin process");
+        child_failed(child, &why);
+        return 1;
+    }
+    int status =
+        admin_process_run(child, setup->config->user, setup->program.metrics, &helper.source, helper_message);
+    certificate_feed_free(helper.feed);
+    return status;
 }

@@ -153,7 +153,7 @@ static int check(const char *path, struct log *log)
 {
     struct proxy_setup *setup;
     struct failure why;
-    if (proxy_setup_read(path, log, false, &setup, &why) != RESULT_OK) {
+    if (proxy_setup_read(path, NULL, log, false, &setup, &why) != RESULT_OK) {
         fprintf(stderr, "keyless-proxy: %s\n", why.text);
         return STATUS_USAGE;
     }

@@ -11,6 +11,7 @@
 #include "common/channel.h"
 #include "common/config_rows.h"
 #include "common/key_id.h"
+#include "proxy/certificate_renewal.h"
 #include "proxy/helper.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/ticket_file.h"
@@ -30,6 +31,7 @@ struct proxy_master {
     struct ticket_memory *tickets;
     uint64_t ticked; /* Unix seconds when ticket keys were last looked after */
     bool told_user;
+    struct proxy_setup *active; /* of the generation that has the sockets; NULL: there is none */
 };
 
 /* ---- Reading. */
@@ -68,16 +70,21 @@ static enum result setup_key_channel(struct proxy_setup *setup, struct failure *
     return config_failure(why, &where, "key_channel", "%s", reason.text);
 }
 
+bool proxy_setup_has_channel_key(const struct proxy_setup *setup, const struct certificate *certificate)
+{
+    return setup->channel_key.type != KEY_TYPE_NONE &&
+           key_ski_equal(certificate->key.ski, setup->channel_key.ski);
+}
+
 /* Named as the channel's own, a site's private key would pass for one that the proxy may have. */
-static enum result check_channel_key(const struct proxy_setup *setup, struct failure *why)
+static enum result check_channel_key(struct proxy_setup *setup, struct failure *why)
 {
     const struct config_position where = {.file = setup->config->file};
-    struct key_id own;
-    if (key_id_of(SSL_CTX_get0_privatekey(setup->key_channel), &own, NULL) != RESULT_OK)
+    if (key_id_of(SSL_CTX_get0_privatekey(setup->key_channel), &setup->channel_key, NULL) != RESULT_OK)
         return RESULT_OK; /* of a kind that no site has */
     for (size_t i = 0; i < certificates_count(setup->certificates); i++) {
         const struct certificate *site = certificates_at(setup->certificates, i);
-        if (key_ski_equal(site->key.ski, own.ski))
+        if (proxy_setup_has_channel_key(setup, site))
             return config_failure(why, &where, "key_channel.key",
                                   "is the private key of %s: a site's keys belong on the key server alone",
                                   site->path);
@@ -96,9 +103,10 @@ static enum result read_ticket_keys(struct proxy_setup *setup, struct failure *w
     return ticket_file_read(setup->config, setup->ticket_keys, why);
 }
 
-static enum result setup_read(struct proxy_setup *setup, const char *path, struct log *log,
-                              bool as_configured, struct failure *why)
+static enum result setup_read(struct proxy_setup *setup, const char *path, const struct proxy_setup *active,
+                              struct log *log, bool as_configured, struct failure *why)
 {
+    const struct certificates *before = active != NULL ? active->certificates : NULL;
     enum result result = proxy_config_read(path, &setup->config, why);
     if (result == RESULT_OK && as_configured)
         log_set_settings(log, &setup->config->log);
@@ -107,7 +115,7 @@ static enum result setup_read(struct proxy_setup *setup, const char *path, struc
     if (result == RESULT_OK)
         result = setup_listen(setup, why);
     if (result == RESULT_OK)
-        result = certificates_read(setup->config, log, &setup->certificates, why);
+        result = certificates_read(setup->config, before, log, &setup->certificates, why);
     if (result == RESULT_OK)
         result = client_auths_read(setup->config, log, &setup->client_auths, why);
     if (result == RESULT_OK)
@@ -122,14 +130,14 @@ static enum result setup_read(struct proxy_setup *setup, const char *path, struc
     return result;
 }
 
-enum result proxy_setup_read(const char *path, struct log *log, bool as_configured,
-                             struct proxy_setup **setup, struct failure *why)
+enum result proxy_setup_read(const char *path, const struct proxy_setup *active, struct log *log,
+                             bool as_configured, struct proxy_setup **setup, struct failure *why)
 {
     struct proxy_setup *made = calloc(1, sizeof *made);
     *setup = made;
     if (made == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for the configuration");
-    enum result result = setup_read(made, path, log, as_configured, why);
+    enum result result = setup_read(made, path, active, log, as_configured, why);
     if (result != RESULT_OK) {
         proxy_setup_free(made);
         *setup = NULL;
@@ -142,6 +150,7 @@ void proxy_setup_free(struct proxy_setup *setup)
     if (setup == NULL)
         return;
     SSL_CTX_free(setup->key_channel);
+    certificate_renewal_free(setup->renewal);
     certificates_free(setup->certificates);
     client_auths_free(setup->client_auths);
     OPENSSL_clear_free(setup->ticket_keys, sizeof *setup->ticket_keys);
@@ -193,9 +202,8 @@ static enum result prepare_tickets(struct proxy_master *master, struct proxy_set
 }
 
 /* Children that are forked later get no older keys than they need. */
-static void proxy_tick(void *context)
+static void forget_ticket_keys(struct proxy_master *master)
 {
-    struct proxy_master *master = context;
     const uint64_t now = (uint64_t)time(NULL);
     if (now == master->ticked)
         return;
@@ -203,11 +211,37 @@ static void proxy_tick(void *context)
     ticket_memory_forget(master->tickets, now);
 }
 
+static void proxy_tick(void *context)
+{
+    struct proxy_master *master = context;
+    forget_ticket_keys(master);
+    if (master->active != NULL && master->active->renewal != NULL)
+        certificate_renewal_tick(master->active->renewal);
+}
+
+static void stop_renewal(struct proxy_setup *setup)
+{
+    if (setup == NULL)
+        return;
+    certificate_renewal_free(setup->renewal);
+    setup->renewal = NULL;
+}
+
+static void proxy_activated(void *context, struct master *master, const struct process_plan *plan)
+{
+    struct proxy_master *self = context;
+    stop_renewal(self->active);
+    self->active = plan->config;
+    self->active->renewal = certificate_renewal_new(master, self->active, self->log);
+    if (self->active->renewal == NULL)
+        log_error(self->log, "certificates are not watched", log_reason("no memory"));
+}
+
 static enum result proxy_load(void *context, struct process_plan *plan, struct failure *why)
 {
     struct proxy_master *master = context;
     struct proxy_setup *setup;
-    enum result result = proxy_setup_read(master->path, master->log, true, &setup, why);
+    enum result result = proxy_setup_read(master->path, master->active, master->log, true, &setup, why);
     if (result != RESULT_OK)
         return result;
     result = prepare_tickets(master, setup, why);
@@ -235,7 +269,9 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
 
 static void proxy_release(void *context, struct process_plan *plan)
 {
-    (void)context;
+    struct proxy_master *master = context;
+    if (master->active == plan->config)
+        master->active = NULL;
     proxy_setup_free(plan->config);
 }
 
@@ -253,6 +289,7 @@ int proxy_master_run(const char *path, struct log *log)
                                             .load = proxy_load,
                                             .release = proxy_release,
                                             .tick = proxy_tick,
+                                            .activated = proxy_activated,
                                             .context = &master,
                                             .metrics = master.program.metrics,
                                             .first_metric = PROXY_PROCESSES,

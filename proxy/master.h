@@ -17,27 +17,34 @@ enum { KIND_WORKER, KIND_HELPER, KIND_COUNT };
 
 /* One reading of the configuration, with the files that it names: what a child gets. Read with the master's
  * privileges; after that nothing is opened any more. */
+struct certificate_renewal;
+
 struct proxy_setup {
     struct proxy_config *config;
     struct certificates *certificates;
     struct client_auths *client_auths;
-    struct ticket_keys *ticket_keys; /* from tickets.files; NULL: none */
-    struct ticket_memory *tickets;   /* borrowed */
-    SSL_CTX *key_channel;            /* the worker's credentials towards the key server */
-    struct program program;          /* borrowed */
-    struct status_area *workers;     /* what they tell of themselves: struct worker_status, by index */
-    struct address *listen;          /* the configuration's, and the admin address last if there is one */
-    size_t *listen_kind;             /* which kind accepts on each */
+    struct certificate_renewal *renewal; /* the master's, while this generation has the sockets */
+    struct ticket_keys *ticket_keys;     /* from tickets.files; NULL: none */
+    struct ticket_memory *tickets;       /* borrowed */
+    SSL_CTX *key_channel;                /* the worker's credentials towards the key server */
+    struct key_id channel_key;           /* theirs; type NONE: of a kind that no site has */
+    struct program program;              /* borrowed */
+    struct status_area *workers;         /* what they tell of themselves: struct worker_status, by index */
+    struct address *listen;              /* the configuration's, and the admin address last if there is one */
+    size_t *listen_kind;                 /* which kind accepts on each */
     size_t listen_count;
     struct process_kind kinds[KIND_COUNT];
     size_t kind_count;
 };
 
-/* Reads everything that path names, whole or not at all. Binds nothing. as_configured: the log is told the
- * configuration's settings for it as soon as they are known. */
-MUST_CHECK enum result proxy_setup_read(const char *path, struct log *log, bool as_configured,
-                                        struct proxy_setup **setup, struct failure *why);
+/* Reads everything that path names, whole or not at all; files that active has read and that are still the
+ * same, not again (NULL: there is none). Binds nothing. as_configured: the log is told the configuration's
+ * settings for it as soon as they are known. */
+MUST_CHECK enum result proxy_setup_read(const char *path, const struct proxy_setup *active, struct log *log,
+                                        bool as_configured, struct proxy_setup **setup, struct failure *why);
 void proxy_setup_free(struct proxy_setup *setup);
+/* Whether the certificate's key is the one that the proxy has for its channel, which no site may have. */
+bool proxy_setup_has_channel_key(const struct proxy_setup *setup, const struct certificate *certificate);
 
 /* Runs the proxy until it is told to end: its exit status. */
 int proxy_master_run(const char *path, struct log *log);

@@ -26,10 +26,12 @@
 #define KEY_ERRORS_HELP                                                                                      \
     "Signatures that a key server answered with an error, by key server and error; none of them was asked "  \
     "for again."
-#define BYTES_HELP   "Plaintext bytes relayed, by direction."
-#define CLOSED_HELP  "Client connections ended, by reason."
-#define PAUSED_HELP  "Times that accepting paused, for want of descriptors or at limits.connections."
-#define BACKEND_HELP "Connections to backends tried, by outcome."
+#define RENEWALS      "keyless_certificate_renewals_total"
+#define RENEWALS_HELP "Changed chain files that were found while the proxy ran."
+#define BYTES_HELP    "Plaintext bytes relayed, by direction."
+#define CLOSED_HELP   "Client connections ended, by reason."
+#define PAUSED_HELP   "Times that accepting paused, for want of descriptors or at limits.connections."
+#define BACKEND_HELP  "Connections to backends tried, by outcome."
 
 #define SERVER "server=\"*\""
 
@@ -183,6 +185,8 @@ const struct metric proxy_metrics[] = {
     [PROXY_BYTES_FROM_CLIENTS] = {BYTES, "direction=\"in\"", METRIC_COUNTER, BYTES_HELP},
     [PROXY_BYTES_TO_CLIENTS] = {BYTES, "direction=\"out\"", METRIC_COUNTER, BYTES_HELP},
 
+    [PROXY_RENEWALS_OK] = {RENEWALS, "outcome=\"ok\"", METRIC_COUNTER, RENEWALS_HELP},
+    [PROXY_RENEWALS_FAILED] = {RENEWALS, "outcome=\"failed\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_PROCESSES] = PROCESS_METRIC_ROWS,
 };
 

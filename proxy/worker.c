@@ -8,8 +8,11 @@
 #include <event2/event_struct.h>
 
 #include "common/clock.h"
+#include "common/socket.h"
 #include "proxy/backend.h"
 #include "proxy/builtin_hello.h"
+#include "proxy/certificate_feed.h"
+#include "proxy/certificate_renewal.h"
 #include "proxy/connection.h"
 #include "proxy/handshake.h"
 #include "proxy/key_client.h"
@@ -26,6 +29,7 @@ struct worker {
     struct key_client *keys;
     struct ticket_source *tickets;
     struct handshake_context *handshakes;
+    struct certificate_feed *feed;
     struct builtin_hello *hello;
     struct backends *backends;
     struct connections *connections;
@@ -90,12 +94,14 @@ static enum result worker_set_up_connections(struct worker *worker, struct failu
                                                  .ended = on_connection_ended,
                                                  .owner = worker};
     worker->connections = connections_new(&settings);
+    worker->feed =
+        certificate_feed_new(child_base(child), config, worker->setup->certificates, child_log(child));
     worker->redirects = redirects_new(&redirects);
     if (worker->connections != NULL && worker->redirects != NULL)
         worker->listeners = listener_set_new(child, config, worker->connections, worker->redirects);
     worker->status = calloc(1, worker_status_size(config->key_server_count));
-    if (worker->hello == NULL || worker->backends == NULL || worker->listeners == NULL ||
-        worker->status == NULL)
+    if (worker->feed == NULL || worker->hello == NULL || worker->backends == NULL ||
+        worker->listeners == NULL || worker->status == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for a worker");
     return RESULT_OK;
 }
@@ -105,6 +111,7 @@ static void worker_take_down(struct worker *worker)
     listener_set_free(worker->listeners);
     connections_free(worker->connections);
     redirects_free(worker->redirects);
+    certificate_feed_free(worker->feed);
     backends_free(worker->backends);
     builtin_hello_free(worker->hello);
     handshake_context_free(worker->handshakes);
@@ -202,8 +209,18 @@ static void on_connection_ended(void *owner)
     worker_end_if_done(worker);
 }
 
+static void on_message(const struct child_message *message, void *owner)
+{
+    const struct worker *worker = owner;
+    int fd = message->descriptor;
+    if (message->what == PROXY_TOLD_CERTIFICATES)
+        certificate_feed_take(worker->feed, fd);
+    else
+        socket_close(&fd);
+}
+
 static const struct child_handler HANDLER = {
-    .listen = on_listen, .retire = on_retire, .drain = on_drain, .tick = worker_tell};
+    .listen = on_listen, .retire = on_retire, .drain = on_drain, .message = on_message, .tick = worker_tell};
 
 /* Of its family the usual protocol: not SCTP or MPTCP, which are much code and pass Landlock by. */
 #define STREAM SANDBOX_BITS(1, 0xf, SOCK_STREAM), SANDBOX_ARGUMENT(2, 0)
@@ -228,6 +245,7 @@ int worker_run(struct child *child, const void *config)
     struct worker worker = {.child = child, .setup = config};
     struct failure why;
     int status = 1;
+    certificate_renewal_forget(worker.setup->renewal);
     if (worker_set_up(&worker, &why) != RESULT_OK || worker_set_up_connections(&worker, &why) != RESULT_OK ||
         process_drop_privileges(worker.setup->config->user, &why) != RESULT_OK) {
         child_failed(child, &why);

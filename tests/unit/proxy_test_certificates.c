@@ -11,6 +11,7 @@
 #include <openssl/x509v3.h>
 
 #include "proxy/certificate_file.h"
+#include "proxy/certificates_private.h"
 #include "tests/unit/check.h"
 #include "tests/unit/support/test_certificates.h"
 
@@ -88,7 +89,7 @@ static void put_site(struct fixture *fixture, const char *file, const char *san,
 
 static enum result read_all(struct fixture *fixture)
 {
-    return certificates_read(&fixture->config, NULL, &fixture->certificates, &fixture->why);
+    return certificates_read(&fixture->config, NULL, NULL, &fixture->certificates, &fixture->why);
 }
 
 static void check_read(struct fixture *fixture)
@@ -381,6 +382,117 @@ static void test_many_names(void **state)
     }
     assert_int_equal(find(fixture, "n500.example", found, &matched), 1);
     assert_string_equal(base_name(found[0]), "a.pem");
+}
+
+/* ---- One chain in another's place. */
+
+static struct certificate *read_again(struct fixture *fixture, const char *file)
+{
+    struct certificate *certificate;
+    char path[TEST_PATH_SIZE];
+    path_of(fixture, file, path);
+    if (certificates_read_file(fixture->certificates, path, NULL, &certificate, &fixture->why) != RESULT_OK)
+        fail_msg("%s", fixture->why.text);
+    return certificate;
+}
+
+static void check_served(const struct fixture *fixture, const char *name, const struct certificate *expected)
+{
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    bool matched;
+    size_t count = find(fixture, name, found, &matched);
+    CHECK(name, matched == (expected != NULL));
+    CHECK(name, expected == NULL || (count == 1 && found[0] == expected));
+}
+
+static void test_put(void **state)
+{
+    struct fixture *fixture = *state;
+    put_site(fixture, "a.pem", "DNS:a.example,DNS:old.example", NULL);
+    put_site(fixture, "b.pem", "DNS:b.example", NULL);
+    check_read(fixture);
+    const struct certificate *held = certificate_hold(certificates_at(fixture->certificates, 0));
+    put_site(fixture, "a.pem", "DNS:a.example,DNS:new.example", NULL);
+    struct certificate *renewed = read_again(fixture, "a.pem");
+    assert_true(certificates_put(fixture->certificates, 0, renewed));
+    check_served(fixture, "a.example", renewed);
+    check_served(fixture, "new.example", renewed);
+    check_served(fixture, "old.example", NULL);
+    check_served(fixture, "b.example", certificates_at(fixture->certificates, 1));
+    assert_string_equal(held->names, "a.example"); /* for who was served before */
+    certificate_drop(held);
+    struct certificate *again = read_again(fixture, "a.pem");
+    assert_true(certificates_put(fixture->certificates, 0, again)); /* one that is in no arena goes */
+    check_served(fixture, "a.example", again);
+    put_site(fixture, "c.pem", "DNS:c.example", NULL);
+    struct certificate *third = read_again(fixture, "c.pem");
+    assert_true(certificates_put(fixture->certificates, 2, third));
+    check_served(fixture, "c.example", third);
+    assert_int_equal(certificates_count(fixture->certificates), 3);
+    assert_int_equal(third->index, 2);
+}
+
+/* Renewed for other names, it gives the one that stood back its place. */
+static void test_put_lets_others_come_forward(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct test_subject longer = {.name = "long", .san = "DNS:a.example", .lifetime = 777600};
+    (void)put(fixture, "a.pem", &longer);
+    put_site(fixture, "b.pem", "DNS:a.example", NULL);
+    check_read(fixture);
+    check_served(fixture, "a.example", certificates_at(fixture->certificates, 0));
+    put_site(fixture, "a.pem", "DNS:z.example", NULL);
+    assert_true(certificates_put(fixture->certificates, 0, read_again(fixture, "a.pem")));
+    check_served(fixture, "a.example", certificates_at(fixture->certificates, 1));
+    check_served(fixture, "z.example", certificates_at(fixture->certificates, 0));
+    (void)put(fixture, "a.pem", &longer);
+    assert_true(certificates_put(fixture->certificates, 0, read_again(fixture, "a.pem")));
+    check_served(fixture, "a.example", certificates_at(fixture->certificates, 0));
+}
+
+/* There is always something for strangers, whatever becomes of the name in tls.default. */
+static void test_put_keeps_a_default(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct certificate *found[CERTIFICATES_PER_NAME];
+    bool matched;
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    put_site(fixture, "b.pem", "DNS:b.example", NULL);
+    fixture->config.tls.default_name = (char[]){"b.example"};
+    check_read(fixture);
+    put_site(fixture, "b.pem", "DNS:z.example", NULL);
+    assert_true(certificates_put(fixture->certificates, 1, read_again(fixture, "b.pem")));
+    assert_int_equal(find(fixture, "unknown.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "a.pem");
+    put_site(fixture, "b.pem", "DNS:b.example", NULL);
+    assert_true(certificates_put(fixture->certificates, 1, read_again(fixture, "b.pem")));
+    assert_int_equal(find(fixture, "unknown.example", found, &matched), 1);
+    assert_string_equal(base_name(found[0]), "b.pem");
+    fixture->config.tls.default_name = NULL;
+}
+
+/* What is the same is copied, what has changed is read, and what is gone is gone. */
+static void test_read_again(void **state)
+{
+    struct fixture *fixture = *state;
+    struct certificates *before;
+    char path[TEST_PATH_SIZE];
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    put_site(fixture, "b.pem", "DNS:b.example", NULL);
+    put_site(fixture, "c.pem", "DNS:c.example", NULL);
+    check_read(fixture);
+    before = fixture->certificates;
+    put_site(fixture, "b.pem", "DNS:b2.example", NULL);
+    path_of(fixture, "c.pem", path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(certificates_read(&fixture->config, before, NULL, &fixture->certificates, &fixture->why),
+                     RESULT_OK);
+    certificates_free(before);
+    assert_int_equal(certificates_count(fixture->certificates), 2);
+    check_served(fixture, "a.example", certificates_at(fixture->certificates, 0));
+    check_served(fixture, "b2.example", certificates_at(fixture->certificates, 1));
+    check_served(fixture, "b.example", NULL);
+    check_served(fixture, "c.example", NULL);
 }
 
 /* ---- What is refused. */
@@ -692,6 +804,10 @@ int main(void)
         TEST(test_sites_alone),
         TEST(test_chain_of_no_name_of_the_site),
         TEST(test_many_names),
+        TEST(test_put),
+        TEST(test_put_lets_others_come_forward),
+        TEST(test_put_keeps_a_default),
+        TEST(test_read_again),
         TEST(test_nothing),
         TEST(test_no_name),
         TEST(test_ip_alone),

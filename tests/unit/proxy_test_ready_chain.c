@@ -6,6 +6,7 @@
 #include <openssl/provider.h>
 
 #include "proxy/certificate_file.h"
+#include "proxy/chain_parser.h"
 #include "tests/unit/check.h"
 #include "tests/unit/support/test_certificates.h"
 
@@ -56,7 +57,7 @@ static int tear_down(void **state)
         assert_int_equal(fixture->certificates[i]->users, 1);
         certificate_drop(fixture->certificates[i]);
     }
-    chain_parser_free(fixture->parser);
+    chain_parser_drop(fixture->parser);
     assert_int_equal(OSSL_PROVIDER_unload(fixture->provider), 1);
     test_ca_remove(&fixture->ca);
     return 0;

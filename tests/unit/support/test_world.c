@@ -137,7 +137,7 @@ void test_world_open(struct test_world *world)
 {
     struct failure why;
     test_world_open_keys(world);
-    if (certificates_read(&world->config, NULL, &world->certificates, &why) != RESULT_OK)
+    if (certificates_read(&world->config, NULL, NULL, &world->certificates, &why) != RESULT_OK)
         fail_msg("%s", why.text);
     const struct handshake_settings settings = {.config = &world->config,
                                                 .certificates = world->certificates,
