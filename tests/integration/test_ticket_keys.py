@@ -88,7 +88,7 @@ def entry(name, **settings):
     return {"match": f"DNS:{name}.example", "keys": ["*"], "allow": ["tls13", "ticket-keys"], **settings}
 
 
-def start(stack, secret, clients, rotate=3600, lifetime=7200, **changes):
+def start(stack, secret, clients, rotate=86400, lifetime=2 * 86400, **changes):  # not long ago from 1970
     return stack.key_server(
         clients=clients, ticket_keys={"secret": str(secret), "rotate": f"{rotate}s", "lifetime": f"{lifetime}s"}, **changes
     )
@@ -267,11 +267,11 @@ WRONG = [
     (bytes(31), 0o600, "damaged; expected 32 random octets"),
     (bytes(33), 0o600, "damaged; expected 32 random octets"),
     (bytes(32), 0o640, "must be its owner's alone"),
-    (state_file(bytes(32), 3600, 9)[:-1], 0o600, "damaged"),
-    (state_file(bytes(32), 3600, 9) + b"\0", 0o600, "damaged"),
-    (bytes(RECORD) * 2 + state_file(bytes(32), 3600, 9)[2 * RECORD:], 0o600, "damaged"),
+    (state_file(bytes(32), 86400, 9)[:-1], 0o600, "damaged"),
+    (state_file(bytes(32), 86400, 9) + b"\0", 0o600, "damaged"),
+    (bytes(RECORD) * 2 + state_file(bytes(32), 86400, 9)[2 * RECORD:], 0o600, "damaged"),
     (state_file(bytes(32), 1800, 9), 0o600, "made for ticket_keys.rotate: 1800s; expected that, or another secret"),
-    (state_file(bytes(32), 3600, 2**40), 0o600, "expected a clock that is right"),
+    (state_file(bytes(32), 86400, 2**40), 0o600, "expected a clock that is right"),
     (bytes(5 * 2**20), 0o600, "has at most"),
     (None, 0, "cannot open: No such file"),
 ]
@@ -320,7 +320,7 @@ def test_what_is_checked_beforehand(stack, tmp_path):
     assert server.find("ticket group with different names", client="DNS:edge2.example", other="DNS:edge1.example", group="eu")
     checked = server.check()
     assert checked.returncode == 0 and "ticket_group: warning" in checked.stderr
-    assert "rotate: 1h" in checked.stdout and "lifetime: 2h" in checked.stdout
+    assert "rotate: 1d" in checked.stdout and "lifetime: 2d" in checked.stdout
     for change, error in [
         ({"rotate": "1500ms"}, "ticket_keys.rotate: got \"1500ms\", expected whole seconds"),
         ({"rotate": "1s", "lifetime": "1h"}, "expected at most 250 times ticket_keys.rotate"),
