@@ -170,6 +170,9 @@ void master_generation_ready(struct generation *generation)
     generation->state = GENERATION_ACTIVE;
     int64_t change = (int64_t)generation->number - (old != NULL ? old->number : 0);
     log_set_settings(master->log, &generation->plan.log);
+    /* What is told them now they hear before they accept. */
+    if (master->program->activated != NULL)
+        master->program->activated(master->program->context, master, &generation->plan);
     /* The new children accept before the old ones stop. */
     generation_assign(generation);
     if (old != NULL) {
@@ -177,8 +180,6 @@ void master_generation_ready(struct generation *generation)
         generation_drain(old, old->plan.drain_timeout);
         master_count(master, METRIC_RELOAD_OK, 1);
     }
-    if (master->program->activated != NULL)
-        master->program->activated(master->program->context, master, &generation->plan);
     log_info(master->log, old != NULL ? "reloaded" : "ready", log_number("generation", generation->number),
              log_number("children", (int64_t)generation->slot_count));
     /* Last: who waits for it finds the sockets handed over, the reload counted and its line in the log. */

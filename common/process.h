@@ -122,8 +122,8 @@ struct process_program {
     bool (*supersedes)(const void *old_config, const void *new_config);
     /* In the master, ten times a second or so. NULL: nothing. */
     void (*tick)(void *context);
-    /* The plan's generation has the sockets from now on; its children can be told things (master_tell). NULL:
-     * nothing. */
+    /* The plan's generation is about to get the sockets: what its children are told now (master_tell) they
+     * hear before they accept. NULL: nothing. */
     void (*activated)(void *context, struct master *master, const struct process_plan *plan);
     /* A child of the plan with this config says something (child_tell); it may be one that was taken over.
      * NULL: it is not heard. */

@@ -134,20 +134,41 @@ static bool read_record(struct reader *from, const struct proxy_config *config, 
            read_chain(from, record->chain, record->count);
 }
 
+static enum result take_record(struct certificate_handover *handover, const struct proxy_config *config,
+                               struct record *record, struct failure *why)
+{
+    if (reader_empty(&handover->rest))
+        return RESULT_AGAIN;
+    return read_record(&handover->rest, config, record)
+               ? RESULT_OK
+               : failure_set(why, RESULT_PROTOCOL, "chains handed over do not parse");
+}
+
+bool certificate_handover_peek(const struct certificate_handover *handover, uint32_t *index)
+{
+    struct reader from = handover->rest;
+    return read_u32(&from, index);
+}
+
+enum result certificate_handover_skip(struct certificate_handover *handover,
+                                      const struct proxy_config *config, struct failure *why)
+{
+    struct record record;
+    return take_record(handover, config, &record, why);
+}
+
 enum result certificate_handover_next(struct certificate_handover *handover,
                                       const struct proxy_config *config, struct chain_parser *parser,
                                       struct certificate **certificate, struct failure *why)
 {
     struct record record;
-    if (reader_empty(&handover->rest))
-        return RESULT_AGAIN;
-    if (!read_record(&handover->rest, config, &record))
-        return failure_set(why, RESULT_PROTOCOL, "chains handed over do not parse");
+    enum result result = take_record(handover, config, &record, why);
+    if (result != RESULT_OK)
+        return result;
     char *path = strndup((const char *)record.path.data, record.path.size);
     if (path == NULL)
         return failure_set_errno(why, "chains handed over");
-    enum result result =
-        chain_parser_make(parser, NULL, path, record.chain, record.count, NULL, NULL, certificate, why);
+    result = chain_parser_make(parser, NULL, path, record.chain, record.count, NULL, NULL, certificate, why);
     free(path);
     if (result != RESULT_OK)
         return result;

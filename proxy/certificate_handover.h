@@ -28,6 +28,11 @@ MUST_CHECK enum result certificate_handover_next(struct certificate_handover *ha
                                                  const struct proxy_config *config,
                                                  struct chain_parser *parser,
                                                  struct certificate **certificate, struct failure *why);
+/* The index of the next one, which stays; false: there is none, or it does not parse. */
+MUST_CHECK bool certificate_handover_peek(const struct certificate_handover *handover, uint32_t *index);
+/* The next one is passed over. RESULT_AGAIN: there is none. */
+MUST_CHECK enum result certificate_handover_skip(struct certificate_handover *handover,
+                                                 const struct proxy_config *config, struct failure *why);
 void certificate_handover_close(struct certificate_handover *handover);
 
 #endif

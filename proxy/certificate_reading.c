@@ -213,32 +213,17 @@ static enum result file_read(struct chain_parser *parser, struct arena *arena, s
     return result;
 }
 
-/* What an earlier reading has of this file, if it is still the same; or NULL. */
-static const struct certificate *find_before(const struct reading *reading, const struct proxy_site *site,
-                                             const char *path, const struct file_mark *mark)
+/* What an earlier reading knows of this file; or NULL. The sites' numbers may have been others: that costs a
+ * reading, or finds the same file of another. */
+static const struct file_state *find_before(const struct reading *reading, const struct proxy_site *site,
+                                            const char *path)
 {
     const struct certificates *before = reading->before;
     char key[KEY_SIZE];
     if (before == NULL || !make_key(reading->into, site, path, key))
         return NULL;
-    /* The sites' numbers may have been others: that costs a reading, or finds the same file of another. */
     const struct file_state *state = text_index_find(&before->files, bytes_of(key, strlen(key)));
-    return state != NULL && state->chain != SIZE_MAX && !state->is_other &&
-                   file_mark_equal(&state->mark, mark)
-               ? before->list[state->chain]
-               : NULL;
-}
-
-static enum result chain_get(struct reading *reading, const struct proxy_site *site, const char *path,
-                             const struct file_mark *mark, struct certificate **certificate,
-                             struct failure *why)
-{
-    struct certificates *into = reading->into;
-    const struct certificate *same = find_before(reading, site, path, mark);
-    if (same == NULL)
-        return file_read(into->parser, &into->arena, reading->log, path, certificate, why);
-    *certificate = certificate_copy(same, &into->arena);
-    return *certificate != NULL ? RESULT_OK : failure_set_errno(why, "%s", path);
+    return state != NULL && state->chain != SIZE_MAX ? state : NULL;
 }
 
 static enum result check_site(struct certificates *certificates, struct certificate *certificate,
@@ -274,28 +259,85 @@ static bool is_channel_key(const struct reading *reading, const struct stat *sta
            status->st_ino == reading->channel_key.st_ino;
 }
 
+static enum result copy_before(struct reading *reading, const struct file_state *before, const char *path,
+                               struct certificate **certificate, struct failure *why)
+{
+    *certificate = certificate_copy(reading->before->list[before->chain], &reading->into->arena);
+    return *certificate != NULL ? RESULT_OK : failure_set_errno(why, "%s", path);
+}
+
+static enum result enter(struct reading *reading, struct certificate *certificate, struct file_state *state,
+                         struct failure *why)
+{
+    tell_validity(reading, certificate);
+    if (!certificates_add(reading->into, certificate, &reading->rivals))
+        return failure_set(why, RESULT_SYSTEM, "no memory for certificates");
+    state->chain = certificate->index;
+    return RESULT_OK;
+}
+
+/* The chain of before goes on being served until the key server is known to sign for the new one; if it is
+ * still of use, and the site is still for it. NULL: nothing goes on. */
+static struct certificate *served_before(struct reading *reading, const struct file_state *before,
+                                         const struct certificate *now)
+{
+    struct certificate *old;
+    struct failure ignored;
+    if (before == NULL || copy_before(reading, before, now->path, &old, &ignored) != RESULT_OK)
+        return NULL;
+    bool of_use = certificate_is_valid(old, reading->now) && !certificate_same_chain(old, now) &&
+                  check_site(reading->into, old, now->site, &ignored) == RESULT_OK;
+    return of_use ? old : NULL; /* what is of none stays in the arena */
+}
+
+/* With or without an earlier reading, which has another chain of this file. */
+static enum result read_new(struct reading *reading, const struct proxy_site *site, const char *path,
+                            struct file_state *state, struct failure *why)
+{
+    struct certificates *into = reading->into;
+    const struct file_state *before = find_before(reading, site, path);
+    struct certificate *certificate;
+    struct arena *arena = before == NULL ? &into->arena : NULL;
+    enum result result = file_read(into->parser, arena, reading->log, path, &certificate, why);
+    if (result == RESULT_OK)
+        result = check_site(into, certificate, site, why);
+    if (result != RESULT_OK)
+        return result;
+    struct certificate *old = served_before(reading, before, certificate);
+    if (old == NULL)
+        return enter(reading, certificate, state, why);
+    state->is_other = true;
+    if (!certificates_hold_back(into, certificate, state))
+        return failure_set(why, RESULT_SYSTEM, "no memory for certificates");
+    return enter(reading, old, state, why);
+}
+
+static enum result read_same(struct reading *reading, const struct proxy_site *site, const char *path,
+                             const struct file_state *before, struct file_state *state, struct failure *why)
+{
+    struct certificate *certificate;
+    enum result result = copy_before(reading, before, path, &certificate, why);
+    if (result == RESULT_OK)
+        result = check_site(reading->into, certificate, site, why);
+    return result == RESULT_OK ? enter(reading, certificate, state, why) : result;
+}
+
 /* The file's mark is taken first: what is written meanwhile is seen by who looks next. */
 static enum result chain_read(const char *path, const struct proxy_site *site, void *owner,
                               struct failure *why)
 {
     struct reading *reading = owner;
-    struct certificates *into = reading->into;
-    struct certificate *certificate;
     struct stat status = {0};
     if (stat(path, &status) == 0 && is_channel_key(reading, &status))
         return RESULT_OK;
-    struct file_mark mark = file_mark_of(&status);
-    enum result result = chain_get(reading, site, path, &mark, &certificate, why);
-    if (result == RESULT_OK)
-        result = check_site(into, certificate, site, why);
-    if (result != RESULT_OK)
-        return result;
-    tell_validity(reading, certificate);
-    struct file_state *state = file_state_add(into, site, path);
-    if (state == NULL || !certificates_add(into, certificate, &reading->rivals))
-        return failure_set(why, RESULT_SYSTEM, "%s: no memory", path);
-    *state = (struct file_state){.mark = mark, .chain = certificate->index};
-    return RESULT_OK;
+    struct file_state *state = file_state_add(reading->into, site, path);
+    if (state == NULL)
+        return failure_set(why, RESULT_SYSTEM, "no memory for certificates");
+    *state = (struct file_state){.mark = file_mark_of(&status), .chain = SIZE_MAX};
+    const struct file_state *before = find_before(reading, site, path);
+    bool same = before != NULL && !before->is_other && file_mark_equal(&before->mark, &state->mark);
+    return same ? read_same(reading, site, path, before, state, why)
+                : read_new(reading, site, path, state, why);
 }
 
 static enum result other_read(const char *path, void *owner, struct failure *why)

@@ -5,63 +5,116 @@
 #include "common/socket.h"
 #include "proxy/certificate_handover.h"
 #include "proxy/certificate_watch.h"
+#include "proxy/certificates_private.h"
 #include "proxy/proxy_metrics.h"
 
 struct certificate_renewal {
-    struct master *master;
+    struct master *master; /* NULL: it has not begun */
     struct proxy_setup *setup;
     struct log *log;
     struct certificate_watch *watch;
-    const struct certificate **changed; /* since the last tick, to be handed over; held */
-    size_t count, capacity;
+    const struct certificate **good; /* to be served, and not handed over yet; held */
+    size_t good_count, good_capacity;
+    bool trials_changed;
 };
 
 /* ---- Telling the children. */
 
-static void tell(const struct certificate_renewal *renewal, size_t kind, int fd)
+static void tell(const struct certificate_renewal *renewal, size_t kind, unsigned index, uint32_t what,
+                 int fd)
 {
-    const struct child_message message = {
-        .kind = kind, .index = MASTER_TELL_ALL, .what = PROXY_TOLD_CERTIFICATES, .descriptor = fd};
+    const struct child_message message = {.kind = kind, .index = index, .what = what, .descriptor = fd};
     if (kind < renewal->setup->kind_count)
         master_tell(renewal->master, renewal->setup, &message);
 }
 
-static void changed_clear(struct certificate_renewal *renewal)
+static void good_clear(struct certificate_renewal *renewal)
 {
-    for (size_t i = 0; i < renewal->count; i++)
-        certificate_drop(renewal->changed[i]);
-    renewal->count = 0;
+    for (size_t i = 0; i < renewal->good_count; i++)
+        certificate_drop(renewal->good[i]);
+    renewal->good_count = 0;
 }
 
 static void hand_over(struct certificate_renewal *renewal)
 {
     struct failure why;
     int fd;
-    if (renewal->count == 0)
+    if (renewal->good_count == 0)
         return;
-    if (certificate_handover_make(renewal->setup->config, renewal->changed, renewal->count, &fd, &why) ==
+    if (certificate_handover_make(renewal->setup->config, renewal->good, renewal->good_count, &fd, &why) ==
         RESULT_OK) {
-        tell(renewal, KIND_WORKER, fd);
-        tell(renewal, KIND_HELPER, fd);
+        tell(renewal, KIND_WORKER, MASTER_TELL_ALL, PROXY_TOLD_CERTIFICATES, fd);
+        tell(renewal, KIND_HELPER, MASTER_TELL_ALL, PROXY_TOLD_CERTIFICATES, fd);
         socket_close(&fd);
     } else {
         log_error(renewal->log, "renewed certificates not handed over", log_reason(why.text));
     }
-    changed_clear(renewal);
+    good_clear(renewal);
 }
 
-static bool changed_add(struct certificate_renewal *renewal, const struct certificate *certificate)
+static bool good_add(struct certificate_renewal *renewal, const struct certificate *certificate)
 {
-    if (renewal->count == renewal->capacity) {
-        size_t capacity = renewal->capacity == 0 ? 16 : 2 * renewal->capacity;
-        const struct certificate **list = realloc(renewal->changed, capacity * sizeof *list);
+    if (renewal->good_count == renewal->good_capacity) {
+        size_t capacity = renewal->good_capacity == 0 ? 16 : 2 * renewal->good_capacity;
+        const struct certificate **list = realloc(renewal->good, capacity * sizeof *list);
         if (list == NULL)
             return false;
-        renewal->changed = list;
-        renewal->capacity = capacity;
+        renewal->good = list;
+        renewal->good_capacity = capacity;
     }
-    renewal->changed[renewal->count++] = certificate_hold(certificate);
+    renewal->good[renewal->good_count++] = certificate_hold(certificate);
     return true;
+}
+
+static enum result make_trials(const struct certificates *certificates, const struct proxy_config *config,
+                               int *fd, struct failure *why)
+{
+    const size_t count = certificates->pending_count;
+    const struct certificate **list = calloc(count + 1, sizeof *list);
+    if (list == NULL)
+        return failure_set_errno(why, "certificates to be tried");
+    for (size_t i = 0; i < count; i++)
+        list[i] = certificates->pending[i].certificate;
+    enum result result = count > 0 ? certificate_handover_make(config, list, count, fd, why) : RESULT_OK;
+    free(list);
+    return result;
+}
+
+/* Always all of them: who takes a dead worker's place needs no more. */
+static void tell_trials(struct certificate_renewal *renewal)
+{
+    struct failure why;
+    int fd CLEANUP(socket_close) = -1;
+    renewal->trials_changed = false;
+    if (make_trials(renewal->setup->certificates, renewal->setup->config, &fd, &why) != RESULT_OK)
+        log_error(renewal->log, "renewed certificates not handed over", log_reason(why.text));
+    tell(renewal, KIND_WORKER, PROXY_TRIES, PROXY_TOLD_TRIALS, fd);
+}
+
+/* ---- What the worker finds. */
+
+static void serve(struct certificate_renewal *renewal, uint32_t number)
+{
+    const struct certificate *certificate = certificates_promote(renewal->setup->certificates, number);
+    if (certificate == NULL)
+        return; /* its file has changed again meanwhile */
+    if (!good_add(renewal, certificate))
+        log_error(renewal->log, "renewed certificates not handed over", log_reason("no memory"));
+    metric_add(master_metrics(renewal->master), PROXY_RENEWALS_OK, 1);
+    log_info(renewal->log, "certificate renewed", log_text("file", certificate->path),
+             log_text("type", key_type_name(certificate->key.type)));
+}
+
+void certificate_renewal_heard(struct certificate_renewal *renewal, struct master *master,
+                               const struct child_message *message)
+{
+    if (message->kind != KIND_WORKER || message->index != PROXY_TRIES)
+        return;
+    renewal->master = master;
+    if (message->what == PROXY_SAID_WHICH)
+        tell_trials(renewal);
+    else if (message->what == PROXY_SAID_GOOD)
+        serve(renewal, message->number);
 }
 
 /* ---- What the watch finds. */
@@ -73,48 +126,48 @@ static void on_failed(const char *path, const struct failure *why, void *owner)
     log_error(renewal->log, "certificate not renewed", log_text("file", path), log_reason(why->text));
 }
 
-static bool refuse(struct certificate_renewal *renewal, struct certificate *certificate, const char *reason)
+static void on_unchanged(const struct file_state *file, void *owner)
 {
-    struct failure why;
-    (void)failure_set(&why, RESULT_CONFIG, "%s: %s", certificate->path, reason);
-    on_failed(certificate->path, &why, renewal);
-    certificate_drop(certificate);
-    return false;
+    struct certificate_renewal *renewal = owner;
+    if (certificates_forget_held(renewal->setup->certificates, file))
+        renewal->trials_changed = true;
 }
 
-static bool on_changed(struct certificate *certificate, size_t *index, void *owner)
+static bool has_old(const struct certificate_renewal *renewal, const struct file_state *file)
+{
+    const struct certificates *certificates = renewal->setup->certificates;
+    return file->chain == SIZE_MAX ||
+           certificate_is_valid(certificates_at(certificates, file->chain), time(NULL));
+}
+
+/* In place of one that has expired it is served whatever the key server says. */
+static void on_changed(struct certificate *certificate, struct file_state *file, void *owner)
 {
     struct certificate_renewal *renewal = owner;
     struct certificates *certificates = renewal->setup->certificates;
-    bool renewed = *index != SIZE_MAX;
-    if (proxy_setup_has_channel_key(renewal->setup, certificate))
-        return refuse(renewal, certificate, "its private key is the one of key_channel");
-    *index = renewed ? *index : certificates_count(certificates);
-    if (!certificates_put(certificates, *index, certificate) || !changed_add(renewal, certificate)) {
-        log_error(renewal->log, "certificate not renewed", log_reason("no memory"));
-        return true;
+    struct failure why;
+    if (proxy_setup_has_channel_key(renewal->setup, certificate)) {
+        (void)failure_set(&why, RESULT_CONFIG, "its private key is the one of key_channel");
+        on_failed(certificate->path, &why, renewal);
+        certificate_drop(certificate);
+        return;
     }
-    metric_add(master_metrics(renewal->master), PROXY_RENEWALS_OK, 1);
-    log_info(renewal->log, renewed ? "certificate renewed" : "certificate added",
-             log_text("file", certificate->path), log_text("type", key_type_name(certificate->key.type)));
-    return true;
+    if (!certificates_hold_back(certificates, certificate, file))
+        log_error(renewal->log, "certificate not renewed", log_reason("no memory"));
+    else if (has_old(renewal, file))
+        renewal->trials_changed = true;
+    else
+        serve(renewal, certificates->last_number);
 }
 
 /* ---- Life. */
 
-struct certificate_renewal *certificate_renewal_new(struct master *master, struct proxy_setup *setup,
-                                                    struct log *log)
+struct certificate_renewal *certificate_renewal_new(struct proxy_setup *setup, struct log *log)
 {
     struct certificate_renewal *renewal = calloc(1, sizeof *renewal);
-    if (renewal == NULL)
-        return NULL;
-    *renewal = (struct certificate_renewal){.master = master, .setup = setup, .log = log};
-    const struct certificate_watch_handler handler = {on_changed, on_failed, renewal};
-    renewal->watch = certificate_watch_new(setup->config, setup->certificates, &handler, log);
-    if (renewal->watch != NULL)
-        return renewal;
-    free(renewal);
-    return NULL;
+    if (renewal != NULL)
+        *renewal = (struct certificate_renewal){.setup = setup, .log = log};
+    return renewal;
 }
 
 void certificate_renewal_free(struct certificate_renewal *renewal)
@@ -122,19 +175,40 @@ void certificate_renewal_free(struct certificate_renewal *renewal)
     if (renewal == NULL)
         return;
     certificate_watch_free(renewal->watch);
-    changed_clear(renewal);
-    free(renewal->changed);
+    good_clear(renewal);
+    free(renewal->good);
     free(renewal);
+}
+
+/* What was found good before is handed over before the first client comes. */
+void certificate_renewal_begin(struct certificate_renewal *renewal, struct master *master)
+{
+    const struct certificate_watch_handler handler = {on_changed, on_unchanged, on_failed, renewal};
+    renewal->master = master;
+    hand_over(renewal);
+    renewal->watch =
+        certificate_watch_new(renewal->setup->config, renewal->setup->certificates, &handler, renewal->log);
+    if (renewal->watch == NULL)
+        log_error(renewal->log, "certificates are not watched", log_reason("no memory"));
+}
+
+void certificate_renewal_end(struct certificate_renewal *renewal)
+{
+    certificate_watch_free(renewal->watch);
+    renewal->watch = NULL;
 }
 
 void certificate_renewal_forget(struct certificate_renewal *renewal)
 {
-    if (renewal != NULL)
+    if (renewal != NULL && renewal->watch != NULL)
         certificate_watch_forget(renewal->watch);
 }
 
 void certificate_renewal_tick(struct certificate_renewal *renewal)
 {
-    certificate_watch_tick(renewal->watch);
+    if (renewal->watch != NULL)
+        certificate_watch_tick(renewal->watch);
+    if (renewal->trials_changed)
+        tell_trials(renewal);
     hand_over(renewal);
 }

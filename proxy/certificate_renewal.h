@@ -1,6 +1,8 @@
 /*
- * Certificates renewed while the proxy runs, as the master sees it: what the watch of the files finds goes
- * into the master's own table, which children that are forked later inherit, and is handed to those that run.
+ * Certificates renewed while the proxy runs, as the master sees it: what the watch of the files finds, and
+ * what a reload has found, is held back until the first worker has had a test signature of the key server for
+ * it. Then it goes into the master's own table, which children that are forked later inherit, and is handed
+ * to those that run.
  */
 #ifndef KEYLESS_PROXY_CERTIFICATE_RENEWAL_H
 #define KEYLESS_PROXY_CERTIFICATE_RENEWAL_H
@@ -10,20 +12,34 @@
 
 /* child_message.what between the proxy's processes. */
 enum {
-    PROXY_TOLD_CERTIFICATES = 1, /* master to worker and helper: certificate_handover.h's memfd */
+    /* Master to worker and helper: chains to be served (certificate_handover.h). */
+    PROXY_TOLD_CERTIFICATES = 1,
+    /* Master to the first worker: all that are to be tried, by number; without a descriptor: none. */
+    PROXY_TOLD_TRIALS,
+    /* The first worker to the master: wants to know which are to be tried; number: that one is good. */
+    PROXY_SAID_WHICH,
+    PROXY_SAID_GOOD,
 };
+/* The worker that tries. */
+#define PROXY_TRIES 0
 
 struct certificate_renewal;
 
-/* For the generation of this setup, which has the sockets now; all are borrowed. NULL: no memory. */
-struct certificate_renewal *certificate_renewal_new(struct master *master, struct proxy_setup *setup,
-                                                    struct log *log);
+/* For the generation of this setup; both are borrowed. NULL: no memory. */
+struct certificate_renewal *certificate_renewal_new(struct proxy_setup *setup, struct log *log);
 void certificate_renewal_free(struct certificate_renewal *renewal);
 
+/* The generation has the sockets from now on: its files are watched. */
+void certificate_renewal_begin(struct certificate_renewal *renewal, struct master *master);
+/* ... and another's are. */
+void certificate_renewal_end(struct certificate_renewal *renewal);
 /* In a child, which inherits it: closes what it has open. NULL is allowed. */
 void certificate_renewal_forget(struct certificate_renewal *renewal);
 
-/* Ten times a second or so. */
+/* What a worker of the generation says. */
+void certificate_renewal_heard(struct certificate_renewal *renewal, struct master *master,
+                               const struct child_message *message);
+/* Ten times a second or so, once it has begun. */
 void certificate_renewal_tick(struct certificate_renewal *renewal);
 
 #endif

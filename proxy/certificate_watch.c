@@ -136,21 +136,11 @@ static bool rests(const struct file_mark *mark)
     return age < 0 || age >= RESTING;
 }
 
-static bool same_chain(const struct certificate *a, const struct certificate *b)
-{
-    if (!bytes_equal(a->leaf, b->leaf) || a->issuer_count != b->issuer_count)
-        return false;
-    for (size_t i = 0; i < a->issuer_count; i++)
-        if (a->issuers[i] != b->issuers[i]) /* each is kept once */
-            return false;
-    return true;
-}
-
 static bool is_served(const struct certificate_watch *watch, const struct file_state *state,
                       const struct certificate *certificate)
 {
     return state->chain != SIZE_MAX &&
-           same_chain(certificate, certificates_at(watch->certificates, state->chain));
+           certificate_same_chain(certificate, certificates_at(watch->certificates, state->chain));
 }
 
 static void read_again(struct certificate_watch *watch, const char *path, const struct proxy_site *site,
@@ -164,8 +154,9 @@ static void read_again(struct certificate_watch *watch, const char *path, const 
     } else if (is_served(watch, state, certificate)) {
         state->is_other = false;
         certificate_drop(certificate);
-    } else if (watch->handler.changed(certificate, &state->chain, watch->handler.owner)) {
-        state->is_other = false;
+        watch->handler.unchanged(state, watch->handler.owner);
+    } else {
+        watch->handler.changed(certificate, state, watch->handler.owner);
     }
 }
 

@@ -12,11 +12,13 @@
 #include "proxy/config.h"
 
 struct certificate_watch;
+struct file_state;
 
 struct certificate_watch_handler {
-    /* Another chain than the one with this index (SIZE_MAX: one more), taken over. True: it is served from
-     * now on, and *index is set. */
-    bool (*changed)(struct certificate *certificate, size_t *index, void *owner);
+    /* The file holds another chain than the one that is served, if there is one; it is taken over. */
+    void (*changed)(struct certificate *certificate, struct file_state *file, void *owner);
+    /* It holds the same chain, again or still. */
+    void (*unchanged)(const struct file_state *file, void *owner);
     /* A file whose chain goes on being served as it was. */
     void (*failed)(const char *path, const struct failure *why, void *owner);
     void *owner;

@@ -20,6 +20,16 @@ void certificate_drop(const struct certificate *certificate)
         free(dropped);
 }
 
+bool certificate_same_chain(const struct certificate *a, const struct certificate *b)
+{
+    if (!bytes_equal(a->leaf, b->leaf) || a->issuer_count != b->issuer_count)
+        return false;
+    for (size_t i = 0; i < a->issuer_count; i++)
+        if (a->issuers[i] != b->issuers[i]) /* each is kept once */
+            return false;
+    return true;
+}
+
 bool certificate_is_valid(const struct certificate *certificate, time_t now)
 {
     return certificate->not_before <= now && now <= certificate->not_after;
@@ -231,6 +241,79 @@ bool certificates_put(struct certificates *certificates, size_t index, struct ce
     return entered;
 }
 
+/* ---- Held back. */
+
+static struct pending_chain *pending_of(const struct certificates *certificates,
+                                        const struct file_state *file)
+{
+    for (size_t i = 0; i < certificates->pending_count; i++)
+        if (certificates->pending[i].file == file)
+            return &certificates->pending[i];
+    return NULL;
+}
+
+static struct pending_chain *pending_push(struct certificates *certificates)
+{
+    if (certificates->pending_count == certificates->pending_capacity) {
+        size_t capacity = certificates->pending_capacity == 0 ? 16 : 2 * certificates->pending_capacity;
+        struct pending_chain *list = realloc(certificates->pending, capacity * sizeof *list);
+        if (list == NULL)
+            return NULL;
+        certificates->pending = list;
+        certificates->pending_capacity = capacity;
+    }
+    struct pending_chain *made = &certificates->pending[certificates->pending_count++];
+    *made = (struct pending_chain){0};
+    return made;
+}
+
+static void pending_remove(struct certificates *certificates, struct pending_chain *pending)
+{
+    *pending = certificates->pending[--certificates->pending_count];
+}
+
+bool certificates_hold_back(struct certificates *certificates, struct certificate *certificate,
+                            struct file_state *file)
+{
+    struct pending_chain *pending = pending_of(certificates, file);
+    if (pending == NULL)
+        pending = pending_push(certificates);
+    if (pending == NULL) {
+        certificate_drop(certificate);
+        return false;
+    }
+    certificate_drop(pending->certificate);
+    *pending = (struct pending_chain){certificate, file, ++certificates->last_number};
+    certificate->index = pending->number;
+    return true;
+}
+
+bool certificates_forget_held(struct certificates *certificates, const struct file_state *file)
+{
+    struct pending_chain *pending = pending_of(certificates, file);
+    if (pending == NULL)
+        return false;
+    certificate_drop(pending->certificate);
+    pending_remove(certificates, pending);
+    return true;
+}
+
+const struct certificate *certificates_promote(struct certificates *certificates, uint32_t number)
+{
+    for (size_t i = 0; i < certificates->pending_count; i++) {
+        const struct pending_chain found = certificates->pending[i];
+        if (found.number != number)
+            continue;
+        pending_remove(certificates, &certificates->pending[i]);
+        if (found.file->chain == SIZE_MAX)
+            found.file->chain = certificates->count;
+        found.file->is_other = false;
+        return certificates_put(certificates, found.file->chain, found.certificate) ? found.certificate
+                                                                                    : NULL;
+    }
+    return NULL;
+}
+
 /* ---- Finding. */
 
 static const struct name_entry *find_name(const struct text_index *index, const char *name)
@@ -333,6 +416,9 @@ void certificates_free(struct certificates *certificates)
     for (size_t i = 0; i < certificates->count; i++)
         if (!certificates->list[i]->in_arena)
             certificate_drop(certificates->list[i]);
+    for (size_t i = 0; i < certificates->pending_count; i++)
+        certificate_drop(certificates->pending[i].certificate);
+    free(certificates->pending);
     free(certificates->list);
     chain_parser_drop(certificates->parser);
     arena_clear(&certificates->arena);
@@ -342,6 +428,11 @@ void certificates_free(struct certificates *certificates)
 size_t certificates_count(const struct certificates *certificates)
 {
     return certificates->count;
+}
+
+const struct certificate *certificates_held_back(const struct certificates *certificates, size_t number)
+{
+    return number < certificates->pending_count ? certificates->pending[number].certificate : NULL;
 }
 
 const struct certificate *certificates_at(const struct certificates *certificates, size_t index)

@@ -46,6 +46,8 @@ struct certificate {
 struct certificates;
 struct chain_parser;
 
+/* Whether they are the same to a client. Both of the same parser. */
+bool certificate_same_chain(const struct certificate *a, const struct certificate *b);
 bool certificate_is_valid(const struct certificate *certificate, time_t now);
 /* Keeps a chain although its table may let go of it; and gives it back. */
 const struct certificate *certificate_hold(const struct certificate *certificate);
@@ -55,8 +57,10 @@ void certificate_drop(const struct certificate *certificate);
  * Reads every chain that the configuration names. RESULT_CONFIG names the file: one that holds a private key
  * of any form (the proxy must never have one), does not parse, has no name, is out of its validity (a warning
  * for expired, refused when nothing else is left), an issuer out of order, a Certificate message over 24 kB,
- * a key we do not serve, a key or a signature that is too weak. What before, the table of another reading,
- * has of files that are still the same is not read again; NULL: there is none.
+ * a key we do not serve, a key or a signature that is too weak. What before, the table
+ * of another reading, has of files that are still the same is not read again (NULL: there is none). Where a
+ * file holds another chain than before, the old one is served, if it is still valid, and the new one held
+ * back (certificates_private.h).
  */
 MUST_CHECK enum result certificates_read(const struct proxy_config *config, const struct certificates *before,
                                          struct log *log, struct certificates **certificates,
@@ -71,6 +75,8 @@ MUST_CHECK bool certificates_put(struct certificates *certificates, size_t index
 struct chain_parser *certificates_parser(const struct certificates *certificates);
 
 size_t certificates_count(const struct certificates *certificates);
+/* Those that are held back, in no order; NULL: there are no more. */
+const struct certificate *certificates_held_back(const struct certificates *certificates, size_t number);
 const struct certificate *certificates_at(const struct certificates *certificates, size_t index);
 
 /*

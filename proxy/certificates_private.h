@@ -49,6 +49,13 @@ struct bytes file_state_path(const char *key);
 struct file_mark file_mark_of(const struct stat *status);
 bool file_mark_equal(const struct file_mark *a, const struct file_mark *b);
 
+/* A chain that is not served yet, since its key server may not know it; another one of its file is. */
+struct pending_chain {
+    struct certificate *certificate;
+    struct file_state *file;
+    uint32_t number; /* by which processes speak of it */
+};
+
 struct certificates {
     struct certificate **list; /* each of its own, so that pointers stay good while the list grows */
     size_t count, capacity;
@@ -58,9 +65,21 @@ struct certificates {
     struct text_index files;      /* struct file_state; the master's */
     bool shadowed; /* one chain is not served for a name, as a better one of its type is there */
     const struct name_entry *fallback; /* what an unknown or absent SNI gets; NULL: there is none */
-    struct chain_parser *parser;       /* shared by the tables of all generations */
-    struct arena arena;                /* of what was read at the start */
+    struct pending_chain *pending;
+    size_t pending_count, pending_capacity;
+    uint32_t last_number;
+    struct chain_parser *parser; /* shared by the tables of all generations */
+    struct arena arena;          /* of what was read at the start */
 };
+
+/* Takes certificate over, which is what the file holds now, in place of another of the same file. False: no
+ * memory. */
+MUST_CHECK bool certificates_hold_back(struct certificates *certificates, struct certificate *certificate,
+                                       struct file_state *file);
+/* The file holds again what is served. False: nothing was held back. */
+bool certificates_forget_held(struct certificates *certificates, const struct file_state *file);
+/* It is served from now on; NULL: there is none with this number. */
+const struct certificate *certificates_promote(struct certificates *certificates, uint32_t number);
 
 /* Told when a name has two chains of one type. */
 struct certificates_rivals {

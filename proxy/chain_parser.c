@@ -275,8 +275,8 @@ enum result chain_parser_make(struct chain_parser *parser, struct arena *arena, 
     *certificate = NULL;
     if (count == 0 || count > CHAIN_CERTIFICATES_MAX || message_size(chain, count) > CERTIFICATE_MESSAGE_MAX)
         return failure_set(why, RESULT_CONFIG,
-                           "%s: its Certificate message would have more than %d bytes, or more than %d "
-                           "certificates",
+                           "%s: its Certificate message would have too many bytes or certificates: the most "
+                           "allowed is %d and %d",
                            path, CERTIFICATE_MESSAGE_MAX, CHAIN_CERTIFICATES_MAX);
     struct parts parts = {.parser = parser,
                           .arena = arena,

@@ -76,20 +76,30 @@ bool proxy_setup_has_channel_key(const struct proxy_setup *setup, const struct c
            key_ski_equal(certificate->key.ski, setup->channel_key.ski);
 }
 
+static enum result refuse_channel_key(const struct proxy_setup *setup, const struct certificate *site,
+                                      struct failure *why)
+{
+    const struct config_position where = {.file = setup->config->file};
+    if (!proxy_setup_has_channel_key(setup, site))
+        return RESULT_OK;
+    return config_failure(why, &where, "key_channel.key",
+                          "is the private key of %s: a site's keys belong on the key server alone",
+                          site->path);
+}
+
 /* Named as the channel's own, a site's private key would pass for one that the proxy may have. */
 static enum result check_channel_key(struct proxy_setup *setup, struct failure *why)
 {
-    const struct config_position where = {.file = setup->config->file};
+    const struct certificates *certificates = setup->certificates;
+    const struct certificate *held;
+    enum result result = RESULT_OK;
     if (key_id_of(SSL_CTX_get0_privatekey(setup->key_channel), &setup->channel_key, NULL) != RESULT_OK)
         return RESULT_OK; /* of a kind that no site has */
-    for (size_t i = 0; i < certificates_count(setup->certificates); i++) {
-        const struct certificate *site = certificates_at(setup->certificates, i);
-        if (proxy_setup_has_channel_key(setup, site))
-            return config_failure(why, &where, "key_channel.key",
-                                  "is the private key of %s: a site's keys belong on the key server alone",
-                                  site->path);
-    }
-    return RESULT_OK;
+    for (size_t i = 0; result == RESULT_OK && i < certificates_count(certificates); i++)
+        result = refuse_channel_key(setup, certificates_at(certificates, i), why);
+    for (size_t i = 0; result == RESULT_OK && (held = certificates_held_back(certificates, i)) != NULL; i++)
+        result = refuse_channel_key(setup, held, why);
+    return result;
 }
 
 static enum result read_ticket_keys(struct proxy_setup *setup, struct failure *why)
@@ -215,26 +225,25 @@ static void proxy_tick(void *context)
 {
     struct proxy_master *master = context;
     forget_ticket_keys(master);
-    if (master->active != NULL && master->active->renewal != NULL)
+    if (master->active != NULL)
         certificate_renewal_tick(master->active->renewal);
-}
-
-static void stop_renewal(struct proxy_setup *setup)
-{
-    if (setup == NULL)
-        return;
-    certificate_renewal_free(setup->renewal);
-    setup->renewal = NULL;
 }
 
 static void proxy_activated(void *context, struct master *master, const struct process_plan *plan)
 {
     struct proxy_master *self = context;
-    stop_renewal(self->active);
+    if (self->active != NULL)
+        certificate_renewal_end(self->active->renewal);
     self->active = plan->config;
-    self->active->renewal = certificate_renewal_new(master, self->active, self->log);
-    if (self->active->renewal == NULL)
-        log_error(self->log, "certificates are not watched", log_reason("no memory"));
+    certificate_renewal_begin(self->active->renewal, master);
+}
+
+static void proxy_heard(void *context, struct master *master, const void *config,
+                        const struct child_message *message)
+{
+    const struct proxy_setup *setup = config;
+    (void)context;
+    certificate_renewal_heard(setup->renewal, master, message);
 }
 
 static enum result proxy_load(void *context, struct process_plan *plan, struct failure *why)
@@ -245,6 +254,9 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
     if (result != RESULT_OK)
         return result;
     result = prepare_tickets(master, setup, why);
+    setup->renewal = certificate_renewal_new(setup, master->log);
+    if (result == RESULT_OK && setup->renewal == NULL)
+        result = failure_set_errno(why, "certificates");
     if (result != RESULT_OK) {
         proxy_setup_free(setup);
         return result;
@@ -290,6 +302,7 @@ int proxy_master_run(const char *path, struct log *log)
                                             .release = proxy_release,
                                             .tick = proxy_tick,
                                             .activated = proxy_activated,
+                                            .heard = proxy_heard,
                                             .context = &master,
                                             .metrics = master.program.metrics,
                                             .first_metric = PROXY_PROCESSES,

@@ -23,7 +23,7 @@ struct proxy_setup {
     struct proxy_config *config;
     struct certificates *certificates;
     struct client_auths *client_auths;
-    struct certificate_renewal *renewal; /* the master's, while this generation has the sockets */
+    struct certificate_renewal *renewal; /* the master's; NULL: nothing is ever renewed */
     struct ticket_keys *ticket_keys;     /* from tickets.files; NULL: none */
     struct ticket_memory *tickets;       /* borrowed */
     SSL_CTX *key_channel;                /* the worker's credentials towards the key server */

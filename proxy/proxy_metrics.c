@@ -27,7 +27,7 @@
     "Signatures that a key server answered with an error, by key server and error; none of them was asked "  \
     "for again."
 #define RENEWALS      "keyless_certificate_renewals_total"
-#define RENEWALS_HELP "Changed chain files that were found while the proxy ran."
+#define RENEWALS_HELP "Chains renewed or added, and changed files that were no good."
 #define BYTES_HELP    "Plaintext bytes relayed, by direction."
 #define CLOSED_HELP   "Client connections ended, by reason."
 #define PAUSED_HELP   "Times that accepting paused, for want of descriptors or at limits.connections."
@@ -185,6 +185,9 @@ const struct metric proxy_metrics[] = {
     [PROXY_BYTES_FROM_CLIENTS] = {BYTES, "direction=\"in\"", METRIC_COUNTER, BYTES_HELP},
     [PROXY_BYTES_TO_CLIENTS] = {BYTES, "direction=\"out\"", METRIC_COUNTER, BYTES_HELP},
 
+    [PROXY_CERTIFICATES_WAITING] =
+        {"keyless_certificates_waiting", NULL, METRIC_GAUGE,
+         "New chains that are not served, as their key server does not sign for them."},
     [PROXY_RENEWALS_OK] = {RENEWALS, "outcome=\"ok\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_RENEWALS_FAILED] = {RENEWALS, "outcome=\"failed\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_PROCESSES] = PROCESS_METRIC_ROWS,

@@ -13,6 +13,7 @@
 #include "proxy/builtin_hello.h"
 #include "proxy/certificate_feed.h"
 #include "proxy/certificate_renewal.h"
+#include "proxy/certificate_trial.h"
 #include "proxy/connection.h"
 #include "proxy/handshake.h"
 #include "proxy/key_client.h"
@@ -30,6 +31,7 @@ struct worker {
     struct ticket_source *tickets;
     struct handshake_context *handshakes;
     struct certificate_feed *feed;
+    struct certificate_trials *trials; /* the first worker's; NULL: another tries */
     struct builtin_hello *hello;
     struct backends *backends;
     struct connections *connections;
@@ -38,6 +40,7 @@ struct worker {
     struct event ready_timer;
     struct worker_status *status; /* as last told */
     bool ready, draining;
+    bool tried, has_keys; /* what it waits for to be ready */
 };
 
 /* ---- Setting up, and taking down in the opposite order. */
@@ -72,6 +75,26 @@ static enum result worker_set_up(struct worker *worker, struct failure *why)
 }
 
 static void on_connection_ended(void *owner);
+static void on_trial_passed(uint32_t number, void *owner);
+static void on_trials_settled(void *owner);
+
+static bool worker_set_up_trials(struct worker *worker)
+{
+    struct child *child = worker->child;
+    const struct certificate_trials_settings settings = {.base = child_base(child),
+                                                         .config = worker->setup->config,
+                                                         .certificates = worker->setup->certificates,
+                                                         .client = worker->keys,
+                                                         .log = child_log(child),
+                                                         .metrics = child_metrics(child),
+                                                         .passed = on_trial_passed,
+                                                         .settled = on_trials_settled,
+                                                         .owner = worker};
+    if (child_index(child) != PROXY_TRIES)
+        return true;
+    worker->trials = certificate_trials_new(&settings);
+    return worker->trials != NULL;
+}
 
 static enum result worker_set_up_connections(struct worker *worker, struct failure *why)
 {
@@ -100,8 +123,8 @@ static enum result worker_set_up_connections(struct worker *worker, struct failu
     if (worker->connections != NULL && worker->redirects != NULL)
         worker->listeners = listener_set_new(child, config, worker->connections, worker->redirects);
     worker->status = calloc(1, worker_status_size(config->key_server_count));
-    if (worker->feed == NULL || worker->hello == NULL || worker->backends == NULL ||
-        worker->listeners == NULL || worker->status == NULL)
+    if (!worker_set_up_trials(worker) || worker->feed == NULL || worker->hello == NULL ||
+        worker->backends == NULL || worker->listeners == NULL || worker->status == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for a worker");
     return RESULT_OK;
 }
@@ -112,6 +135,7 @@ static void worker_take_down(struct worker *worker)
     connections_free(worker->connections);
     redirects_free(worker->redirects);
     certificate_feed_free(worker->feed);
+    certificate_trials_free(worker->trials);
     backends_free(worker->backends);
     builtin_hello_free(worker->hello);
     handshake_context_free(worker->handshakes);
@@ -150,9 +174,31 @@ static void worker_say_ready(struct worker *worker)
     child_ready(worker->child);
 }
 
+static void worker_check_ready(struct worker *worker)
+{
+    if (worker->has_keys && worker->tried)
+        worker_say_ready(worker);
+}
+
 static void on_keys_ready(void *owner)
 {
-    worker_say_ready(owner);
+    struct worker *worker = owner;
+    worker->has_keys = true;
+    worker_check_ready(worker);
+}
+
+/* Who waits for a reload meets the new chains. */
+static void on_trials_settled(void *owner)
+{
+    struct worker *worker = owner;
+    worker->tried = true;
+    worker_check_ready(worker);
+}
+
+static void on_trial_passed(uint32_t number, void *owner)
+{
+    const struct worker *worker = owner;
+    child_tell(worker->child, PROXY_SAID_GOOD, number);
 }
 
 static void on_ready_timer(evutil_socket_t fd, short what, void *owner)
@@ -160,7 +206,9 @@ static void on_ready_timer(evutil_socket_t fd, short what, void *owner)
     (void)fd;
     (void)what;
     struct worker *worker = owner;
-    log_warn(child_log(worker->child), "no key server yet", log_reason("clients are accepted all the same"));
+    if (!worker->has_keys)
+        log_warn(child_log(worker->child), "no key server yet",
+                 log_reason("clients are accepted all the same"));
     worker_say_ready(worker);
 }
 
@@ -169,6 +217,9 @@ static void worker_wait_ready(struct worker *worker)
     struct timeval after = clock_timeval(READY_WITHOUT_KEYS);
     (void)evtimer_assign(&worker->ready_timer, child_base(worker->child), on_ready_timer, worker);
     (void)event_add(&worker->ready_timer, &after);
+    worker->tried = worker->trials == NULL;
+    if (worker->trials != NULL)
+        child_tell(worker->child, PROXY_SAID_WHICH, 0);
     key_client_when_ready(worker->keys, on_keys_ready, worker);
 }
 
@@ -215,6 +266,8 @@ static void on_message(const struct child_message *message, void *owner)
     int fd = message->descriptor;
     if (message->what == PROXY_TOLD_CERTIFICATES)
         certificate_feed_take(worker->feed, fd);
+    else if (message->what == PROXY_TOLD_TRIALS && worker->trials != NULL)
+        certificate_trials_take(worker->trials, fd);
     else
         socket_close(&fd);
 }

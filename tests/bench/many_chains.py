@@ -39,7 +39,7 @@ class Authority:
         root_key, self.key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         self.root = self._ca("Many Chains Root", root_key.public_key(), "Many Chains Root", root_key)
         self.intermediate = self._ca("Many Chains CA", self.key.public_key(), "Many Chains Root", root_key)
-        self.intermediate_pem = _pem(self.intermediate)
+        self.intermediate_pem = pem(self.intermediate)
         self.authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
 
     def _builder(self, subject, public_key, issuer):
@@ -70,14 +70,14 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .sign(self.key, hashes.SHA256())
         )
-        return _pem(leaf) + self.intermediate_pem
+        return pem(leaf) + self.intermediate_pem
 
 
-def _pem(certificate):
+def pem(certificate):
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _write_key(path, key):
+def write_key(path, key):
     path.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -92,8 +92,8 @@ def _keys(directory):
     elliptic = [ec.generate_private_key(ec.SECP256R1()) for _ in range(KEYS_OF_A_TYPE)]
     numbers = [rsa.generate_private_key(65537, 2048) for _ in range(KEYS_OF_A_TYPE)]
     return (
-        [_write_key(directory / f"ec{i}.key", key) for i, key in enumerate(elliptic)],
-        [_write_key(directory / f"rsa{i}.key", key) for i, key in enumerate(numbers)],
+        [write_key(directory / f"ec{i}.key", key) for i, key in enumerate(elliptic)],
+        [write_key(directory / f"rsa{i}.key", key) for i, key in enumerate(numbers)],
     )
 
 
@@ -113,7 +113,7 @@ def make(directory, count):
     (made / "chains").mkdir(parents=True)
     authority = Authority()
     elliptic, numbers = _keys(made / "keys")
-    (made / "ca.pem").write_bytes(_pem(authority.root))
+    (made / "ca.pem").write_bytes(pem(authority.root))
     for i in range(count):
         name = name_of(i)
         for suffix, keys in (("ec", elliptic), ("rsa", numbers)):

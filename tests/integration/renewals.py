@@ -30,7 +30,7 @@ class Sites:
         self.chains.mkdir()
         self.keys.mkdir()
         self.authority = many_chains.Authority()
-        (directory / "ca.pem").write_bytes(many_chains._pem(self.authority.root))
+        (directory / "ca.pem").write_bytes(many_chains.pem(self.authority.root))
         self.key = self.new_key("first")
         for name in names:
             self.path(name).write_bytes(self.chain(name))
@@ -38,9 +38,10 @@ class Sites:
         self.tls.load_verify_locations(directory / "ca.pem")
         harness.open_to_all(directory)
 
-    def new_key(self, name, where=None):
+    def new_key(self, name, where=None, key=None):
         """A key of the key server (where: not yet); its public half."""
-        return many_chains._write_key((where or self.keys) / f"{name}.key", ec.generate_private_key(ec.SECP256R1()))
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        return many_chains.write_key((where or self.keys) / f"{name}.key", key)
 
     def path(self, name):
         return self.chains / f"{name}.pem"
@@ -48,6 +49,7 @@ class Sites:
     def chain(self, name, key=None, days=None):
         """A new chain in PEM."""
         if days is not None:
+            self.authority.begin -= datetime.timedelta(days=1)
             self.authority.end = datetime.datetime.utcnow().replace(microsecond=0) + datetime.timedelta(days=days)
         return self.authority.chain(name, key or self.key)
 

@@ -490,9 +490,37 @@ static void test_read_again(void **state)
     certificates_free(before);
     assert_int_equal(certificates_count(fixture->certificates), 2);
     check_served(fixture, "a.example", certificates_at(fixture->certificates, 0));
-    check_served(fixture, "b2.example", certificates_at(fixture->certificates, 1));
-    check_served(fixture, "b.example", NULL);
+    check_served(fixture, "b.example", certificates_at(fixture->certificates, 1));
+    check_served(fixture, "b2.example", NULL);
     check_served(fixture, "c.example", NULL);
+    /* The key server is asked first. */
+    const struct certificate *held = certificates_held_back(fixture->certificates, 0);
+    assert_non_null(held);
+    assert_null(certificates_held_back(fixture->certificates, 1));
+    assert_string_equal(held->names, "b2.example");
+    assert_null(certificates_promote(fixture->certificates, (uint32_t)held->index + 1));
+    assert_ptr_equal(certificates_promote(fixture->certificates, (uint32_t)held->index), held);
+    check_served(fixture, "b2.example", held);
+    check_served(fixture, "b.example", NULL);
+    assert_null(certificates_held_back(fixture->certificates, 0));
+}
+
+/* What has expired is no reason to wait. */
+static void test_read_again_after_expiry(void **state)
+{
+    struct fixture *fixture = *state;
+    struct certificates *before;
+    const struct test_subject expired = {.name = "old", .san = "DNS:a.example", .lifetime = -3600};
+    (void)put(fixture, "a.pem", &expired);
+    put_site(fixture, "b.pem", "DNS:b.example", NULL);
+    check_read(fixture);
+    before = fixture->certificates;
+    put_site(fixture, "a.pem", "DNS:a.example", NULL);
+    assert_int_equal(certificates_read(&fixture->config, before, NULL, &fixture->certificates, &fixture->why),
+                     RESULT_OK);
+    certificates_free(before);
+    assert_null(certificates_held_back(fixture->certificates, 0));
+    assert_true(certificate_is_valid(certificates_at(fixture->certificates, 0), time(NULL)));
 }
 
 /* ---- What is refused. */
@@ -808,6 +836,7 @@ int main(void)
         TEST(test_put_lets_others_come_forward),
         TEST(test_put_keeps_a_default),
         TEST(test_read_again),
+        TEST(test_read_again_after_expiry),
         TEST(test_nothing),
         TEST(test_no_name),
         TEST(test_ip_alone),
