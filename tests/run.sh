@@ -92,7 +92,7 @@ unit_tests() {
     reported "unit-$1" "$status" "$results/unit-$1.xml"
 }
 
-# Most tests wait for something most of their time, so two files run side by side, each in a process of its own.
+# Most tests wait for something most of their time, so three files run side by side, each in a process of its own.
 # integration NAME PRESET SANITIZED PYTEST-OPTION...
 integration() {
     name=$1
@@ -101,7 +101,7 @@ integration() {
     shift 3
     status=0
     KEYLESS_BUILD=$root/build/$preset KEYLESS_SANITIZED=$sanitized \
-        /usr/bin/python3 -m pytest -q -p no:cacheprovider -n 2 --dist loadfile --timeout 180 --junitxml "$results/$name.xml" \
+        /usr/bin/python3 -m pytest -q -p no:cacheprovider -n 3 --dist loadfile --timeout 180 --junitxml "$results/$name.xml" \
         "$@" tests/integration || status=$?
     reported "$name" "$status" "$results/$name.xml"
 }

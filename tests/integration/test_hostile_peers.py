@@ -142,7 +142,6 @@ def test_slow_frames(stack, lean, what):
 # ---- Too many.
 
 
-@pytest.mark.release
 def test_ten_thousand_without_handshake(stack, lean):
     """Where so many are allowed, they cost memory that is bounded, and nobody waits for them."""
     with descriptors_for(10000) as count, contextlib.ExitStack() as opened:
@@ -167,7 +166,6 @@ def test_ten_thousand_without_handshake(stack, lean):
         serve_another(server, 3)
 
 
-@pytest.mark.release
 def test_thousands_with_handshake(stack, lean):
     """The same with a certificate: an open connection that asks nothing costs little, and ends as idle."""
     with descriptors_for(1000 if harness.SANITIZED else 10000) as count, contextlib.ExitStack() as opened:
