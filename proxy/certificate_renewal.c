@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
+#include "common/clock.h"
 #include "common/socket.h"
+#include "proxy/certificate_expiry.h"
 #include "proxy/certificate_handover.h"
 #include "proxy/certificate_watch.h"
 #include "proxy/certificates_private.h"
@@ -16,6 +18,7 @@ struct certificate_renewal {
     const struct certificate **good; /* to be served, and not handed over yet; held */
     size_t good_count, good_capacity;
     bool trials_changed;
+    uint64_t warned; /* when the log was last told what expires soon */
 };
 
 /* ---- Telling the children. */
@@ -160,6 +163,17 @@ static void on_changed(struct certificate *certificate, struct file_state *file,
         serve(renewal, certificates->last_number);
 }
 
+/* ---- What ends soon. */
+
+#define DAY UINT64_C(86400000000)
+
+static void warn(struct certificate_renewal *renewal)
+{
+    renewal->warned = clock_now();
+    certificate_expiry_warn(renewal->setup->certificates, renewal->setup->config->tls.expiry_warning,
+                            time(NULL), renewal->log);
+}
+
 /* ---- Life. */
 
 struct certificate_renewal *certificate_renewal_new(struct proxy_setup *setup, struct log *log)
@@ -186,6 +200,7 @@ void certificate_renewal_begin(struct certificate_renewal *renewal, struct maste
     const struct certificate_watch_handler handler = {on_changed, on_unchanged, on_failed, renewal};
     renewal->master = master;
     hand_over(renewal);
+    warn(renewal);
     renewal->watch =
         certificate_watch_new(renewal->setup->config, renewal->setup->certificates, &handler, renewal->log);
     if (renewal->watch == NULL)
@@ -211,4 +226,6 @@ void certificate_renewal_tick(struct certificate_renewal *renewal)
     if (renewal->trials_changed)
         tell_trials(renewal);
     hand_over(renewal);
+    if (clock_now() - renewal->warned >= DAY)
+        warn(renewal);
 }

@@ -156,6 +156,25 @@ bool certificates_would_serve(struct certificates *certificates, const struct ce
     return any;
 }
 
+static bool is_shown(struct certificates *certificates, const struct certificate *certificate,
+                     const char *name, const struct certificates_rivals *rivals)
+{
+    const struct name_entry *entry =
+        text_index_find(index_of(certificates, certificate->site), bytes_of(name, strlen(name)));
+    for (size_t i = 0; entry != NULL && i < entry->count; i++)
+        if (entry->chains[i] == certificate)
+            *(bool *)rivals->owner = true;
+    return true;
+}
+
+bool certificates_serve(const struct certificates *certificates, const struct certificate *certificate)
+{
+    bool any = false;
+    (void)names_visit((struct certificates *)certificates, certificate,
+                      &(struct certificates_rivals){.owner = &any}, is_shown);
+    return any;
+}
+
 static void entry_remove(struct name_entry *entry, const struct certificate *certificate)
 {
     size_t kept = 0;

@@ -74,6 +74,8 @@ MUST_CHECK bool certificates_put(struct certificates *certificates, size_t index
 /* For chains that are to be put into the table. */
 struct chain_parser *certificates_parser(const struct certificates *certificates);
 
+/* Whether clients are shown it for one of its names: another chain may be better for all of them. */
+bool certificates_serve(const struct certificates *certificates, const struct certificate *certificate);
 size_t certificates_count(const struct certificates *certificates);
 /* Those that are held back, in no order; NULL: there are no more. */
 const struct certificate *certificates_held_back(const struct certificates *certificates, size_t number);

@@ -195,6 +195,8 @@ static const struct config_word VERIFY_WORDS[] = {
 static const struct config_word EARLY_FLUSH_WORDS[] = {
     {"auto", (int)CONFIG_MILLISECOND}, {"on", 0}, {"off", -1}, {NULL, 0}};
 
+static const struct config_word EXPIRY_WORDS[] = {{"off", 0}, {NULL, 0}};
+
 static const struct config_row ROWS[] = {
     CONFIG_WORKERS_ROW(struct proxy_config, workers,
                        "Processes that serve clients. auto: one for each core that the proxy may use."),
@@ -290,6 +292,17 @@ static const struct config_row ROWS[] = {
         .fallback = "off",
         .help = "Clients that ask for no name, or for one that no chain is for, are refused with the alert "
                 "unrecognized_name.",
+    },
+    {
+        .path = "tls.expiry_warning",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, tls.expiry_warning),
+        .words = EXPIRY_WORDS,
+        .max = 365 * 24 * CONFIG_HOUR,
+        .fallback = "14d",
+        .help =
+            "How long before a certificate ends the log warns of it: at the start, at each reload and daily. "
+            "off: never.",
     },
     {
         .path = "tls.early_flush",

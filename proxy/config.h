@@ -124,9 +124,10 @@ struct proxy_config {
         char *schemes;            /* signature schemes by the registry's names, checked */
         char **alpn;              /* in order of preference; none: ALPN is not negotiated */
         size_t alpn_count;
-        uint64_t early_flush; /* the wait for a signature from which it is done; UINT64_MAX: never */
-        char *default_name;   /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first valid
-                               one's */
+        uint64_t expiry_warning; /* how long before the end of a certificate; 0: never */
+        uint64_t early_flush;    /* the wait for a signature from which it is done; UINT64_MAX: never */
+        char *default_name; /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first valid
+                             one's */
         struct proxy_client_auth client_auth;
         bool strict_sni; /* an unknown or absent SNI is refused */
     } tls;

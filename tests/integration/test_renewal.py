@@ -344,3 +344,34 @@ def test_chains_of_a_site(stack, tmp_path):
     line = world.proxy.wait_for(NOT_RENEWED)
     assert "none of the site's names" in line["reason"]
     assert world.shown("b.example") == renewals.leaf(pem)
+
+
+def test_expiry_is_told(stack, tmp_path):
+    """At the start and at each reload, until the chain is renewed; the metric follows."""
+    soon = "certificate expires soon"
+    world = World(stack, tmp_path)
+    assert not world.proxy.find(soon)
+    pem = world.sites.chain("a.example", days=10)
+    path = world.sites.path("a.example")
+    path.write_bytes(pem)
+    world.wait_shown("a.example", pem)
+    after = world.proxy.mark()
+    world.proxy.reload()
+    line = world.proxy.wait_for(soon, after, file="a.example.pem")
+    assert line["level"] == "warn" and line["days"] == "9" and line["name"] == "a.example"
+    series = "keyless_certificates_earliest_not_after_timestamp_seconds"
+    assert world.proxy.metric(series) == renewals.not_after(pem)
+    pem = world.sites.chain("a.example", days=80)
+    path.write_bytes(pem)
+    world.wait_shown("a.example", pem)
+    wait_until(lambda: world.proxy.metric(series) > time.time() + 60 * 86400, "the metric")
+    after = world.proxy.mark()
+    world.proxy.reload()
+    assert not world.proxy.find(soon, after)
+    world.proxy.config["tls"]["expiry_warning"] = "90d"
+    world.proxy.reload()
+    assert len(world.proxy.find(soon, after)) >= 1
+    after = world.proxy.mark()
+    world.proxy.config["tls"]["expiry_warning"] = "off"
+    world.proxy.reload()
+    assert not world.proxy.find(soon, after)

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 
+#include "proxy/certificate_expiry.h"
 #include "proxy/certificate_file.h"
 #include "proxy/certificates_private.h"
 #include "tests/unit/check.h"
@@ -523,6 +525,76 @@ static void test_read_again_after_expiry(void **state)
     assert_true(certificate_is_valid(certificates_at(fixture->certificates, 0), time(NULL)));
 }
 
+/* ---- What ends soon. */
+
+enum { DAY = 86400 };
+#define DAYS(count) ((uint64_t)(count)*DAY * 1000000)
+
+static size_t lines_with(const char *text, const char *part)
+{
+    size_t count = 0;
+    for (const char *at = text; (at = strstr(at, part)) != NULL; at++)
+        count++;
+    return count;
+}
+
+/* What the log is told, with a zero behind it. */
+static const char *warned(const struct fixture *fixture, uint64_t within, time_t now)
+{
+    static char text[65536];
+    const struct log_settings settings = {.level = LOG_LEVEL_INFO, .format = LOG_FORMAT_LOGFMT};
+    int fd = memfd_create("log", MFD_CLOEXEC);
+    struct log *log = log_new("proxy", fd, &settings);
+    certificate_expiry_warn(fixture->certificates, within, now, log);
+    log_free(log);
+    ssize_t size = pread(fd, text, sizeof text - 1, 0);
+    assert_true(size >= 0);
+    text[size] = '\0';
+    (void)close(fd);
+    return text;
+}
+
+static void test_expiry(void **state)
+{
+    struct fixture *fixture = *state;
+    const time_t now = time(NULL);
+    const struct test_subject rows[] = {{.name = "1", .san = "DNS:a.example", .lifetime = 3 * DAY + 60},
+                                        {.name = "2", .san = "DNS:b.example", .lifetime = 13 * DAY},
+                                        {.name = "3", .san = "DNS:c.example", .lifetime = 20 * DAY},
+                                        /* Another is shown in its place. */
+                                        {.name = "4", .san = "DNS:c.example", .lifetime = 2 * DAY}};
+    static const char *const FILES[] = {"a.pem", "b.pem", "c.pem", "d.pem"};
+    for (size_t i = 0; i < COUNT_OF(rows); i++)
+        (void)put(fixture, FILES[i], &rows[i]);
+    check_read(fixture);
+    const char *text = warned(fixture, DAYS(14), now);
+    assert_int_equal(lines_with(text, "certificate expires soon"), 2);
+    assert_true(strstr(text, "a.pem") < strstr(text, "b.pem")); /* what ends first */
+    assert_non_null(strstr(text, "a.pem name=a.example days=3"));
+    assert_null(strstr(text, "c.pem"));
+    assert_null(strstr(text, "d.pem"));
+    assert_string_equal(warned(fixture, 0, now), "");
+    assert_string_equal(warned(fixture, DAYS(2), now), "");
+    text = warned(fixture, DAYS(14), now + 5 * DAY);
+    assert_int_equal(lines_with(text, "certificate shown has expired"), 1);
+    assert_int_equal(lines_with(text, "certificate expires soon"), 1);
+}
+
+static void test_expiry_of_many(void **state)
+{
+    struct fixture *fixture = *state;
+    char file[16], san[32];
+    for (int i = 0; i < 25; i++) {
+        (void)snprintf(file, sizeof file, "%d.pem", i);
+        (void)snprintf(san, sizeof san, "DNS:n%d.example", i);
+        put_site(fixture, file, san, NULL);
+    }
+    check_read(fixture);
+    const char *text = warned(fixture, DAYS(365), time(NULL));
+    assert_int_equal(lines_with(text, "event=\"certificate expires soon\""), 20);
+    assert_non_null(strstr(text, "event=\"more certificates expire soon\" count=5"));
+}
+
 /* ---- What is refused. */
 
 static void test_nothing(void **state)
@@ -837,6 +909,8 @@ int main(void)
         TEST(test_put_keeps_a_default),
         TEST(test_read_again),
         TEST(test_read_again_after_expiry),
+        TEST(test_expiry),
+        TEST(test_expiry_of_many),
         TEST(test_nothing),
         TEST(test_no_name),
         TEST(test_ip_alone),
