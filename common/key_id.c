@@ -3,6 +3,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include <pthread.h>
+
 #include <openssl/asn1.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
@@ -28,11 +30,6 @@ static void bn_free(BIGNUM **number)
 static void integer_free(ASN1_INTEGER **integer)
 {
     ASN1_INTEGER_free(*integer);
-}
-
-static void group_free(EC_GROUP **group)
-{
-    EC_GROUP_free(*group);
 }
 
 static void point_free(EC_POINT **point)
@@ -185,11 +182,27 @@ static size_t public_octets(EVP_PKEY *key, unsigned char octets[static POINT_MAX
     return 0;
 }
 
+/* Made once: it takes as long as all the rest. Only read after that, by whichever thread. */
+static EC_GROUP *groups[sizeof CURVES / sizeof *CURVES];
+
+static void make_groups(void)
+{
+    for (size_t i = 0; i < sizeof CURVES / sizeof *CURVES; i++)
+        groups[i] = EC_GROUP_new_by_curve_name(CURVES[i].nid);
+}
+
+static const EC_GROUP *group_of(const struct curve *curve)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, make_groups);
+    return groups[curve - CURVES];
+}
+
 /* Whatever form the point is kept in, the SKI is of the uncompressed one and the digest of the compressed
  * one. */
-static bool ec_identify(int nid, struct bytes stored, struct key_id *id)
+static bool ec_identify(const struct curve *curve, struct bytes stored, struct key_id *id)
 {
-    CLEANUP(group_free) EC_GROUP *group = EC_GROUP_new_by_curve_name(nid);
+    const EC_GROUP *group = group_of(curve);
     CLEANUP(point_free) EC_POINT *point = group != NULL ? EC_POINT_new(group) : NULL;
     if (point == NULL || EC_POINT_oct2point(group, point, stored.data, stored.size, NULL) != 1)
         return false;
@@ -209,7 +222,7 @@ static enum result ec_id(int nid, const char *name, struct bytes point, struct k
     if (curve == NULL)
         return failure_set(why, RESULT_CONFIG, "an EC key on the curve %s; expected P-256, P-384 or P-521",
                            name);
-    if (point.size == 0 || !ec_identify(curve->nid, point, id))
+    if (point.size == 0 || !ec_identify(curve, point, id))
         return crypto_failure(why);
     id->type = curve->type;
     id->signature_size = curve->signature_size;

@@ -27,7 +27,7 @@ void certificate_expiry_warn(const struct certificates *certificates, uint64_t w
 {
     const time_t until = now + (time_t)(within / SECOND);
     const size_t count = certificates_count(certificates);
-    const struct certificate **ending = within > 0 ? calloc(count + 1, sizeof *ending) : NULL;
+    const struct certificate **ending = within > 0 ? calloc(count + 1, sizeof(struct certificate *)) : NULL;
     size_t found = 0;
     if (ending == NULL)
         return;
@@ -36,7 +36,7 @@ void certificate_expiry_warn(const struct certificates *certificates, uint64_t w
         if (certificate->not_after <= until && certificates_serve(certificates, certificate))
             ending[found++] = certificate;
     }
-    qsort(ending, found, sizeof *ending, by_end);
+    qsort(ending, found, sizeof(struct certificate *), by_end);
     for (size_t i = 0; i < found && i < LINES_MAX; i++)
         tell(ending[i], now, log);
     if (found > LINES_MAX)

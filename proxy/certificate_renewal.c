@@ -59,7 +59,7 @@ static bool good_add(struct certificate_renewal *renewal, const struct certifica
 {
     if (renewal->good_count == renewal->good_capacity) {
         size_t capacity = renewal->good_capacity == 0 ? 16 : 2 * renewal->good_capacity;
-        const struct certificate **list = realloc(renewal->good, capacity * sizeof *list);
+        const struct certificate **list = realloc(renewal->good, capacity * sizeof(struct certificate *));
         if (list == NULL)
             return false;
         renewal->good = list;
@@ -73,7 +73,7 @@ static enum result make_trials(const struct certificates *certificates, const st
                                int *fd, struct failure *why)
 {
     const size_t count = certificates->pending_count;
-    const struct certificate **list = calloc(count + 1, sizeof *list);
+    const struct certificate **list = calloc(count + 1, sizeof(struct certificate *));
     if (list == NULL)
         return failure_set_errno(why, "certificates to be tried");
     for (size_t i = 0; i < count; i++)

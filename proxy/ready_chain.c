@@ -52,15 +52,24 @@ static struct place **bucket_of(const struct ready_chains *chains, const struct 
 
 static void unlink_use(struct ready_chains *chains, struct place *place)
 {
-    *(place->newer != NULL ? &place->newer->older : &chains->newest) = place->older;
-    *(place->older != NULL ? &place->older->newer : &chains->oldest) = place->newer;
+    if (place->newer != NULL)
+        place->newer->older = place->older;
+    else
+        chains->newest = place->older;
+    if (place->older != NULL)
+        place->older->newer = place->newer;
+    else
+        chains->oldest = place->newer;
 }
 
 static void link_use(struct ready_chains *chains, struct place *place)
 {
     place->newer = NULL;
     place->older = chains->newest;
-    *(chains->newest != NULL ? &chains->newest->newer : &chains->oldest) = place;
+    if (chains->newest != NULL)
+        chains->newest->newer = place;
+    else
+        chains->oldest = place;
     chains->newest = place;
 }
 
@@ -151,8 +160,10 @@ void ready_chains_free(struct ready_chains *chains)
 {
     if (chains == NULL)
         return;
-    while (chains->oldest != NULL)
-        forget(chains, chains->oldest);
+    for (struct place *next, *place = chains->oldest; place != NULL; place = next) {
+        next = place->newer;
+        place_free(place);
+    }
     free(chains->buckets);
     free(chains);
 }
