@@ -8,7 +8,7 @@
 
 /* Fibres made in advance; more are made when they are needed, up to limits.handshakes. */
 #define FIBRES_AT_FIRST 16
-/* Chains that are kept ready: some 25 MB if so many are served. */
+/* Chains that are kept ready: some 35 MB if so many are served. */
 #define CHAINS_READY_MAX 2048
 
 static enum result make_fibres(struct handshake_context *context, struct failure *why)
