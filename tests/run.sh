@@ -154,7 +154,7 @@ fuzz() {
 }
 
 group_fuzz() {
-    fuzz 4
+    fuzz 2
 }
 
 group_fuzz_long() {
