@@ -242,6 +242,7 @@ def test_tickets_that_were_changed(stack, tmp_path):
 # ---- Keys of the key server.
 
 ROTATE, LIFETIME = 3, 6
+BEGAN = int(time.time())  # the same for all: a secret is of one epoch
 
 
 def ticket_entry(name, **settings):
@@ -252,7 +253,7 @@ EU = [ticket_entry("edge1", ticket_group="eu"), ticket_entry("edge2", ticket_gro
 
 
 def key_server(stack, tmp_path, name, clients=None, rotate=ROTATE, lifetime=LIFETIME, secret=bytes(32)):
-    path = write(tmp_path / f"{name}.secret", state_file(secret, rotate, int(time.time()) // rotate - 10))
+    path = write(tmp_path / f"{name}.secret", state_file(secret, rotate, BEGAN // rotate - 10))
     return stack.key_server(name=name, clients=clients or EU, ticket_keys={
         "secret": str(path), "rotate": f"{rotate}s", "lifetime": f"{lifetime}s"})
 
