@@ -358,7 +358,7 @@ def test_expiry_is_told(stack, tmp_path):
     after = world.proxy.mark()
     world.proxy.reload()
     line = world.proxy.wait_for(soon, after, file="a.example.pem")
-    assert line["level"] == "warn" and line["days"] == "9" and line["name"] == "a.example"
+    assert line["level"] == "warn" and line["days"] in ("9", "10") and line["name"] == "a.example"
     series = "keyless_certificates_earliest_not_after_timestamp_seconds"
     assert world.proxy.metric(series) == renewals.not_after(pem)
     pem = world.sites.chain("a.example", days=80)

@@ -127,14 +127,15 @@ def test_killed_and_replaced(both, which, kind, call):
     assert line["how"].startswith(END) and f"{tracing.CALLS[call]} ({call})" in line["how"]
 
     def replaced():
+        started = program.find("child started", child=f"{kind}/")[-1]["child_pid"]
         live = [process for process in program.status()["processes"] if process["state"] == "ready"]
-        return len(live) == len(program.children()) and victim.pid not in [process["pid"] for process in live]
+        return (started != str(victim.pid) and len(live) == len(program.children())
+                and victim.pid not in [process["pid"] for process in live])
 
     with_helper = kind == "helper"
     wait_until(lambda: not with_helper or program.readiness()[0] is not None, "the admin endpoint to be back")
     wait_until(replaced, f"{kind} to be replaced")
     assert program.metric("keyless_children_restarted_total") == 1
-    assert program.find("child started", child=f"{kind}/")[-1]["child_pid"] != str(victim.pid)
     assert_serves(both)
 
 
