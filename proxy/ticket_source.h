@@ -11,8 +11,6 @@
 #ifndef KEYLESS_PROXY_TICKET_SOURCE_H
 #define KEYLESS_PROXY_TICKET_SOURCE_H
 
-#include <event2/event.h>
-
 #include "common/log.h"
 #include "common/metrics.h"
 #include "proxy/config.h"
@@ -24,7 +22,6 @@ struct ticket_source;
 
 /* Everything is borrowed. */
 struct ticket_source_settings {
-    struct event_base *base;
     const struct proxy_config *config;
     const struct ticket_keys *from_file; /* tickets.source: file; else NULL */
     struct ticket_memory *memory;

@@ -51,8 +51,7 @@ static enum result worker_set_up(struct worker *worker, struct failure *why)
     const struct proxy_setup *setup = worker->setup;
     enum result result = key_client_new(child_base(child), setup->config, setup->key_channel,
                                         child_log(child), child_metrics(child), &worker->keys, why);
-    const struct ticket_source_settings tickets = {.base = child_base(child),
-                                                   .config = setup->config,
+    const struct ticket_source_settings tickets = {.config = setup->config,
                                                    .from_file = setup->ticket_keys,
                                                    .memory = setup->tickets,
                                                    .generation = child_generation(child),
