@@ -105,6 +105,19 @@ bool read_vector24(struct reader *from, struct bytes *slice)
     return read_vector(from, 3, slice);
 }
 
+bool read_vector8_copy(struct reader *from, void *into, uint8_t *size, size_t most)
+{
+    struct reader ahead = *from;
+    struct bytes slice;
+    if (!read_vector8(&ahead, &slice) || slice.size > most)
+        return false;
+    *from = ahead;
+    *size = (uint8_t)slice.size;
+    if (slice.size > 0)
+        memcpy(into, slice.data, slice.size);
+    return true;
+}
+
 /* Room for size more octets, or NULL and the writer is spoilt for good. */
 static uint8_t *writer_room(struct writer *to, size_t size)
 {
@@ -190,4 +203,12 @@ void writer_vector_close(struct writer *to, struct writer_vector *vector)
         return;
     }
     store_integer(to->data + vector->start - vector->prefix, vector->prefix, size);
+}
+
+void write_vector8(struct writer *to, struct bytes slice)
+{
+    WRITE_VECTOR(to, 1)
+    {
+        write_bytes(to, slice);
+    }
 }

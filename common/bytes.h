@@ -52,6 +52,8 @@ MUST_CHECK bool read_copy(struct reader *from, void *into, size_t size);
 MUST_CHECK bool read_vector8(struct reader *from, struct bytes *slice);
 MUST_CHECK bool read_vector16(struct reader *from, struct bytes *slice);
 MUST_CHECK bool read_vector24(struct reader *from, struct bytes *slice);
+/* A vector with a length prefix of one octet into a field of at most `most` octets. */
+MUST_CHECK bool read_vector8_copy(struct reader *from, void *into, uint8_t *size, size_t most);
 
 /* ---- Writer: appends to a buffer the caller owns. Running out is sticky and checked once, with writer_ok.
  */
@@ -105,5 +107,8 @@ void writer_vector_close(struct writer *to, struct writer_vector *vector);
 #define WRITE_VECTOR(to, prefix)                                                                             \
     for (struct writer_vector WRITE_VECTOR_NAME(__LINE__) = writer_vector_open((to), (prefix));              \
          WRITE_VECTOR_NAME(__LINE__).open; writer_vector_close((to), &WRITE_VECTOR_NAME(__LINE__)))
+
+/* A vector of these octets, with a length prefix of one octet. */
+void write_vector8(struct writer *to, struct bytes slice);
 
 #endif

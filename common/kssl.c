@@ -355,10 +355,7 @@ bool kssl_hello_parse(struct bytes payload, struct kssl_hello *hello)
 void kssl_hello_write(struct writer *to, const struct kssl_hello *hello)
 {
     write_u8(to, hello->version);
-    WRITE_VECTOR(to, 1)
-    {
-        write_bytes(to, hello->opcodes);
-    }
+    write_vector8(to, hello->opcodes);
     write_u64(to, hello->time);
 }
 
@@ -391,10 +388,7 @@ void kssl_list_entry_write(struct writer *to, const struct kssl_list_entry *entr
 {
     write_bytes(to, bytes_of(entry->ski, KEY_ID_SKI_SIZE));
     write_u8(to, (uint8_t)entry->type);
-    WRITE_VECTOR(to, 1)
-    {
-        write_bytes(to, entry->name);
-    }
+    write_vector8(to, entry->name);
 }
 
 bool kssl_ticket_key_read(struct reader *from, struct kssl_ticket_key *key)

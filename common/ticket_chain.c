@@ -80,10 +80,7 @@ bool ticket_chain_key(const struct ticket_chain *chain, const struct ticket_key_
     if (owner->group.size > TICKET_GROUP_MAX)
         return false;
     write_bytes(&to, bytes_of(LABEL, sizeof LABEL - 1));
-    WRITE_VECTOR(&to, 1)
-    {
-        write_bytes(&to, owner->group);
-    }
+    write_vector8(&to, owner->group);
     write_u32(&to, owner->generation);
     write_u32(&to, owner->rotate);
     write_u64(&to, chain->epoch);

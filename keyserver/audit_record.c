@@ -2,19 +2,6 @@
 
 #include <stddef.h>
 
-static void write_field(struct writer *to, const uint8_t *octets, size_t size)
-{
-    WRITE_VECTOR(to, 1)
-    {
-        write_bytes(to, bytes_of(octets, size));
-    }
-}
-
-static bool read_field(struct reader *from, uint8_t *octets, uint8_t *size, size_t most)
-{
-    return read_u8(from, size) && *size <= most && read_copy(from, octets, *size);
-}
-
 void audit_record_write(struct writer *to, const struct audit_record *record)
 {
     write_u8(to, AUDIT_RECORD);
@@ -28,10 +15,10 @@ void audit_record_write(struct writer *to, const struct audit_record *record)
         write_u8(to, record->error);
         write_u8(to, record->replay ? 1 : 0);
         write_bytes(to, bytes_of(record->ski, sizeof record->ski));
-        write_field(to, record->signed_octets, record->signed_size);
-        write_field(to, record->sni, record->sni_size);
-        write_field(to, record->client_ip, record->client_ip_size);
-        write_field(to, record->name, record->name_size);
+        write_vector8(to, bytes_of(record->signed_octets, record->signed_size));
+        write_vector8(to, bytes_of(record->sni, record->sni_size));
+        write_vector8(to, bytes_of(record->client_ip, record->client_ip_size));
+        write_vector8(to, bytes_of(record->name, record->name_size));
     }
 }
 
@@ -47,10 +34,11 @@ bool audit_record_parse(struct bytes body, struct audit_record *record)
         return false;
     record->replay = replay == 1;
     return read_copy(&from, record->ski, sizeof record->ski) &&
-           read_field(&from, record->signed_octets, &record->signed_size, AUDIT_SIGNED_MAX) &&
-           read_field(&from, record->sni, &record->sni_size, SIGN_SNI_MAX) &&
-           read_field(&from, record->client_ip, &record->client_ip_size, SIGN_CLIENT_IP_MAX) &&
-           read_field(&from, record->name, &record->name_size, KSSL_REQUEST_ID_MAX) && reader_empty(&from);
+           read_vector8_copy(&from, record->signed_octets, &record->signed_size, AUDIT_SIGNED_MAX) &&
+           read_vector8_copy(&from, record->sni, &record->sni_size, SIGN_SNI_MAX) &&
+           read_vector8_copy(&from, record->client_ip, &record->client_ip_size, SIGN_CLIENT_IP_MAX) &&
+           read_vector8_copy(&from, record->name, &record->name_size, KSSL_REQUEST_ID_MAX) &&
+           reader_empty(&from);
 }
 
 void audit_written_write(struct writer *to, uint64_t number)

@@ -55,10 +55,7 @@ static bool params_write(const struct sign_request *request, struct writer *to)
     const uint8_t named_curve = 3; /* RFC 8422 section 5.4 */
     write_u8(to, named_curve);
     write_u16(to, request->tls12.group);
-    WRITE_VECTOR(to, 1)
-    {
-        write_bytes(to, bytes_of(request->tls12.point, request->tls12.point_size));
-    }
+    write_vector8(to, bytes_of(request->tls12.point, request->tls12.point_size));
     uint16_t group;
     struct bytes point;
     return writer_ok(to) && tls_ecdh_params_parse(writer_bytes(to), &group, &point);

@@ -30,31 +30,21 @@ static bool read_field(struct reader *from, uint8_t *octets, uint8_t *size, size
 
 /* ---- What front ends ask. */
 
-static void short_write(struct writer *to, const uint8_t *octets, size_t size)
-{
-    WRITE_VECTOR(to, 1)
-    {
-        write_bytes(to, bytes_of(octets, size));
-    }
-}
-
 static void sni_write(struct writer *to, const struct sign_request *request)
 {
-    short_write(to, request->sni, request->sni_size);
+    write_vector8(to, bytes_of(request->sni, request->sni_size));
 }
 
 static bool claims_read(struct reader *from, struct sign_request *request)
 {
-    return read_u8(from, &request->client_ip_size) &&
+    return read_vector8_copy(from, request->client_ip, &request->client_ip_size, SIGN_CLIENT_IP_MAX) &&
            (request->client_ip_size == 0 || request->client_ip_size == 4 || request->client_ip_size == 16) &&
-           read_copy(from, request->client_ip, request->client_ip_size) &&
-           read_u8(from, &request->name_size) && request->name_size <= sizeof request->name &&
-           read_copy(from, request->name, request->name_size);
+           read_vector8_copy(from, request->name, &request->name_size, sizeof request->name);
 }
 
 static bool sni_read(struct reader *from, struct sign_request *request)
 {
-    return read_u8(from, &request->sni_size) && read_copy(from, request->sni, request->sni_size);
+    return read_vector8_copy(from, request->sni, &request->sni_size, sizeof request->sni);
 }
 
 static void tls13_write(struct writer *to, const struct sign_request *request)
@@ -146,8 +136,8 @@ void signer_ask_write(struct writer *to, const struct sign_request *request)
         write_u16(to, request->entry);
         write_u8(to, request->opcode);
         write_bytes(to, bytes_of(request->ski, KEY_ID_SKI_SIZE));
-        short_write(to, request->client_ip, request->client_ip_size);
-        short_write(to, request->name, request->name_size);
+        write_vector8(to, bytes_of(request->client_ip, request->client_ip_size));
+        write_vector8(to, bytes_of(request->name, request->name_size));
         FORMS[request->kind].write(to, request);
     }
 }
@@ -193,10 +183,7 @@ void signer_key_write(struct writer *to, const struct key_info *key)
         write_u16(to, (uint16_t)key->id.signature_size);
         write_bytes(to, bytes_of(key->id.ski, KEY_ID_SKI_SIZE));
         write_bytes(to, bytes_of(key->id.digest, KEY_ID_DIGEST_SIZE));
-        WRITE_VECTOR(to, 1)
-        {
-            write_bytes(to, bytes_of(key->label, label));
-        }
+        write_vector8(to, bytes_of(key->label, label));
     }
 }
 

@@ -61,10 +61,7 @@ static void write_protocol(struct writer *to, const char *alpn)
     {
         WRITE_VECTOR(to, 2)
         {
-            WRITE_VECTOR(to, 1)
-            {
-                write_bytes(to, text_bytes(alpn));
-            }
+            write_vector8(to, text_bytes(alpn));
         }
     }
 }

@@ -168,6 +168,24 @@ static void vectors_by_table(void **state)
     }
 }
 
+static void vectors_are_copied_up_to_a_bound(void **state)
+{
+    (void)state;
+    uint8_t field[2] = {0}, size = 77;
+    struct reader from = reader_of(OCTETS("\x03xyz\x02xy\x00\x02x"));
+    assert_false(read_vector8_copy(&from, field, &size, sizeof field));
+    assert_int_equal(from.left, 10);
+    assert_int_equal(size, 77);
+    assert_true(read_bytes(&from, 4, &(struct bytes){0}));
+    assert_true(read_vector8_copy(&from, field, &size, sizeof field));
+    assert_int_equal(size, 2);
+    assert_memory_equal(field, "xy", 2);
+    assert_true(read_vector8_copy(&from, NULL, &size, 0));
+    assert_int_equal(size, 0);
+    assert_false(read_vector8_copy(&from, field, &size, sizeof field));
+    assert_int_equal(from.left, 2);
+}
+
 static void equality(void **state)
 {
     (void)state;
@@ -342,6 +360,7 @@ int main(void)
         cmocka_unit_test(slices_borrow),
         cmocka_unit_test(nothing_can_be_read_from_null),
         cmocka_unit_test(vectors_by_table),
+        cmocka_unit_test(vectors_are_copied_up_to_a_bound),
         cmocka_unit_test(equality),
         cmocka_unit_test(nested_vectors_have_their_lengths),
         cmocka_unit_test(nested_vectors_read_back),
