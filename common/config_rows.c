@@ -69,3 +69,22 @@ enum result config_check_listen(const struct config_scope *scope, const char *su
     }
     return RESULT_OK;
 }
+
+enum result config_check_seconds(const struct config_scope *scope, const char *path, uint64_t time,
+                                 struct failure *why)
+{
+    return time % CONFIG_SECOND == 0 ? RESULT_OK : config_refuse(scope, why, path, "expected whole seconds");
+}
+
+/* At most 255 keys fit an answer: the present one, the next one, those that still open tickets. */
+#define TICKET_KEYS_MOST 250
+
+enum result config_check_ticket_count(const struct config_scope *scope, const char *object, uint64_t rotate,
+                                      uint64_t lifetime, struct failure *why)
+{
+    char path[64];
+    if (lifetime / rotate <= TICKET_KEYS_MOST)
+        return RESULT_OK;
+    (void)snprintf(path, sizeof path, "%s.lifetime", object);
+    return config_refuse(scope, why, path, "expected at most %d times %s.rotate", TICKET_KEYS_MOST, object);
+}

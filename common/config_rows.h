@@ -90,4 +90,15 @@ MUST_CHECK enum result config_check_listen(const struct config_scope *scope, con
                                            const void *object, size_t count, const struct address *admin,
                                            struct failure *why);
 
+/* RESULT_CONFIG: this time, given in `path`, is not in whole seconds. */
+MUST_CHECK enum result config_check_seconds(const struct config_scope *scope, const char *path, uint64_t time,
+                                            struct failure *why);
+
+/*
+ * RESULT_CONFIG: with these times more derived ticket keys than an answer of 0x66 has places for would open
+ * tickets at once. object: in whose rows "rotate" and "lifetime" are.
+ */
+MUST_CHECK enum result config_check_ticket_count(const struct config_scope *scope, const char *object,
+                                                 uint64_t rotate, uint64_t lifetime, struct failure *why);
+
 #endif

@@ -570,21 +570,15 @@ static enum result check_transcripts(const struct config_scope *scope, const str
     return RESULT_OK;
 }
 
-/* At most 255 keys fit an answer: the present one, the next one, those that still open tickets. */
-#define TICKET_KEYS_MOST 250
-
 static enum result check_ticket_times(const struct config_scope *scope, const struct keyserver_config *config,
                                       struct failure *why)
 {
     const uint64_t rotate = config->ticket_keys.rotate, lifetime = config->ticket_keys.lifetime;
-    if (rotate % CONFIG_SECOND != 0)
-        return config_refuse(scope, why, "ticket_keys.rotate", "expected whole seconds");
-    if (lifetime % CONFIG_SECOND != 0)
-        return config_refuse(scope, why, "ticket_keys.lifetime", "expected whole seconds");
-    if (lifetime / rotate > TICKET_KEYS_MOST)
-        return config_refuse(scope, why, "ticket_keys.lifetime",
-                             "expected at most %d times ticket_keys.rotate", TICKET_KEYS_MOST);
-    return RESULT_OK;
+    enum result result = config_check_seconds(scope, "ticket_keys.rotate", rotate, why);
+    if (result == RESULT_OK)
+        result = config_check_seconds(scope, "ticket_keys.lifetime", lifetime, why);
+    return result == RESULT_OK ? config_check_ticket_count(scope, "ticket_keys", rotate, lifetime, why)
+                               : result;
 }
 
 static enum result check_tickets(const struct config_scope *scope, const struct keyserver_config *config,

@@ -124,22 +124,18 @@ static enum result check_key_servers(const struct config_scope *scope, const str
     return RESULT_OK;
 }
 
-/* Derived keys: the present one and those that still open tickets, in one answer's worth of places. */
-#define TICKET_KEYS_MOST 250
-
 static enum result check_ticket_times(const struct config_scope *scope, const struct proxy_config *config,
                                       struct failure *why)
 {
-    static const char *const PATHS[] = {"tickets.rotate", "tickets.lifetime", "tickets.max_age"};
-    const uint64_t times[] = {config->tickets.rotate, config->tickets.lifetime, config->tickets.max_age};
-    for (size_t i = 0; i < sizeof times / sizeof *times; i++)
-        if (times[i] % CONFIG_SECOND != 0)
-            return config_refuse(scope, why, PATHS[i], "expected whole seconds");
-    if (config->tickets.source == TICKETS_LOCAL &&
-        config->tickets.lifetime / config->tickets.rotate > TICKET_KEYS_MOST)
-        return config_refuse(scope, why, "tickets.lifetime", "expected at most %d times tickets.rotate",
-                             TICKET_KEYS_MOST);
-    return RESULT_OK;
+    const uint64_t rotate = config->tickets.rotate, lifetime = config->tickets.lifetime;
+    enum result result = config_check_seconds(scope, "tickets.rotate", rotate, why);
+    if (result == RESULT_OK)
+        result = config_check_seconds(scope, "tickets.lifetime", lifetime, why);
+    if (result == RESULT_OK)
+        result = config_check_seconds(scope, "tickets.max_age", config->tickets.max_age, why);
+    if (result != RESULT_OK || config->tickets.source != TICKETS_LOCAL)
+        return result;
+    return config_check_ticket_count(scope, "tickets", rotate, lifetime, why);
 }
 
 static enum result check_tickets(const struct config_scope *scope, const struct proxy_config *config,
