@@ -41,14 +41,35 @@ MUST_CHECK bool ticket_chain_advance(struct ticket_chain *chain, uint64_t epoch)
 MUST_CHECK bool ticket_chain_key(const struct ticket_chain *chain, const struct ticket_key_owner *owner,
                                  uint8_t key[static TICKET_KEY_SIZE]);
 
+/* What a key's octets are, in this order; borrowed. */
+struct ticket_key_parts {
+    struct bytes name, aes_key, hmac_key;
+};
+
+static inline struct ticket_key_parts ticket_key_parts(const uint8_t key[static TICKET_KEY_SIZE])
+{
+    return (struct ticket_key_parts){bytes_of(key, 16), bytes_of(key + 16, 32), bytes_of(key + 48, 32)};
+}
+
 /* The epoch that this second lies in. */
 static inline uint64_t ticket_epoch_of(uint64_t unix_seconds, uint32_t rotate)
 {
     return unix_seconds / rotate;
 }
 
-/* The oldest epoch whose key still opens tickets, so many seconds after its end: its last second is
- * (epoch + 1) * rotate + lifetime. */
+/* The first second of an epoch. */
+static inline uint64_t ticket_epoch_start(uint64_t epoch, uint32_t rotate)
+{
+    return epoch * rotate;
+}
+
+/* The last second in which an epoch's key opens tickets: so many seconds after its end. */
+static inline uint64_t ticket_epoch_end(uint64_t epoch, uint32_t rotate, uint64_t lifetime)
+{
+    return ticket_epoch_start(epoch + 1, rotate) + lifetime;
+}
+
+/* The oldest epoch whose key still opens tickets. */
 static inline uint64_t ticket_epoch_needed(uint64_t unix_seconds, uint32_t rotate, uint64_t lifetime)
 {
     const uint64_t since = unix_seconds > lifetime ? unix_seconds - lifetime : 0;

@@ -256,11 +256,12 @@ enum result ticket_keys_forget(struct ticket_keys *keys, uint64_t unix_seconds, 
 
 static void write_key(struct writer *to, const struct ticket_keys *keys, uint64_t epoch, const uint8_t *key)
 {
-    const struct kssl_ticket_key told = {.name = bytes_of(key, 16),
-                                         .not_before = epoch * keys->rotate,
-                                         .not_after = (epoch + 1) * keys->rotate + keys->lifetime,
-                                         .aes_key = bytes_of(key + 16, 32),
-                                         .hmac_key = bytes_of(key + 48, 32)};
+    const struct ticket_key_parts parts = ticket_key_parts(key);
+    const struct kssl_ticket_key told = {.name = parts.name,
+                                         .not_before = ticket_epoch_start(epoch, keys->rotate),
+                                         .not_after = ticket_epoch_end(epoch, keys->rotate, keys->lifetime),
+                                         .aes_key = parts.aes_key,
+                                         .hmac_key = parts.hmac_key};
     kssl_ticket_key_write(to, &told);
 }
 

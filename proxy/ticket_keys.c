@@ -81,6 +81,8 @@ enum result ticket_keys_parse(struct bytes payload, uint64_t now, struct ticket_
 
 /* ---- Our own. */
 
+_Static_assert(TICKET_NAME_SIZE + 2 * TICKET_SECRET_MAX == TICKET_KEY_SIZE, "a derived key fills its places");
+
 static bool derive_key(const struct ticket_chain *chain, const struct ticket_times *times,
                        struct ticket_key *key)
 {
@@ -89,12 +91,13 @@ static bool derive_key(const struct ticket_chain *chain, const struct ticket_tim
                                            .rotate = times->rotate};
     uint8_t octets[TICKET_KEY_SIZE];
     bool made = ticket_chain_key(chain, &owner, octets);
+    const struct ticket_key_parts parts = ticket_key_parts(octets);
     *key = (struct ticket_key){.secret_size = TICKET_SECRET_MAX,
-                               .not_before = chain->epoch * times->rotate,
-                               .not_after = (chain->epoch + 1) * times->rotate + times->lifetime};
-    memcpy(key->name, octets, TICKET_NAME_SIZE);
-    memcpy(key->aes_key, octets + TICKET_NAME_SIZE, TICKET_SECRET_MAX);
-    memcpy(key->hmac_key, octets + TICKET_NAME_SIZE + TICKET_SECRET_MAX, TICKET_SECRET_MAX);
+                               .not_before = ticket_epoch_start(chain->epoch, times->rotate),
+                               .not_after = ticket_epoch_end(chain->epoch, times->rotate, times->lifetime)};
+    memcpy(key->name, parts.name.data, parts.name.size);
+    memcpy(key->aes_key, parts.aes_key.data, parts.aes_key.size);
+    memcpy(key->hmac_key, parts.hmac_key.data, parts.hmac_key.size);
     OPENSSL_cleanse(octets, sizeof octets);
     return made;
 }
