@@ -7,29 +7,7 @@
 # Prints a table in Markdown; with --strict, exit status 1 when the aim is missed.
 set -eu
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-root=$(dirname -- "$(dirname -- "$here")")
-strict=
-if [ "${1:-}" = --strict ]; then
-    strict=--strict
-    shift
-fi
-build=$root/build/release
-work=$(mktemp -d)
-pid=
-
-finish() {
-    [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-(cd "$root" && cmake --preset release && cmake --build --preset release) >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-sh "$root/certs/make-certs.sh" >/dev/null
-certs=$root/certs/out
-chmod 755 "$work"
+. "$(dirname -- "$0")/keyserver-run.sh"
 mkdir -m 700 "$work/keys"
 cp "$certs/sites/keys/p256.key" "$work/keys/p256.key"
 (umask 077 && openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:4096 -out "$work/keys/rsa4096.key" 2>/dev/null)
@@ -42,12 +20,5 @@ keys: [{dir: $work/keys}]
 clients: [{match: "DNS:edge1.example", keys: ["*"], allow: [tls13]}, {match: "DNS:edge2.example", keys: ["*"], allow: [tls13]}]
 log: {level: info}
 E2
-taskset -c 0 "${KEYSERVER:-$build/keyserver/keyless-keyserver}" -c "$work/keyserver.yaml" >"$work/keyserver.log" 2>&1 &
-pid=$!
-tries=100
-until grep -q 'event=ready' "$work/keyserver.log"; do
-    tries=$((tries - 1))
-    [ $tries -gt 0 ] || { cat "$work/keyserver.log" >&2; exit 1; }
-    sleep 0.1
-done
+keyserver_start
 /usr/bin/python3 "$here/keyserver_flood.py" $strict "$build/tests/bench/keyless-bench" "$certs" "$work" "$pid" "${1:-7}" "${2:-3}"
