@@ -88,10 +88,7 @@ static const struct child_handler HANDLER = {
 
 /* ---- The process. */
 
-static const struct sandbox_rule SANDBOX_RULES[] = {
-    SANDBOX_ALLOW("accept4"), SANDBOX_ALLOW("getsockname"), SANDBOX_ALLOW("getpeername"),
-    SANDBOX_ALLOW("getppid"), /* /status shows the master's */
-};
+static const struct sandbox_rule SANDBOX_RULES[] = {ADMIN_PROCESS_RULES};
 
 const struct sandbox_profile admin_process_sandbox = {
     .rules = SANDBOX_RULES, .rule_count = sizeof SANDBOX_RULES / sizeof *SANDBOX_RULES};

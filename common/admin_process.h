@@ -12,7 +12,10 @@ int admin_process_run(struct child *child, const char *user, const struct metric
                       struct admin_source *source,
                       void (*message)(const struct child_message *message, void *source));
 
-/* What it may do once it has started. */
+/* What it may do once it has started; and its rules, for a profile of a process that does more. */
 extern const struct sandbox_profile admin_process_sandbox;
+#define ADMIN_PROCESS_RULES                                                                                  \
+    SANDBOX_ALLOW("accept4"), SANDBOX_ALLOW("getsockname"), SANDBOX_ALLOW("getpeername"),                    \
+        SANDBOX_ALLOW("getppid") /* /status shows the master's */
 
 #endif

@@ -88,7 +88,8 @@ extern const struct config_type CONFIG_FLAGS;    /* unsigned: a list of words, o
 
 #define CONFIG_MILLISECOND UINT64_C(1000)
 #define CONFIG_SECOND      (1000 * CONFIG_MILLISECOND)
-#define CONFIG_HOUR        (3600 * CONFIG_SECOND)
+#define CONFIG_MINUTE      (60 * CONFIG_SECOND)
+#define CONFIG_HOUR        (60 * CONFIG_MINUTE)
 
 /* For print: appends text as a YAML scalar in double quotes, escaped; */
 void config_print_quoted(const char *text, struct evbuffer *to);

@@ -140,6 +140,12 @@ bool status_area_read(const struct status_area *area, size_t index, void *to)
     return false;
 }
 
+uint64_t status_area_version(const struct status_area *area, size_t index)
+{
+    const struct record *record = record_at(area, index);
+    return record != NULL ? atomic_load_explicit(&record->written, memory_order_acquire) : 0;
+}
+
 bool status_area_lock(const struct status_area *area, size_t index)
 {
     const struct record *record = record_at(area, index);

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/result.h"
 
@@ -27,6 +28,8 @@ size_t status_area_count(const struct status_area *area);
 void status_area_write(struct status_area *area, size_t index, const void *record);
 /* The record is no longer there. */
 void status_area_clear(struct status_area *area, size_t index);
+/* Another number than before: another record has been written. 0: none ever was. */
+uint64_t status_area_version(const struct status_area *area, size_t index);
 /* False: it is not there. */
 MUST_CHECK bool status_area_read(const struct status_area *area, size_t index, void *record);
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "proxy/certificate_file.h"
+#include "proxy/ocsp_settings.h"
 
 /* Lines of one kind that are written while all is read: of thousands of chains, a number tells the rest. */
 #define LINES_MAX 20
@@ -22,7 +23,7 @@ struct reading {
     struct stat channel_key;
     bool has_channel_key;
     bool has_valid;
-    size_t duplicates, invalid; /* lines about them, written or not */
+    size_t duplicates, invalid, bare; /* lines about them, written or not */
 };
 
 /* ---- Files. */
@@ -45,6 +46,16 @@ bool file_mark_equal(const struct file_mark *a, const struct file_mark *b)
 {
     return a->device == b->device && a->inode == b->inode && a->size == b->size &&
            times_equal(&a->modified, &b->modified) && times_equal(&a->changed, &b->changed);
+}
+
+/* A time in the future is no reason to wait. */
+bool file_mark_rests(const struct file_mark *mark)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    int64_t age = (int64_t)(now.tv_sec - mark->modified.tv_sec) * 1000000 +
+                  (now.tv_nsec - mark->modified.tv_nsec) / 1000;
+    return age < 0 || age >= FILE_MARK_RESTING;
 }
 
 static int is_visible(const struct dirent *entry)
@@ -183,6 +194,14 @@ static void tell_validity(struct reading *reading, const struct certificate *cer
                  log_text("file", certificate->path));
 }
 
+static void tell_bare(struct reading *reading, const struct certificate *certificate)
+{
+    if (certificate->must_staple && ocsp_settings_of(reading->config, certificate)->source == OCSP_OFF &&
+        reading->bare++ < LINES_MAX)
+        log_warn(reading->log, "certificate must be stapled", log_text("file", certificate->path),
+                 log_reason("ocsp is off for it: some clients will refuse it"));
+}
+
 static void tell_rest(struct reading *reading)
 {
     if (reading->duplicates > LINES_MAX)
@@ -191,6 +210,9 @@ static void tell_rest(struct reading *reading)
     if (reading->invalid > LINES_MAX)
         log_warn(reading->log, "more certificates out of their validity",
                  log_number("count", (int64_t)(reading->invalid - LINES_MAX)));
+    if (reading->bare > LINES_MAX)
+        log_warn(reading->log, "more certificates must be stapled",
+                 log_number("count", (int64_t)(reading->bare - LINES_MAX)));
 }
 
 static void tell_ignored(const char *what, struct bytes value, void *owner)
@@ -270,6 +292,7 @@ static enum result enter(struct reading *reading, struct certificate *certificat
                          struct failure *why)
 {
     tell_validity(reading, certificate);
+    tell_bare(reading, certificate);
     if (!certificates_add(reading->into, certificate, &reading->rivals))
         return failure_set(why, RESULT_SYSTEM, "no memory for certificates");
     state->chain = certificate->index;

@@ -8,6 +8,8 @@
 #include "proxy/certificate_handover.h"
 #include "proxy/certificate_watch.h"
 #include "proxy/certificates_private.h"
+#include "proxy/ocsp_files.h"
+#include "proxy/ocsp_settings.h"
 #include "proxy/proxy_metrics.h"
 
 struct certificate_renewal {
@@ -15,6 +17,7 @@ struct certificate_renewal {
     struct proxy_setup *setup;
     struct log *log;
     struct certificate_watch *watch;
+    struct ocsp_files *ocsp;         /* NULL: nothing is stapled */
     const struct certificate **good; /* to be served, and not handed over yet; held */
     size_t good_count, good_capacity;
     bool trials_changed;
@@ -92,15 +95,16 @@ static void tell_trials(struct certificate_renewal *renewal)
     if (make_trials(renewal->setup->certificates, renewal->setup->config, &fd, &why) != RESULT_OK)
         log_error(renewal->log, "renewed certificates not handed over", log_reason(why.text));
     tell(renewal, KIND_WORKER, PROXY_TRIES, PROXY_TOLD_TRIALS, fd);
+    tell(renewal, KIND_HELPER, 0, PROXY_TOLD_TRIALS, fd);
 }
 
-/* ---- What the worker finds. */
+/* ---- What is served from now on. */
 
 static void serve(struct certificate_renewal *renewal, uint32_t number)
 {
     const struct certificate *certificate = certificates_promote(renewal->setup->certificates, number);
     if (certificate == NULL)
-        return; /* its file has changed again meanwhile */
+        return;
     if (!good_add(renewal, certificate))
         log_error(renewal->log, "renewed certificates not handed over", log_reason("no memory"));
     metric_add(master_metrics(renewal->master), PROXY_RENEWALS_OK, 1);
@@ -108,16 +112,68 @@ static void serve(struct certificate_renewal *renewal, uint32_t number)
              log_text("type", key_type_name(certificate->key.type)));
 }
 
+static bool has_old(const struct certificate_renewal *renewal, const struct file_state *file)
+{
+    const struct certificates *certificates = renewal->setup->certificates;
+    return file->chain == SIZE_MAX ||
+           certificate_is_valid(certificates_at(certificates, file->chain), time(NULL));
+}
+
+/* One that must be shown with a response does not take the place of a good one without. */
+static bool lacks_staple(const struct certificate_renewal *renewal, const struct pending_chain *pending)
+{
+    const struct certificate *certificate = pending->certificate;
+    bool wants = certificate->must_staple && renewal->setup->staples != NULL &&
+                 ocsp_settings_of(renewal->setup->config, certificate)->source != OCSP_OFF;
+    return wants && has_old(renewal, pending->file) &&
+           !staples_have(renewal->setup->staples, certificate, time(NULL));
+}
+
+static void tell_lack(const struct certificate_renewal *renewal, struct pending_chain *pending)
+{
+    if (!pending->told)
+        log_warn(renewal->log, "certificate waits for its OCSP response",
+                 log_text("file", pending->certificate->path), log_reason("it must be stapled"));
+    pending->told = true;
+}
+
+/* Those for which the key server signs, as soon as nothing else is missing. */
+static void serve_passed(struct certificate_renewal *renewal)
+{
+    const struct certificates *certificates = renewal->setup->certificates;
+    for (size_t i = certificates->pending_count; i-- > 0;) {
+        struct pending_chain *pending = &certificates->pending[i];
+        if (!pending->passed)
+            continue;
+        if (lacks_staple(renewal, pending))
+            tell_lack(renewal, pending);
+        else
+            serve(renewal, pending->number);
+    }
+}
+
+/* ---- What the worker finds. */
+
+static void pass(struct certificate_renewal *renewal, uint32_t number)
+{
+    struct pending_chain *pending = certificates_pending(renewal->setup->certificates, number);
+    if (pending == NULL)
+        return; /* its file has changed again meanwhile */
+    pending->passed = true;
+    serve_passed(renewal);
+}
+
 void certificate_renewal_heard(struct certificate_renewal *renewal, struct master *master,
                                const struct child_message *message)
 {
-    if (message->kind != KIND_WORKER || message->index != PROXY_TRIES)
+    bool helper = message->kind == KIND_HELPER && message->what == PROXY_SAID_WHICH;
+    if (!helper && (message->kind != KIND_WORKER || message->index != PROXY_TRIES))
         return;
     renewal->master = master;
     if (message->what == PROXY_SAID_WHICH)
         tell_trials(renewal);
     else if (message->what == PROXY_SAID_GOOD)
-        serve(renewal, message->number);
+        pass(renewal, message->number);
 }
 
 /* ---- What the watch finds. */
@@ -136,11 +192,10 @@ static void on_unchanged(const struct file_state *file, void *owner)
         renewal->trials_changed = true;
 }
 
-static bool has_old(const struct certificate_renewal *renewal, const struct file_state *file)
+static bool on_looked(void *owner)
 {
-    const struct certificates *certificates = renewal->setup->certificates;
-    return file->chain == SIZE_MAX ||
-           certificate_is_valid(certificates_at(certificates, file->chain), time(NULL));
+    const struct certificate_renewal *renewal = owner;
+    return renewal->ocsp != NULL && ocsp_files_look(renewal->ocsp, master_metrics(renewal->master));
 }
 
 /* In place of one that has expired it is served whatever the key server says. */
@@ -179,9 +234,22 @@ static void warn(struct certificate_renewal *renewal)
 struct certificate_renewal *certificate_renewal_new(struct proxy_setup *setup, struct log *log)
 {
     struct certificate_renewal *renewal = calloc(1, sizeof *renewal);
-    if (renewal != NULL)
-        *renewal = (struct certificate_renewal){.setup = setup, .log = log};
-    return renewal;
+    if (renewal == NULL)
+        return NULL;
+    *renewal = (struct certificate_renewal){.setup = setup, .log = log};
+    if (setup->staples == NULL)
+        return renewal;
+    renewal->ocsp = ocsp_files_new(setup->config, setup->certificates, setup->staples, log);
+    if (renewal->ocsp != NULL)
+        return renewal;
+    free(renewal);
+    return NULL;
+}
+
+void certificate_renewal_prepare(struct certificate_renewal *renewal)
+{
+    if (renewal->ocsp != NULL)
+        ocsp_files_begin(renewal->ocsp);
 }
 
 void certificate_renewal_free(struct certificate_renewal *renewal)
@@ -189,6 +257,7 @@ void certificate_renewal_free(struct certificate_renewal *renewal)
     if (renewal == NULL)
         return;
     certificate_watch_free(renewal->watch);
+    ocsp_files_free(renewal->ocsp);
     good_clear(renewal);
     free(renewal->good);
     free(renewal);
@@ -197,7 +266,8 @@ void certificate_renewal_free(struct certificate_renewal *renewal)
 /* What was found good before is handed over before the first client comes. */
 void certificate_renewal_begin(struct certificate_renewal *renewal, struct master *master)
 {
-    const struct certificate_watch_handler handler = {on_changed, on_unchanged, on_failed, renewal};
+    const struct certificate_watch_handler handler = {on_changed, on_unchanged, on_failed, on_looked,
+                                                      renewal};
     renewal->master = master;
     hand_over(renewal);
     warn(renewal);
@@ -225,6 +295,9 @@ void certificate_renewal_tick(struct certificate_renewal *renewal)
         certificate_watch_tick(renewal->watch);
     if (renewal->trials_changed)
         tell_trials(renewal);
+    if (renewal->ocsp != NULL)
+        ocsp_files_tick(renewal->ocsp);
+    serve_passed(renewal);
     hand_over(renewal);
     if (clock_now() - renewal->warned >= DAY)
         warn(renewal);

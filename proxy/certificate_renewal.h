@@ -14,10 +14,12 @@
 enum {
     /* Master to worker and helper: chains to be served (certificate_handover.h). */
     PROXY_TOLD_CERTIFICATES = 1,
-    /* Master to the first worker: all that are to be tried, by number; without a descriptor: none. */
+    /* Master to the first worker, which tries them, and to the helper, which asks for their OCSP responses:
+     * all that are held back, by number; without a descriptor: none. */
     PROXY_TOLD_TRIALS,
-    /* The first worker to the master: wants to know which are to be tried; number: that one is good. */
+    /* The first worker and the helper to the master: want to know which are held back. */
     PROXY_SAID_WHICH,
+    /* The first worker to the master, with a number: that one is good. */
     PROXY_SAID_GOOD,
 };
 /* The worker that tries. */
@@ -29,6 +31,8 @@ struct certificate_renewal;
 struct certificate_renewal *certificate_renewal_new(struct proxy_setup *setup, struct log *log);
 void certificate_renewal_free(struct certificate_renewal *renewal);
 
+/* Before there are children: reads the OCSP responses that lie in files. */
+void certificate_renewal_prepare(struct certificate_renewal *renewal);
 /* The generation has the sockets from now on: its files are watched. */
 void certificate_renewal_begin(struct certificate_renewal *renewal, struct master *master);
 /* ... and another's are. */

@@ -17,7 +17,6 @@
 enum {
     SETTLE = 200000,        /* microseconds without an event until files are looked at */
     SETTLE_MAX = 1000000,   /* ... but not longer than this after the first */
-    RESTING = 300000,       /* since a file was written to, until it is read */
     LOOK_ANYWAY = 60000000, /* between two looks without an event */
     LINKS_MAX = 32,         /* on the way to one file */
 };
@@ -126,16 +125,6 @@ static void watch_sources(struct certificate_watch *watch)
 
 /* ---- One file. */
 
-/* Whether it may still be written to: a time in the future is no reason to wait. */
-static bool rests(const struct file_mark *mark)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    int64_t age = (int64_t)(now.tv_sec - mark->modified.tv_sec) * 1000000 +
-                  (now.tv_nsec - mark->modified.tv_nsec) / 1000;
-    return age < 0 || age >= RESTING;
-}
-
 static bool is_served(const struct certificate_watch *watch, const struct file_state *state,
                       const struct certificate *certificate)
 {
@@ -184,8 +173,8 @@ static enum result look_at(const char *path, const struct proxy_site *site, void
     state->is_gone = false;
     if (file_mark_equal(&state->mark, &mark))
         return RESULT_OK;
-    if (!rests(&mark)) {
-        watch->due = clock_now() + RESTING;
+    if (!file_mark_rests(&mark)) {
+        watch->due = clock_now() + FILE_MARK_RESTING;
         return RESULT_OK;
     }
     state->mark = mark;
@@ -225,6 +214,8 @@ static void look(struct certificate_watch *watch)
     else if (!watch->told_sources)
         log_warn(watch->log, "certificates cannot be looked at", log_reason(why.text));
     watch->told_sources = result != RESULT_OK;
+    if (watch->handler.looked(watch->handler.owner))
+        watch->due = clock_now() + FILE_MARK_RESTING;
 }
 
 /* What happened where is not asked: all is looked at. */

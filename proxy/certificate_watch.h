@@ -21,6 +21,8 @@ struct certificate_watch_handler {
     void (*unchanged)(const struct file_state *file, void *owner);
     /* A file whose chain goes on being served as it was. */
     void (*failed)(const char *path, const struct failure *why, void *owner);
+    /* All files were looked at: for what lies beside them. True: again, soon. */
+    bool (*looked)(void *owner);
     void *owner;
 };
 

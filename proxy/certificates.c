@@ -30,6 +30,15 @@ bool certificate_same_chain(const struct certificate *a, const struct certificat
     return true;
 }
 
+/* Each CertificateEntry has a length of 3 octets and one of 2 for its extensions (RFC 8446 section 4.4.2). */
+size_t certificate_message_size(const struct certificate *certificate)
+{
+    size_t size = 4 + 1 + 3 + certificate->leaf.size + 5;
+    for (size_t i = 0; i < certificate->issuer_count; i++)
+        size += (size_t)i2d_X509(certificate->issuers[i], NULL) + 5;
+    return size;
+}
+
 bool certificate_is_valid(const struct certificate *certificate, time_t now)
 {
     return certificate->not_before <= now && now <= certificate->not_after;
@@ -302,7 +311,8 @@ bool certificates_hold_back(struct certificates *certificates, struct certificat
         return false;
     }
     certificate_drop(pending->certificate);
-    *pending = (struct pending_chain){certificate, file, ++certificates->last_number};
+    *pending = (struct pending_chain){
+        .certificate = certificate, .file = file, .number = ++certificates->last_number};
     certificate->index = pending->number;
     return true;
 }
@@ -317,20 +327,25 @@ bool certificates_forget_held(struct certificates *certificates, const struct fi
     return true;
 }
 
+struct pending_chain *certificates_pending(const struct certificates *certificates, uint32_t number)
+{
+    for (size_t i = 0; i < certificates->pending_count; i++)
+        if (certificates->pending[i].number == number)
+            return &certificates->pending[i];
+    return NULL;
+}
+
 const struct certificate *certificates_promote(struct certificates *certificates, uint32_t number)
 {
-    for (size_t i = 0; i < certificates->pending_count; i++) {
-        const struct pending_chain found = certificates->pending[i];
-        if (found.number != number)
-            continue;
-        pending_remove(certificates, &certificates->pending[i]);
-        if (found.file->chain == SIZE_MAX)
-            found.file->chain = certificates->count;
-        found.file->is_other = false;
-        return certificates_put(certificates, found.file->chain, found.certificate) ? found.certificate
-                                                                                    : NULL;
-    }
-    return NULL;
+    struct pending_chain *pending = certificates_pending(certificates, number);
+    if (pending == NULL)
+        return NULL;
+    const struct pending_chain found = *pending;
+    pending_remove(certificates, pending);
+    if (found.file->chain == SIZE_MAX)
+        found.file->chain = certificates->count;
+    found.file->is_other = false;
+    return certificates_put(certificates, found.file->chain, found.certificate) ? found.certificate : NULL;
 }
 
 /* ---- Finding. */

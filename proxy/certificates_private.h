@@ -48,12 +48,17 @@ struct bytes file_state_path(const char *key);
 
 struct file_mark file_mark_of(const struct stat *status);
 bool file_mark_equal(const struct file_mark *a, const struct file_mark *b);
+/* Whether nobody has written to the file for a moment: what is half-written is not read. */
+bool file_mark_rests(const struct file_mark *mark);
+#define FILE_MARK_RESTING 300000 /* that moment, in microseconds */
 
 /* A chain that is not served yet, since its key server may not know it; another one of its file is. */
 struct pending_chain {
     struct certificate *certificate;
     struct file_state *file;
     uint32_t number; /* by which processes speak of it */
+    bool passed;     /* its key server signs for it: only its OCSP response is missing */
+    bool told;
 };
 
 struct certificates {
@@ -78,6 +83,8 @@ MUST_CHECK bool certificates_hold_back(struct certificates *certificates, struct
                                        struct file_state *file);
 /* The file holds again what is served. False: nothing was held back. */
 bool certificates_forget_held(struct certificates *certificates, const struct file_state *file);
+/* NULL: there is none with this number. */
+struct pending_chain *certificates_pending(const struct certificates *certificates, uint32_t number);
 /* It is served from now on; NULL: there is none with this number. */
 const struct certificate *certificates_promote(struct certificates *certificates, uint32_t number);
 

@@ -6,6 +6,7 @@
 
 #include <openssl/err.h>
 #include <openssl/provider.h>
+#include <openssl/tls1.h>
 #include <openssl/x509v3.h>
 
 #include "common/certificate_names.h"
@@ -121,6 +122,17 @@ static time_t time_of(const ASN1_TIME *time)
     return ASN1_TIME_to_tm(time, &parts) == 1 ? timegm(&parts) : 0;
 }
 
+/* The TLS features that a server must show with it (RFC 7633); of those there is one. */
+static bool must_staple(X509 *leaf)
+{
+    TLS_FEATURE *features = X509_get_ext_d2i(leaf, NID_tlsfeature, NULL, NULL);
+    bool found = false;
+    for (int i = 0; features != NULL && i < sk_ASN1_INTEGER_num(features); i++)
+        found = found || ASN1_INTEGER_get(sk_ASN1_INTEGER_value(features, i)) == TLSEXT_TYPE_status_request;
+    TLS_FEATURE_free(features);
+    return found;
+}
+
 static bool take_mark(struct parts *parts)
 {
     uint8_t digest[EVP_MAX_MD_SIZE];
@@ -148,6 +160,7 @@ static enum result read_leaf(struct parts *parts, struct failure *why)
         return failure_set_openssl(why, "%s", parts->path);
     parts->found.not_before = time_of(X509_get0_notBefore(parts->leaf));
     parts->found.not_after = time_of(X509_get0_notAfter(parts->leaf));
+    parts->found.must_staple = must_staple(parts->leaf);
     return RESULT_OK;
 }
 

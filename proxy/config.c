@@ -8,6 +8,7 @@
 
 #include "common/config_rows.h"
 #include "proxy/config_client_auth.h"
+#include "proxy/config_ocsp.h"
 #include "proxy/config_settle.h"
 #include "proxy/config_sites.h"
 #include "proxy/config_tls.h"
@@ -285,6 +286,7 @@ static const struct config_row ROWS[] = {
             "it: the first chain that is valid.",
     },
     PROXY_CLIENT_AUTH_ROWS("tls.", struct proxy_config, tls.client_auth),
+    PROXY_OCSP_ROWS("tls.", struct proxy_config, tls.ocsp),
     {
         .path = "tls.strict_sni",
         .type = &CONFIG_BOOL,

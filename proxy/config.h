@@ -65,6 +65,15 @@ struct proxy_client_auth {
     size_t name_count;
 };
 
+/* Where OCSP responses come from. */
+enum proxy_ocsp_source { OCSP_OFF, OCSP_FILE, OCSP_FETCH };
+
+struct proxy_ocsp {
+    enum proxy_ocsp_source source;
+    char *responder; /* NULL: the certificate names it */
+    uint64_t refresh, timeout;
+};
+
 /* What is different for some names. */
 struct proxy_site {
     struct config_position where;
@@ -77,6 +86,7 @@ struct proxy_site {
     size_t alpn_count;
     char *backend;                        /* a name in backends, checked; NULL: the listener's */
     struct proxy_client_auth client_auth; /* tls.client_auth, if the site has none of its own */
+    struct proxy_ocsp ocsp;               /* tls.ocsp, if the site has none of its own */
 };
 
 struct proxy_site_name {
@@ -129,6 +139,7 @@ struct proxy_config {
         char *default_name; /* tls.default: whose chain an unknown or absent SNI gets; NULL: the first valid
                              one's */
         struct proxy_client_auth client_auth;
+        struct proxy_ocsp ocsp;
         bool strict_sni; /* an unknown or absent SNI is refused */
     } tls;
 

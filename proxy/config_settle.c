@@ -7,6 +7,7 @@
 #include "common/config_rows.h"
 #include "proxy/config.h"
 #include "proxy/config_client_auth.h"
+#include "proxy/config_ocsp.h"
 #include "proxy/config_sites.h"
 #include "proxy/config_tls.h"
 #include "proxy/tls_policy.h"
@@ -185,6 +186,8 @@ enum result proxy_config_settle(const struct config_scope *scope, void *object, 
         result = check_tickets(scope, config, why);
     if (result == RESULT_OK)
         result = proxy_config_check_client_auth(scope, "tls.", &config->tls.client_auth, why);
+    if (result == RESULT_OK)
+        result = proxy_config_check_ocsp(scope, "tls.", &config->tls.ocsp, why);
     if (result == RESULT_OK)
         result = settle_limits(scope, config, why);
     return result == RESULT_OK ? proxy_config_settle_sites(scope, config, why) : result;

@@ -6,6 +6,7 @@
 
 #include "common/certificate_names.h"
 #include "proxy/config_client_auth.h"
+#include "proxy/config_ocsp.h"
 #include "proxy/config_settle.h"
 #include "proxy/config_tls.h"
 
@@ -103,6 +104,7 @@ static const struct config_row SITE_ROWS[] = {
         .help = "In place of the listener's.",
     },
     PROXY_CLIENT_AUTH_ROWS("", struct proxy_site, client_auth),
+    PROXY_OCSP_ROWS("", struct proxy_site, ocsp),
 };
 
 /* An SNI is compared in the one form that names have. */
@@ -114,7 +116,8 @@ static enum result settle_site(const struct config_scope *scope, void *object, s
         (void)dns_name_normalise(bytes_of(site->names[i], strlen(site->names[i])), true, normal);
         memcpy(site->names[i], normal, strlen(normal) + 1); /* never longer than what was given */
     }
-    return proxy_config_check_client_auth(scope, "", &site->client_auth, why);
+    enum result result = proxy_config_check_client_auth(scope, "", &site->client_auth, why);
+    return result == RESULT_OK ? proxy_config_check_ocsp(scope, "", &site->ocsp, why) : result;
 }
 
 const struct config_table PROXY_SITES_TABLE = {
@@ -152,6 +155,9 @@ static enum result inherit(const struct config_scope *scope, struct proxy_config
     (void)snprintf(path, sizeof path, "sites[%zu].client_auth", i);
     if (!config_given(scope, path) &&
         !proxy_config_copy_client_auth(&config->tls.client_auth, &site->client_auth))
+        return failure_set(why, RESULT_SYSTEM, "out of memory");
+    (void)snprintf(path, sizeof path, "sites[%zu].ocsp", i);
+    if (!config_given(scope, path) && !proxy_config_copy_ocsp(&config->tls.ocsp, &site->ocsp))
         return failure_set(why, RESULT_SYSTEM, "out of memory");
     (void)snprintf(path, sizeof path, "sites[%zu].backend", i);
     return site->backend != NULL ? proxy_config_check_backend(scope, config, path, site->backend, why)

@@ -34,6 +34,7 @@
 #include "proxy/client_identity.h"
 #include "proxy/config.h"
 #include "proxy/key_client.h"
+#include "proxy/staples.h"
 #include "proxy/ticket_source.h"
 
 /* What all handshakes of a worker share: SSL_CTXs, remote keys, fibres. Made once, after the fork. */
@@ -44,6 +45,7 @@ struct handshake_settings {
     const struct proxy_config *config;
     const struct certificates *certificates;
     const struct client_auths *client_auths; /* NULL: no client is asked for a certificate */
+    const struct staples *staples;           /* NULL: nothing is stapled */
     struct key_client *client;
     struct ticket_source *tickets;
     struct log *log;

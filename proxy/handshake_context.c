@@ -33,7 +33,7 @@ static enum result context_fill(struct handshake_context *context, struct failur
         return result;
     if (!handshake_tickets_set(context))
         return failure_set_openssl(why, "cannot set up session tickets");
-    context->chains = ready_chains_new(CHAINS_READY_MAX, &context->signer);
+    context->chains = ready_chains_new(CHAINS_READY_MAX, &context->signer, context->staples);
     if (context->chains == NULL)
         return failure_set_errno(why, "chains");
     context->bio_method = client_bio_method();
@@ -50,6 +50,7 @@ enum result handshake_context_new(const struct handshake_settings *settings,
     made->config = settings->config;
     made->certificates = settings->certificates;
     made->client_auths = settings->client_auths;
+    made->staples = settings->staples;
     made->log = settings->log;
     made->metrics = settings->metrics;
     made->signer.client = settings->client;

@@ -40,6 +40,7 @@ static enum result policy_make(const struct handshake_context *context, struct h
     if (result != RESULT_OK)
         return result;
     handshake_choices_set(policy->ssl_context);
+    handshake_staples_set(policy->ssl_context);
     if (!handshake_clients_set(policy->ssl_context, policy->client_auth))
         return failure_set_openssl(why, "cannot set up client certificates");
     return policy_mark(policy) ? RESULT_OK : failure_set_openssl(why, "cannot make a digest of a policy");

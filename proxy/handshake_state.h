@@ -6,6 +6,7 @@
  *   handshake_sites.c    what libssl is told for the site that a client asks for
  *   handshake_choices.c  libssl's callbacks: name, certificates, application protocol
  *   handshake_clients.c  libssl's callbacks for client certificates
+ *   handshake_staples.c  libssl's callback for OCSP responses
  *   handshake_tickets.c  libssl's callbacks for session tickets
  *   handshake_messages.c libssl's callback for each message: keeps the transcript
  */
@@ -18,6 +19,7 @@
 #include "proxy/client_hello.h"
 #include "proxy/handshake.h"
 #include "proxy/handshake_reason.h"
+#include "proxy/proxy_metrics.h"
 #include "proxy/ready_chain.h"
 #include "proxy/remote_key.h"
 #include "proxy/ticket_source.h"
@@ -50,6 +52,7 @@ struct handshake_context {
     const struct proxy_config *config;
     const struct certificates *certificates;
     const struct client_auths *client_auths;
+    const struct staples *staples;
     struct log *log;
     struct metrics_row *metrics;
     OSSL_PROVIDER *provider;
@@ -118,6 +121,11 @@ void handshake_clients_ask(SSL *ssl, const struct client_auth *auth);
 MUST_CHECK bool handshake_clients_session(const struct handshake *handshake, const SSL_SESSION *session);
 /* When libssl is done: that the client has what it must have, whatever libssl made of it; notes who it is. */
 MUST_CHECK bool handshake_clients_check(struct handshake *handshake);
+
+/* ---- handshake_staples.c */
+
+/* From now on the context's handshakes staple what there is. */
+void handshake_staples_set(SSL_CTX *context);
 
 /* ---- handshake_tickets.c */
 

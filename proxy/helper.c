@@ -1,5 +1,7 @@
 #include "proxy/helper.h"
 
+#include <sys/socket.h>
+
 #include <openssl/crypto.h>
 
 #include "common/admin_process.h"
@@ -7,12 +9,15 @@
 #include "proxy/certificate_feed.h"
 #include "proxy/certificate_renewal.h"
 #include "proxy/master.h"
+#include "proxy/ocsp_refresh.h"
+#include "proxy/ocsp_settings.h"
 #include "proxy/status.h"
 
 struct helper {
     struct admin_source source; /* first: admin's callbacks get it */
     struct proxy_status status;
     struct certificate_feed *feed;
+    struct ocsp_refresh *ocsp; /* NULL: nothing is fetched */
 };
 
 static bool helper_ready(struct admin_source *source, struct evbuffer *why_not)
@@ -45,9 +50,48 @@ static void helper_message(const struct child_message *message, void *source)
     int fd = message->descriptor;
     if (message->what == PROXY_TOLD_CERTIFICATES)
         certificate_feed_take(helper->feed, fd);
+    else if (message->what == PROXY_TOLD_TRIALS && helper->ocsp != NULL)
+        ocsp_refresh_take(helper->ocsp, fd);
     else
         socket_close(&fd);
 }
+
+static enum result helper_set_up(struct helper *helper, struct child *child, struct failure *why)
+{
+    const struct proxy_setup *setup = helper->status.setup;
+    const struct ocsp_refresh_settings ocsp = {.base = child_base(child),
+                                               .config = setup->config,
+                                               .certificates = setup->certificates,
+                                               .staples = setup->staples,
+                                               .generation = child_generation(child),
+                                               .log = child_log(child),
+                                               .metrics = child_metrics(child)};
+    helper->feed =
+        certificate_feed_new(child_base(child), setup->config, setup->certificates, child_log(child));
+    if (helper->feed == NULL)
+        return failure_set_errno(why, "the helper");
+    if (!ocsp_settings_use(setup->config, OCSP_FETCH))
+        return RESULT_OK;
+    enum result result = ocsp_refresh_new(&ocsp, &helper->ocsp, why);
+    if (result == RESULT_OK)
+        child_tell(child, PROXY_SAID_WHICH, 0);
+    return result;
+}
+
+/* To name servers, and to responders over TCP; a protocol of its own only where libevent names it. */
+#define TYPE(type) SANDBOX_BITS(1, 0xf, type)
+
+static const struct sandbox_rule FETCHING_RULES[] = {
+    ADMIN_PROCESS_RULES,
+    {"socket", 0, {SANDBOX_ARGUMENT(0, AF_INET), TYPE(SOCK_STREAM), SANDBOX_ARGUMENT(2, 0)}, false},
+    {"socket", 0, {SANDBOX_ARGUMENT(0, AF_INET6), TYPE(SOCK_STREAM), SANDBOX_ARGUMENT(2, 0)}, false},
+    {"socket", 0, {SANDBOX_ARGUMENT(0, AF_INET), TYPE(SOCK_DGRAM), SANDBOX_ARGUMENT(2, 0)}, false},
+    {"socket", 0, {SANDBOX_ARGUMENT(0, AF_INET6), TYPE(SOCK_DGRAM), SANDBOX_ARGUMENT(2, 0)}, false},
+    SANDBOX_ALLOW("connect"),
+};
+
+const struct sandbox_profile helper_fetching_sandbox = {
+    .rules = FETCHING_RULES, .rule_count = sizeof FETCHING_RULES / sizeof *FETCHING_RULES, .connects = true};
 
 int helper_run(struct child *child, const void *config)
 {
@@ -59,17 +103,15 @@ int helper_run(struct child *child, const void *config)
     certificate_renewal_forget(setup->renewal);
     struct helper helper = {
         .source = {.ready = helper_ready, .status = helper_status, .metrics = helper_metrics},
-        .status = {.setup = setup, .generation = child_generation(child)},
-        .feed =
-            certificate_feed_new(child_base(child), setup->config, setup->certificates, child_log(child))};
+        .status = {.setup = setup, .generation = child_generation(child)}};
     struct failure why;
-    if (helper.feed == NULL) {
-        (void)failure_set_errno(&why, "the admin process");
+    int status = 1;
+    if (helper_set_up(&helper, child, &why) == RESULT_OK)
+        status = admin_process_run(child, setup->config->user, setup->program.metrics, &helper.source,
+                                   helper_message);
+    else
         child_failed(child, &why);
-        return 1;
-    }
-    int status =
-        admin_process_run(child, setup->config->user, setup->program.metrics, &helper.source, helper_message);
+    ocsp_refresh_free(helper.ocsp);
     certificate_feed_free(helper.feed);
     return status;
 }

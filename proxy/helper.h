@@ -1,10 +1,14 @@
-/* The helper: one process that serves the admin address, so that no worker waits for it. */
+/* The helper: one process that serves the admin address and fetches OCSP responses, so that no worker waits
+ * for either. */
 #ifndef KEYLESS_PROXY_HELPER_H
 #define KEYLESS_PROXY_HELPER_H
 
 #include "common/process.h"
 
-/* process_kind.run; config is a struct proxy_setup whose admin_listener is set. */
+/* process_kind.run; config is a struct proxy_setup. */
 int helper_run(struct child *child, const void *config);
+
+/* What it may do once it has started, if it fetches; admin_process_sandbox otherwise. */
+extern const struct sandbox_profile helper_fetching_sandbox;
 
 #endif

@@ -13,6 +13,7 @@
 #include "common/key_id.h"
 #include "proxy/certificate_renewal.h"
 #include "proxy/helper.h"
+#include "proxy/ocsp_settings.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/ticket_file.h"
 #include "proxy/worker.h"
@@ -29,7 +30,8 @@ struct proxy_master {
     struct log *log;
     struct program program;
     struct ticket_memory *tickets;
-    uint64_t ticked; /* Unix seconds when ticket keys were last looked after */
+    struct staples *staples; /* NULL: no configuration has needed it yet */
+    uint64_t ticked;         /* Unix seconds when ticket keys were last looked after */
     bool told_user;
     struct proxy_setup *active; /* of the generation that has the sockets; NULL: there is none */
 };
@@ -189,7 +191,10 @@ static void setup_kinds(struct proxy_setup *setup)
                                                       .links_to = -1,
                                                       .sandbox = &admin_process_sandbox,
                                                       .run = helper_run};
-    setup->kind_count = config->admin_listen.size > 0 ? KIND_COUNT : KIND_HELPER;
+    bool fetches = ocsp_settings_use(config, OCSP_FETCH);
+    if (fetches)
+        setup->kinds[KIND_HELPER].sandbox = &helper_fetching_sandbox;
+    setup->kind_count = config->admin_listen.size > 0 || fetches ? KIND_COUNT : KIND_HELPER;
 }
 
 static void know_servers(const struct proxy_setup *setup)
@@ -209,6 +214,27 @@ static enum result prepare_tickets(struct proxy_master *master, struct proxy_set
     const struct ticket_times times = {.rotate = (uint32_t)(config->tickets.rotate / CONFIG_SECOND),
                                        .lifetime = (uint32_t)(config->tickets.lifetime / CONFIG_SECOND)};
     return ticket_memory_prepare(master->tickets, &times, (uint64_t)time(NULL), why);
+}
+
+static enum result prepare_staples(struct proxy_master *master, struct proxy_setup *setup,
+                                   struct failure *why)
+{
+    const struct proxy_config *config = setup->config;
+    if (!ocsp_settings_use(config, OCSP_FILE) && !ocsp_settings_use(config, OCSP_FETCH))
+        return RESULT_OK;
+    enum result result = master->staples == NULL ? staples_new(&master->staples, why) : RESULT_OK;
+    setup->staples = master->staples;
+    return result;
+}
+
+static enum result prepare_renewal(const struct proxy_master *master, struct proxy_setup *setup,
+                                   struct failure *why)
+{
+    setup->renewal = certificate_renewal_new(setup, master->log);
+    if (setup->renewal == NULL)
+        return failure_set_errno(why, "certificates");
+    certificate_renewal_prepare(setup->renewal);
+    return RESULT_OK;
 }
 
 /* Children that are forked later get no older keys than they need. */
@@ -254,9 +280,10 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
     if (result != RESULT_OK)
         return result;
     result = prepare_tickets(master, setup, why);
-    setup->renewal = certificate_renewal_new(setup, master->log);
-    if (result == RESULT_OK && setup->renewal == NULL)
-        result = failure_set_errno(why, "certificates");
+    if (result == RESULT_OK)
+        result = prepare_staples(master, setup, why);
+    if (result == RESULT_OK)
+        result = prepare_renewal(master, setup, why);
     if (result != RESULT_OK) {
         proxy_setup_free(setup);
         return result;
@@ -310,5 +337,6 @@ int proxy_master_run(const char *path, struct log *log)
     int status = master_run(&program, log);
     program_clear(&master.program);
     ticket_memory_free(master.tickets);
+    staples_free(master.staples);
     return status;
 }

@@ -10,6 +10,7 @@
 #include "proxy/certificates.h"
 #include "proxy/client_auth.h"
 #include "proxy/config.h"
+#include "proxy/staples.h"
 #include "proxy/ticket_memory.h"
 
 /* Index of each kind of child in the plan. */
@@ -26,6 +27,7 @@ struct proxy_setup {
     struct certificate_renewal *renewal; /* the master's; NULL: nothing is ever renewed */
     struct ticket_keys *ticket_keys;     /* from tickets.files; NULL: none */
     struct ticket_memory *tickets;       /* borrowed */
+    struct staples *staples;             /* borrowed; NULL: nothing is stapled */
     SSL_CTX *key_channel;                /* the worker's credentials towards the key server */
     struct key_id channel_key;           /* theirs; type NONE: of a kind that no site has */
     struct program program;              /* borrowed */

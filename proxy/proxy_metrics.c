@@ -26,6 +26,9 @@
 #define KEY_ERRORS_HELP                                                                                      \
     "Signatures that a key server answered with an error, by key server and error; none of them was asked "  \
     "for again."
+#define OCSP_RESPONSES "keyless_ocsp_responses_total"
+#define OCSP_RESPONSES_HELP                                                                                  \
+    "OCSP responses read or fetched, by what they said; failed: none, or one of no use."
 #define RENEWALS      "keyless_certificate_renewals_total"
 #define RENEWALS_HELP "Chains renewed or added, and changed files that were no good."
 #define BYTES_HELP    "Plaintext bytes relayed, by direction."
@@ -105,6 +108,8 @@ const struct metric proxy_metrics[] = {
     [PROXY_FIBRES_EXHAUSTED] =
         {"keyless_fibres_exhausted_total", NULL, METRIC_COUNTER,
          "Handshakes that had to wait because limits.handshakes waited for a signature."},
+    [PROXY_STAPLED] = {"keyless_handshakes_stapled_total", NULL, METRIC_COUNTER,
+                       "Handshakes with an OCSP response, for clients that have asked for one."},
     [PROXY_TICKETS_MADE] = {"keyless_tickets_made_total", NULL, METRIC_COUNTER, "Session tickets made."},
     [PROXY_TICKETS_UNKNOWN] = {TICKETS_REFUSED, "reason=\"key\"", METRIC_COUNTER, TICKETS_REFUSED_HELP},
     [PROXY_TICKETS_STALE] = {TICKETS_REFUSED, "reason=\"stale\"", METRIC_COUNTER, TICKETS_REFUSED_HELP},
@@ -188,6 +193,9 @@ const struct metric proxy_metrics[] = {
     [PROXY_CERTIFICATES_WAITING] =
         {"keyless_certificates_waiting", NULL, METRIC_GAUGE,
          "New chains that are not served, as their key server does not sign for them."},
+    [PROXY_OCSP_GOOD] = {OCSP_RESPONSES, "outcome=\"good\"", METRIC_COUNTER, OCSP_RESPONSES_HELP},
+    [PROXY_OCSP_REVOKED] = {OCSP_RESPONSES, "outcome=\"revoked\"", METRIC_COUNTER, OCSP_RESPONSES_HELP},
+    [PROXY_OCSP_FAILED] = {OCSP_RESPONSES, "outcome=\"failed\"", METRIC_COUNTER, OCSP_RESPONSES_HELP},
     [PROXY_RENEWALS_OK] = {RENEWALS, "outcome=\"ok\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_RENEWALS_FAILED] = {RENEWALS, "outcome=\"failed\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_PROCESSES] = PROCESS_METRIC_ROWS,

@@ -32,6 +32,7 @@ enum proxy_metric {
     PROXY_HANDSHAKE_CLIENT_SECONDS,
     PROXY_FIBRES_EXHAUSTED,
     PROXY_FLUSHED_EARLY,
+    PROXY_STAPLED,
     PROXY_TICKETS_MADE,
     PROXY_TICKETS_UNKNOWN, /* tickets that came back and were not used: of a key that is not known */
     PROXY_TICKETS_STALE,   /* ... too old, or of a certificate that is not served any more */
@@ -97,6 +98,11 @@ enum proxy_metric {
     PROXY_BYTES_TO_CLIENTS,
 
     PROXY_CERTIFICATES_WAITING,
+
+    /* OCSP responses by what they said: the helper's, or the master's where they come from files. */
+    PROXY_OCSP_GOOD,
+    PROXY_OCSP_REVOKED,
+    PROXY_OCSP_FAILED,
 
     /* The master's. */
     PROXY_RENEWALS_OK,

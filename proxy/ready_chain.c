@@ -3,29 +3,46 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* The response as it was last read from what all processes share. */
+struct kept_staple {
+    size_t at;        /* in staples; STAPLE_NOWHERE: not known */
+    uint64_t version; /* of what was read there */
+    uint8_t *response;
+    size_t size;
+    time_t next_update;
+};
 
 /* In the list of its bucket, and in the list of all by their last use. */
 struct place {
     struct ready_chain chain;
     const struct certificate *certificate; /* held */
+    struct kept_staple staple;
+    size_t message_size; /* of Certificate, without extensions */
     struct place *next;
     struct place *newer, *older;
 };
 
 struct ready_chains {
     struct remote_signer *signer;
+    const struct staples *staples;
+    struct staple scratch; /* too large for a fibre's stack */
     size_t most, count;
     struct place **buckets;
     size_t bucket_count; /* a power of two, more than most */
     struct place *newest, *oldest;
 };
 
-struct ready_chains *ready_chains_new(size_t most, struct remote_signer *signer)
+struct ready_chains *ready_chains_new(size_t most, struct remote_signer *signer,
+                                      const struct staples *staples)
 {
     struct ready_chains *chains = calloc(1, sizeof *chains);
     if (chains == NULL)
         return NULL;
     chains->signer = signer;
+    chains->staples = staples;
     chains->most = most;
     chains->bucket_count = 1;
     while (chains->bucket_count <= most)
@@ -80,6 +97,7 @@ static void place_free(struct place *place)
     EVP_PKEY_free(place->chain.key);
     sk_X509_pop_free(place->chain.issuers, X509_free);
     X509_free(place->chain.leaf);
+    free(place->staple.response);
     certificate_drop(place->certificate);
     free(place);
 }
@@ -124,6 +142,8 @@ static struct place *place_new(struct ready_chains *chains, const struct certifi
     if (place == NULL)
         return NULL;
     place->certificate = certificate_hold(certificate);
+    place->staple.at = STAPLE_NOWHERE;
+    place->message_size = certificate_message_size(certificate);
     if (!chain_fill(&place->chain, certificate, chains->signer)) {
         place_free(place);
         return NULL;
@@ -145,7 +165,7 @@ static struct place *place_find(const struct ready_chains *chains, const struct 
     return place;
 }
 
-const struct ready_chain *ready_chains_get(struct ready_chains *chains, const struct certificate *certificate)
+static struct place *place_get(struct ready_chains *chains, const struct certificate *certificate)
 {
     struct place *place = place_find(chains, certificate);
     if (place != NULL)
@@ -153,7 +173,65 @@ const struct ready_chain *ready_chains_get(struct ready_chains *chains, const st
     else if ((place = place_new(chains, certificate)) == NULL)
         return NULL;
     link_use(chains, place);
-    return &place->chain;
+    return place;
+}
+
+const struct ready_chain *ready_chains_get(struct ready_chains *chains, const struct certificate *certificate)
+{
+    const struct place *place = place_get(chains, certificate);
+    return place != NULL ? &place->chain : NULL;
+}
+
+/* ---- Its OCSP response. */
+
+/* In TLS 1.3 it stands in the leaf's CertificateEntry, as an extension (RFC 8446 section 4.4.2.1). */
+#define STAPLE_HEAD 8
+
+static void staple_set(struct kept_staple *kept, struct bytes response, time_t next_update)
+{
+    free(kept->response);
+    kept->response = response.size > 0 ? malloc(response.size) : NULL;
+    kept->size = kept->response != NULL ? response.size : 0;
+    kept->next_update = next_update;
+    if (kept->size > 0)
+        memcpy(kept->response, response.data, response.size);
+}
+
+/* Where it is not whole, or of another certificate by now, the copy stays, and it is looked for again. */
+static void staple_read(struct ready_chains *chains, struct place *place, uint64_t version)
+{
+    struct staple *read = &chains->scratch;
+    if (!staples_read(chains->staples, place->staple.at, place->certificate, read)) {
+        place->staple.at = STAPLE_NOWHERE;
+        return;
+    }
+    bool fits = place->message_size + STAPLE_HEAD + read->size <= CERTIFICATE_MESSAGE_MAX;
+    bool shown = fits && read->revoked == 0;
+    place->staple.version = version;
+    staple_set(&place->staple, bytes_of(read->response, shown ? read->size : 0), (time_t)read->next_update);
+}
+
+static void staple_refresh(struct ready_chains *chains, struct place *place)
+{
+    struct kept_staple *kept = &place->staple;
+    if (kept->at == STAPLE_NOWHERE)
+        kept->at = staples_find(chains->staples, place->certificate);
+    if (kept->at == STAPLE_NOWHERE)
+        return;
+    uint64_t version = staples_version(chains->staples, kept->at);
+    if (version != kept->version)
+        staple_read(chains, place, version);
+}
+
+struct bytes ready_chains_staple(struct ready_chains *chains, const struct certificate *certificate)
+{
+    struct place *place = chains->staples != NULL ? place_get(chains, certificate) : NULL;
+    if (place == NULL)
+        return bytes_of(NULL, 0);
+    staple_refresh(chains, place);
+    const struct kept_staple *kept = &place->staple;
+    bool good = kept->size > 0 && time(NULL) < kept->next_update;
+    return bytes_of(good ? kept->response : NULL, good ? kept->size : 0);
 }
 
 void ready_chains_free(struct ready_chains *chains)

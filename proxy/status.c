@@ -8,6 +8,7 @@
 
 #include "common/process_status.h"
 #include "common/text.h"
+#include "proxy/ocsp_settings.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/worker_status.h"
 
@@ -20,6 +21,7 @@
 #define CRL_EXPIRY          "keyless_client_crl_next_update_timestamp_seconds"
 #define CHANNEL_EXPIRY      "keyless_channel_certificate_not_after_timestamp_seconds"
 #define SERVER_CHANNELS_UP  "keyless_key_server_channels_up"
+#define STAPLES             "keyless_ocsp_chains"
 #define SERVER_IN_FLIGHT    "keyless_key_server_requests_in_flight"
 #define NO_READY_WORKER     "no worker is ready"
 #define NO_KEY_SERVER       "no key server is up"
@@ -173,13 +175,31 @@ static void write_names(const struct certificate *certificate, struct json *json
     json_number(json, "name_count", (int64_t)certificate->name_count);
 }
 
-static void write_certificate(const struct certificate *certificate, struct json *json)
+static const char *const STAPLE_STATES[] = {
+    [STAPLE_MISSING] = "missing", [STAPLE_GOOD] = "good", [STAPLE_REVOKED] = "revoked"};
+#define STAPLE_STATE_COUNT (sizeof STAPLE_STATES / sizeof *STAPLE_STATES)
+
+/* Null where nothing is stapled. */
+static void write_staple(const struct proxy_setup *setup, const struct certificate *certificate,
+                         struct json *json)
+{
+    time_t until = 0;
+    bool off = ocsp_settings_of(setup->config, certificate)->source == OCSP_OFF;
+    enum staple_state state = staples_state(setup->staples, certificate, time(NULL), &until);
+    json_text(json, "ocsp", off ? NULL : STAPLE_STATES[state]);
+    if (!off && state != STAPLE_MISSING)
+        json_time(json, "ocsp_next_update", until);
+}
+
+static void write_certificate(const struct proxy_setup *setup, const struct certificate *certificate,
+                              struct json *json)
 {
     json_begin_object(json, NULL);
     json_text(json, "file", certificate->path);
     json_text(json, "key_type", key_type_name(certificate->key.type));
     json_hex(json, "ski", bytes_of(certificate->key.ski, sizeof certificate->key.ski));
     json_time(json, "not_after", certificate->not_after);
+    write_staple(setup, certificate, json);
     write_names(certificate, json);
     json_end_object(json);
 }
@@ -190,7 +210,7 @@ static void write_certificates(const struct proxy_setup *setup, struct json *jso
     json_number(json, "certificate_count", (int64_t)count);
     json_begin_array(json, "certificates");
     for (size_t i = 0; i < count && i < CERTIFICATES_SHOWN; i++)
-        write_certificate(certificates_at(setup->certificates, i), json);
+        write_certificate(setup, certificates_at(setup->certificates, i), json);
     json_end_array(json);
     json_begin_object(json, "channel_certificate");
     json_text(json, "file", setup->config->key_channel.certificate);
@@ -259,6 +279,24 @@ static void certificate_metrics(const struct proxy_setup *setup, struct evbuffer
     }
 }
 
+static void staple_metrics(const struct proxy_setup *setup, struct evbuffer *to)
+{
+    int64_t counts[STAPLE_STATE_COUNT] = {0};
+    const time_t now = time(NULL);
+    time_t until;
+    for (size_t i = 0; setup->staples != NULL && i < certificates_count(setup->certificates); i++) {
+        const struct certificate *certificate = certificates_at(setup->certificates, i);
+        if (ocsp_settings_of(setup->config, certificate)->source != OCSP_OFF)
+            counts[staples_state(setup->staples, certificate, now, &until)]++;
+    }
+    metrics_write_head(to, STAPLES, METRIC_GAUGE,
+                       "Chains to which an OCSP response is to be stapled, by what there is.");
+    for (size_t i = 0; i < STAPLE_STATE_COUNT; i++) {
+        const struct metric_label state = {"state", STAPLE_STATES[i]};
+        metrics_write_line(to, STAPLES, &state, 1, counts[i]);
+    }
+}
+
 static void client_metrics(const struct proxy_setup *setup, struct evbuffer *to)
 {
     metrics_write_head(
@@ -291,6 +329,7 @@ static void server_metrics(const struct proxy_status *status, struct evbuffer *t
 void proxy_status_metrics(const struct proxy_status *status, struct evbuffer *to)
 {
     certificate_metrics(status->setup, to);
+    staple_metrics(status->setup, to);
     client_metrics(status->setup, to);
     server_metrics(status, to);
 }

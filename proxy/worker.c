@@ -19,6 +19,7 @@
 #include "proxy/key_client.h"
 #include "proxy/listener.h"
 #include "proxy/master.h"
+#include "proxy/ocsp_settings.h"
 #include "proxy/worker_status.h"
 
 /* A start or a reload is never refused because a key server is away. */
@@ -40,7 +41,7 @@ struct worker {
     struct event ready_timer;
     struct worker_status *status; /* as last told */
     bool ready, draining;
-    bool tried, has_keys; /* what it waits for to be ready */
+    bool tried, has_keys, stapled; /* what it waits for to be ready */
 };
 
 /* ---- Setting up, and taking down in the opposite order. */
@@ -66,6 +67,7 @@ static enum result worker_set_up(struct worker *worker, struct failure *why)
     const struct handshake_settings handshakes = {.config = setup->config,
                                                   .certificates = setup->certificates,
                                                   .client_auths = setup->client_auths,
+                                                  .staples = setup->staples,
                                                   .client = worker->keys,
                                                   .tickets = worker->tickets,
                                                   .log = child_log(child),
@@ -147,11 +149,9 @@ static void worker_take_down(struct worker *worker)
 /* ---- Telling. */
 
 /* One that drains has a successor, which tells in the same place. */
-static void worker_tell(void *owner)
+static void worker_tell(struct worker *worker)
 {
-    struct worker *worker = owner;
     struct worker_status *status = worker->status;
-    ticket_source_tick(worker->tickets);
     if (worker->draining)
         return;
     status->pid = getpid();
@@ -175,8 +175,18 @@ static void worker_say_ready(struct worker *worker)
 
 static void worker_check_ready(struct worker *worker)
 {
-    if (worker->has_keys && worker->tried)
+    if (worker->has_keys && worker->tried && worker->stapled)
         worker_say_ready(worker);
+}
+
+/* The first client is shown a response already. */
+static void worker_check_staples(struct worker *worker)
+{
+    if (worker->stapled || worker->ready ||
+        !staples_settled(worker->setup->staples, child_generation(worker->child)))
+        return;
+    worker->stapled = true;
+    worker_check_ready(worker);
 }
 
 static void on_keys_ready(void *owner)
@@ -217,6 +227,7 @@ static void worker_wait_ready(struct worker *worker)
     (void)evtimer_assign(&worker->ready_timer, child_base(worker->child), on_ready_timer, worker);
     (void)event_add(&worker->ready_timer, &after);
     worker->tried = worker->trials == NULL;
+    worker->stapled = !ocsp_settings_use(worker->setup->config, OCSP_FETCH);
     if (worker->trials != NULL)
         child_tell(worker->child, PROXY_SAID_WHICH, 0);
     key_client_when_ready(worker->keys, on_keys_ready, worker);
@@ -271,8 +282,16 @@ static void on_message(const struct child_message *message, void *owner)
         socket_close(&fd);
 }
 
+static void on_tick(void *owner)
+{
+    struct worker *worker = owner;
+    ticket_source_tick(worker->tickets);
+    worker_check_staples(worker);
+    worker_tell(worker);
+}
+
 static const struct child_handler HANDLER = {
-    .listen = on_listen, .retire = on_retire, .drain = on_drain, .message = on_message, .tick = worker_tell};
+    .listen = on_listen, .retire = on_retire, .drain = on_drain, .message = on_message, .tick = on_tick};
 
 /* Of its family the usual protocol: not SCTP or MPTCP, which are much code and pass Landlock by. */
 #define STREAM SANDBOX_BITS(1, 0xf, SOCK_STREAM), SANDBOX_ARGUMENT(2, 0)

@@ -61,16 +61,20 @@ class Authority:
             .sign(signer, hashes.SHA256())
         )
 
-    def chain(self, name, public_key):
-        """The leaf and the intermediate in PEM."""
-        leaf = (
+    def leaf(self, name, public_key, extensions=()):
+        builder = (
             self._builder(name, public_key, "Many Chains CA")
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .add_extension(self.authority_key, critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
         )
-        return pem(leaf) + self.intermediate_pem
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def chain(self, name, public_key, extensions=()):
+        """The leaf and the intermediate in PEM."""
+        return pem(self.leaf(name, public_key, extensions)) + self.intermediate_pem
 
 
 def pem(certificate):

@@ -46,12 +46,12 @@ class Sites:
     def path(self, name):
         return self.chains / f"{name}.pem"
 
-    def chain(self, name, key=None, days=None):
+    def chain(self, name, key=None, days=None, extensions=()):
         """A new chain in PEM."""
         if days is not None:
             self.authority.begin -= datetime.timedelta(days=1)
             self.authority.end = datetime.datetime.utcnow().replace(microsecond=0) + datetime.timedelta(days=days)
-        return self.authority.chain(name, key or self.key)
+        return self.authority.chain(name, key or self.key, extensions)
 
     def shown(self, port, name):
         """The leaf that a client sees, verified."""

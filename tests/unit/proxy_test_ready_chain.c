@@ -66,7 +66,7 @@ static int tear_down(void **state)
 static void what_is_served(void **state)
 {
     struct fixture *fixture = *state;
-    struct ready_chains *chains = ready_chains_new(CHAINS, &fixture->signer);
+    struct ready_chains *chains = ready_chains_new(CHAINS, &fixture->signer, NULL);
     assert_non_null(chains);
     for (size_t i = 0; i < CHAINS; i++) {
         const struct certificate *certificate = fixture->certificates[i];
@@ -86,7 +86,7 @@ static void what_is_served(void **state)
 static void few_are_kept(void **state)
 {
     struct fixture *fixture = *state;
-    struct ready_chains *chains = ready_chains_new(2, &fixture->signer);
+    struct ready_chains *chains = ready_chains_new(2, &fixture->signer, NULL);
     const X509 *first = ready_chains_get(chains, fixture->certificates[0])->leaf;
     assert_non_null(ready_chains_get(chains, fixture->certificates[1]));
     assert_int_equal(ready_chains_count(chains), 2);
@@ -106,7 +106,7 @@ static void few_are_kept(void **state)
 static void the_served_outlives_it(void **state)
 {
     struct fixture *fixture = *state;
-    struct ready_chains *chains = ready_chains_new(1, &fixture->signer);
+    struct ready_chains *chains = ready_chains_new(1, &fixture->signer, NULL);
     X509 *leaf = ready_chains_get(chains, fixture->certificates[0])->leaf;
     assert_int_equal(X509_up_ref(leaf), 1);
     assert_non_null(ready_chains_get(chains, fixture->certificates[1]));

@@ -1,0 +1,503 @@
+"""OCSP responses stapled: fetched from a responder that the tests run, in all the ways in which responders go wrong, or taken
+from files; what clients see, what the log says, what the metrics count."""
+
+import signal
+
+import pytest
+
+import clients
+import harness
+import ocsp_responder
+import renewals
+from harness import wait_until
+from ocsp_responder import MUST_STAPLE, Responder, names_responder, shown, wait_shown
+
+TAKEN = "OCSP response taken"
+NOT_TAKEN = "OCSP response not taken"
+ENDED = "OCSP response has ended"
+REVOKED = "certificate is revoked"
+WAITS = "certificate waits for its OCSP response"
+
+
+class World:
+    """Chains of a CA with a responder, and a proxy that fetches; extensions: of a.example's certificate."""
+
+    def __init__(self, stack, directory, behaviour="good", ocsp=None, extensions=(), start=True, mode="tbs", **changes):
+        self.sites = renewals.Sites(directory, names=())
+        self.responder = Responder(self.sites.authority, behaviour)
+        stack.others.append(self.responder)
+        self.names = names_responder(self.responder.url)
+        self.put("a.example", *extensions)
+        self.ca = str(directory / "ca.pem")
+        self.key_server = stack.key_server(keys=[{"dir": str(self.sites.keys)}], certificates=[{"dir": str(self.sites.chains)}],
+                                           clients=[{"match": "DNS:edge1.example", "keys": ["*"],
+                                                     "allow": ["tls13", "tls12", "transcript", "list"]}])
+        settings = {"source": "fetch", "refresh": "1s", "timeout": "2s"} if ocsp is None else ocsp
+        server = {"address": f"127.0.0.1:{self.key_server.port}", "server_name": "keys.example", "mode": mode}
+        self.proxy = stack.proxy(self.key_server, start=start, certificates=[{"dir": str(self.sites.chains)}], key_servers=[server],
+                                 tls={"default": "a.example", "ocsp": settings, **changes.pop("tls", {})}, **changes)
+
+    def chain(self, name, *extensions):
+        pem = self.sites.chain(name, extensions=[self.names, *extensions])
+        self.responder.knows(pem)
+        return pem
+
+    def put(self, name, *extensions):
+        pem = self.chain(name, *extensions)
+        self.sites.path(name).write_bytes(pem)
+        return pem
+
+    def put_response(self, name, pem, **settings):
+        """In its file beside the chain."""
+        leaf = self.responder.knows(pem)
+        self.staple_path(name).write_bytes(self.responder.response(leaf, **settings))
+
+    def staple_path(self, name):
+        return self.sites.chains / f"{name}.pem.ocsp"
+
+    def shown(self, name="a.example", *options):
+        return shown(self.proxy.port, name, *options)
+
+    def wait_shown(self, status, name="a.example", *options, timeout=None):
+        wait_shown(self.proxy.port, name, status, *options, timeout=timeout)
+
+    def counted(self, outcome):
+        return self.proxy.metric("keyless_ocsp_responses_total", outcome=outcome)
+
+    def chains(self, state):
+        return self.proxy.metric("keyless_ocsp_chains", state=state)
+
+    def curl(self, name="a.example", *options):
+        """Which wants a good response, and verifies it."""
+        return harness.curl(name, self.proxy.port, "--cacert", self.ca, "--cert-status", *options)
+
+
+# ---- Fetched.
+
+
+@pytest.mark.parametrize("mode", ["transcript", "tbs"])
+@pytest.mark.parametrize("behaviour", ["good", "delegated", "only by POST"])
+def test_good(stack, tmp_path, behaviour, mode):
+    """Clients that verify the response take it, in both versions; those that do not ask get none."""
+    world = World(stack, tmp_path, behaviour, mode=mode)
+    world.wait_shown("good")
+    for version in ("1.2", "1.3"):
+        answer = world.curl("a.example", f"--tlsv{version}", "--tls-max", version)
+        assert answer.status == 0, answer.error
+    before = world.proxy.metric("keyless_handshakes_stapled_total")
+    assert before >= 3
+    assert harness.curl("a.example", world.proxy.port, "--cacert", world.ca).status == 0
+    assert world.proxy.metric("keyless_handshakes_stapled_total") == before
+    assert world.chains("good") == 1 and world.chains("missing") == 0
+    told = world.proxy.status()["certificates"][0]
+    assert told["ocsp"] == "good" and told["ocsp_next_update"] > told["not_after"][:0]
+    if behaviour != "only by POST":
+        assert world.counted("failed") == 0 and not world.proxy.find(NOT_TAKEN)
+        assert {method for method, _, _ in world.responder.requests} == {"GET"}
+
+
+def test_first_client(stack, tmp_path):
+    """The proxy does not begin before the response is there, nor after a reload, nor in a new worker."""
+    world = World(stack, tmp_path, workers=2)
+    assert world.shown() == "good"
+    world.proxy.reload()
+    world.responder.behaviour = "stalls"
+    for _ in range(2):
+        world.proxy.reload()
+        assert [world.shown() for _ in range(5)] == ["good"] * 5
+    for worker in world.proxy.children("worker"):
+        worker.signal(signal.SIGKILL)
+    wait_until(lambda: len(world.proxy.find("child replaced")) == 2 or len(world.proxy.children("worker")) == 2, "new workers")
+    wait_until(lambda: clients.connect(world.proxy.port, "a.example", tls=world.sites.tls).close() is None, "a new worker")
+    world.wait_shown("good")
+
+
+def test_responder_down_at_the_start(stack, tmp_path):
+    """Clients are served without; the response is stapled as soon as it is there."""
+    world = World(stack, tmp_path, "stalls")
+    assert world.shown() is None
+    assert world.curl().status == 91  # no status
+    assert harness.curl("a.example", world.proxy.port, "--cacert", world.ca).status == 0
+    assert world.chains("missing") == 1
+    line = world.proxy.wait_for(NOT_TAKEN, file="a.example.pem")
+    assert "no answer within" in line["reason"]
+    world.responder.behaviour = "good"
+    world.responder.stalled.set()
+    world.wait_shown("good")
+    assert world.proxy.wait_for(TAKEN)["level"] == "info"
+
+
+# What a responder may do, and what the log says of it.
+BAD = {
+    "unknown": "does not know the certificate",
+    "out of date": "out of date",
+    "in the future": "not in force yet",
+    "older": "older than the one before it",
+    "without an end": "no nextUpdate",
+    "forged": "not signed by the issuer",
+    "delegated without the usage": "not signed by the issuer",
+    "by another of the name": "not signed by the issuer",
+    "delegated by another": "not signed by the issuer",
+    "about another": "about another certificate",
+    "by SHA-256": "another digest than SHA-1",
+    "try later": "the responder says: trylater",
+    "unauthorized": "the responder says: unauthorized",
+    "garbage": "does not parse",
+    "text": "does not parse",
+    "empty": "expected 1 .. 4096",
+    "huge": "too long",
+    "error": "HTTP status 500",
+    "redirect": "HTTP status 302",
+    "closes": "closed",
+    "is cut": "closed",
+    "no HTTP": "no HTTP",
+    "stalls": "no answer within ocsp.timeout",
+    "trickles": "no answer within ocsp.timeout",
+}
+
+
+class Crowd:
+    """One proxy with two names for each of them: one's responder was good at first, the other's never."""
+
+    def __init__(self, stack, directory):
+        self.world = World(stack, directory, start=False)
+        self.leafs = {}
+        for number, behaviour in enumerate(BAD):
+            for name in (f"good{number}.example", f"bad{number}.example"):
+                self.leafs[name] = self.world.responder.knows(self.world.put(name))
+            self.behave(f"bad{number}.example", behaviour if behaviour != "older" else "out of date")
+        self.world.proxy.start()
+
+    def behave(self, name, behaviour):
+        self.world.responder.behaviours[self.leafs[name].serial_number] = behaviour
+
+    def file(self, name):
+        return str(self.world.sites.path(name))
+
+
+@pytest.fixture(scope="module")
+def crowd(module_stack, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("crowd")
+    made = Crowd(module_stack, directory)
+    yield made
+    made.world.responder.stalled.set()
+
+
+@pytest.mark.parametrize("behaviour", BAD)
+def test_bad_answer(crowd, behaviour):
+    """The response that is there stays, and is shown, until a good one takes its place."""
+    world, name = crowd.world, f"good{list(BAD).index(behaviour)}.example"
+    world.wait_shown("good", name)
+    failed, after = world.counted("failed"), world.proxy.mark()
+    crowd.behave(name, behaviour)
+    line = world.proxy.wait_for(NOT_TAKEN, after=after, file=crowd.file(name))
+    assert BAD[behaviour] in line["reason"] and line["level"] == "warn", line
+    assert world.shown(name) == "good"
+    assert world.counted("failed") > failed
+    world.responder.wait_asked(crowd.leafs[name])  # it is asked again ...
+    assert len(world.proxy.find(NOT_TAKEN, after=after, file=crowd.file(name))) == 1  # ... and told once
+    assert world.curl(name).status == 0
+    crowd.behave(name, "good")
+    assert world.proxy.wait_for(TAKEN, file=crowd.file(name), level="info")
+
+
+@pytest.mark.parametrize("behaviour", sorted(set(BAD) - {"older"}))
+def test_bad_from_the_start(crowd, behaviour):
+    """Nothing that is no good is ever shown."""
+    world, name = crowd.world, f"bad{list(BAD).index(behaviour)}.example"
+    assert BAD[behaviour] in world.proxy.wait_for(NOT_TAKEN, file=crowd.file(name))["reason"]
+    assert world.shown(name) is None
+    assert not world.proxy.find(TAKEN, file=crowd.file(name))
+
+
+def test_revoked(stack, tmp_path):
+    """From then on nothing is stapled, though the good response would last; and again once it is no longer revoked."""
+    world = World(stack, tmp_path)
+    assert world.shown() == "good"
+    world.responder.behaviour = "revoked"
+    line = world.proxy.wait_for(REVOKED, file="a.example.pem")
+    assert line["level"] == "error" and line["name"] == "a.example"
+    assert world.shown() is None
+    assert world.chains("revoked") == 1 and world.counted("revoked") >= 1
+    assert world.proxy.status()["certificates"][0]["ocsp"] == "revoked"
+    world.proxy.reload()
+    assert world.shown() is None
+    world.responder.behaviour = "good"
+    world.wait_shown("good")
+
+
+def test_never_stale(stack, tmp_path):
+    """It is asked for again at half of its life, and shown to its end and no longer."""
+    world = World(stack, tmp_path, ocsp={"source": "fetch", "timeout": "1s"}, start=False)
+    world.responder.lasts = 6
+    world.proxy.start()
+    assert world.shown() == "good"
+    world.responder.wait_asked()
+    world.responder.behaviour = "error"
+    line = world.proxy.wait_for(ENDED, file="a.example.pem")
+    assert line["level"] == "error"
+    assert world.shown() is None
+    assert world.chains("missing") == 1
+    world.responder.behaviour = "good"
+    world.wait_shown("good")
+
+
+def test_renewed_certificate(stack, tmp_path):
+    """The new chain has its own response."""
+    world = World(stack, tmp_path)
+    assert world.shown() == "good"
+    pem = world.put("a.example")
+    world.sites.wait_shown(world.proxy.port, "a.example", pem)
+    world.wait_shown("good")
+    assert world.curl().status == 0
+    assert not world.proxy.find(NOT_TAKEN)
+
+
+def test_helper_replaced(stack, tmp_path):
+    """It goes on where the last one was."""
+    world = World(stack, tmp_path)
+    assert world.shown() == "good"
+    asked = len(world.responder.requests)
+    for helper in world.proxy.children("helper"):
+        helper.signal(signal.SIGKILL)
+    assert world.shown() == "good"
+    wait_until(lambda: len(world.responder.requests) > asked + 1, "the new helper to ask")
+    assert world.shown() == "good"
+
+
+def test_named_responder(stack, tmp_path):
+    """Instead of the one in the certificate; without an admin address, too; by name."""
+    world = World(stack, tmp_path, start=False)
+    port = world.responder.url.rpartition(":")[2].partition("/")[0]
+    world.names = names_responder("http://127.0.0.1:1/")
+    world.put("a.example")
+    world.proxy.config["tls"]["ocsp"]["responder"] = f"http://localhost:{port}/"
+    world.proxy.config["admin"] = {}
+    world.proxy.start()
+    world.wait_shown("good")
+
+
+@pytest.mark.parametrize(
+    "url, reason",
+    [
+        (None, "names no responder by http"),
+        ("ldap://127.0.0.1/", "names no responder by http"),
+        ("https://127.0.0.1/", "names no responder by http"),
+        ("http://127.0.0.1:1/", "cannot connect"),
+        ("http://responder.invalid/", "its host's name is not found"),
+    ],
+)
+def test_no_responder(stack, tmp_path, url, reason):
+    world = World(stack, tmp_path, start=False)
+    extensions = [names_responder(url)] if url else []
+    world.sites.path("a.example").write_bytes(world.sites.chain("a.example", extensions=extensions))
+    world.proxy.start()
+    assert reason in world.proxy.wait_for(NOT_TAKEN)["reason"]
+    assert world.shown() is None
+
+
+def test_no_issuer(stack, tmp_path):
+    """Nothing can be verified without."""
+    world = World(stack, tmp_path, start=False)
+    path = world.sites.path("a.example")
+    path.write_bytes(path.read_bytes().split(b"-----END CERTIFICATE-----\n")[0] + b"-----END CERTIFICATE-----\n")
+    world.proxy.start()
+    assert "has no issuer behind" in world.proxy.wait_for(NOT_TAKEN)["reason"]
+    assert world.shown() is None
+
+
+def test_sites(stack, tmp_path):
+    """Each site has its own setting, or the general one."""
+    world = World(stack, tmp_path, start=False, ocsp={"source": "off"})
+    for name in ("b.example", "c.example"):
+        world.put(name)
+    world.proxy.config["sites"] = [
+        {"names": ["b.example"], "ocsp": {"source": "fetch", "refresh": "1s"}},
+        {"names": ["c.example"], "ocsp": "off"},
+    ]
+    world.proxy.start()
+    world.wait_shown("good", "b.example")
+    assert world.shown("a.example") is None and world.shown("c.example") is None
+    world.proxy.config["tls"]["ocsp"] = {"source": "fetch"}
+    world.proxy.reload()
+    world.wait_shown("good", "a.example")
+    assert world.shown("b.example") == "good" and world.shown("c.example") is None
+    assert world.chains("good") == 2
+
+
+def test_gnutls_must_staple(stack, tmp_path):
+    """A client that knows of must-staple refuses the certificate without a response, and takes it with one."""
+    world = World(stack, tmp_path, "stalls", extensions=[MUST_STAPLE])
+    assert harness.gnutls_status(world.proxy.port, "a.example", world.ca) != 0
+    world.responder.behaviour = "good"
+    world.responder.stalled.set()
+    world.wait_shown("good")
+    assert harness.gnutls_status(world.proxy.port, "a.example", world.ca) == 0
+
+
+def test_must_staple_renewed(stack, tmp_path):
+    """A renewed one waits for its response; the old one stays in use, and is not forgotten over a reload."""
+    world = World(stack, tmp_path, extensions=[MUST_STAPLE])
+    assert world.shown() == "good"
+    before = world.sites.shown(world.proxy.port, "a.example")
+    world.responder.behaviour = "error"
+    pem = world.put("a.example", MUST_STAPLE)
+    line = world.proxy.wait_for(WAITS, file="a.example.pem")
+    assert "must be stapled" in line["reason"]
+    assert world.sites.shown(world.proxy.port, "a.example") == before and world.shown() == "good"
+    world.proxy.reload()
+    assert world.sites.shown(world.proxy.port, "a.example") == before and world.shown() == "good"
+    world.responder.behaviour = "good"
+    world.sites.wait_shown(world.proxy.port, "a.example", pem, 10)
+    assert world.shown() == "good"
+
+
+def test_must_staple_and_off(stack, tmp_path):
+    world = World(stack, tmp_path, extensions=[MUST_STAPLE], ocsp={"source": "off"})
+    line = world.proxy.wait_for("certificate must be stapled", file="a.example.pem")
+    assert line["level"] == "warn" and "ocsp is off" in line["reason"]
+    assert world.shown() is None
+
+
+# ---- From files.
+
+
+class Files(World):
+    def __init__(self, stack, directory, write=True, **changes):
+        super().__init__(stack, directory, ocsp={"source": "file"}, start=False, **changes)
+        self.pem = self.sites.path("a.example").read_bytes()
+        if write:
+            self.put_response("a.example", self.pem)
+        self.proxy.start()
+
+
+def test_file(stack, tmp_path):
+    """There for the first client; a new one is taken when it comes, and nobody was asked."""
+    world = Files(stack, tmp_path, workers=2)
+    assert [world.shown() for _ in range(5)] == ["good"] * 5
+    assert world.curl().status == 0
+    world.put_response("a.example", world.pem, lasts=7200)
+    wait_until(lambda: world.counted("good") == 1, "the new response to be read")
+    until = wait_until(lambda: world.proxy.status()["certificates"][0]["ocsp_next_update"], "its end")
+    world.proxy.reload()
+    assert world.shown() == "good"
+    assert world.proxy.status()["certificates"][0]["ocsp_next_update"] == until
+    assert not world.responder.requests
+
+
+def test_file_missing(stack, tmp_path):
+    world = Files(stack, tmp_path, write=False)
+    line = world.proxy.wait_for(NOT_TAKEN, file="a.example.pem")
+    assert "no such file" in line["reason"] and line["response"].endswith("a.example.pem.ocsp")
+    assert world.shown() is None
+    world.put_response("a.example", world.pem)
+    world.wait_shown("good")
+
+
+def _holds(content):
+    return lambda world, name, pem: world.staple_path(name).write_bytes(content)
+
+
+def _ended(world, name, pem):
+    world.put_response(name, pem, since=7200)
+
+
+def _of_another(world, name, pem):
+    world.put_response(name, world.sites.chain(name))
+
+
+def _half(world, name, pem):
+    whole = world.staple_path(name).read_bytes()
+    world.staple_path(name).write_bytes(whole[: len(whole) // 2])
+
+
+BAD_FILES = {
+    "text": (_holds(b"hello\n"), "does not parse"),
+    "empty": (_holds(b""), "expected a response of 1 .. 4096 octets"),
+    "large": (_holds(b"\x30" * 5000), "expected a response of 1 .. 4096 octets"),
+    "ended": (_ended, "out of date"),
+    "of another": (_of_another, "about another certificate"),
+    "half": (_half, "does not parse"),
+}
+
+
+@pytest.fixture(scope="module")
+def files(module_stack, tmp_path_factory):
+    """One proxy with a name for each of them."""
+    world = World(module_stack, tmp_path_factory.mktemp("files"), ocsp={"source": "file"}, start=False)
+    for number in range(len(BAD_FILES)):
+        world.put_response(f"f{number}.example", world.put(f"f{number}.example"))
+    world.proxy.start()
+    return world
+
+
+@pytest.mark.parametrize("what", BAD_FILES)
+def test_bad_file(files, what):
+    """The one before goes on being shown."""
+    world, name = files, f"f{list(BAD_FILES).index(what)}.example"
+    assert world.shown(name) == "good"
+    spoil, reason = BAD_FILES[what]
+    failed, good = world.counted("failed"), world.counted("good")
+    pem = world.sites.path(name).read_bytes()
+    spoil(world, name, pem)
+    line = world.proxy.wait_for(NOT_TAKEN, file=f"{name}.pem")
+    assert reason in line["reason"], line
+    assert world.shown(name) == "good" and world.counted("failed") == failed + 1
+    world.put_response(name, pem)
+    wait_until(lambda: world.counted("good") == good + 1, "the good file to be read")
+    assert len(world.proxy.find(NOT_TAKEN, file=f"{name}.pem")) == 1
+    assert world.curl(name).status == 0
+
+
+def test_file_revoked(stack, tmp_path):
+    world = Files(stack, tmp_path)
+    assert world.shown() == "good"
+    world.put_response("a.example", world.pem, status="revoked")
+    assert world.proxy.wait_for(REVOKED)["level"] == "error"
+    assert world.shown() is None and world.chains("revoked") == 1
+
+
+def test_file_ends(stack, tmp_path):
+    world = Files(stack, tmp_path, write=False)
+    world.put_response("a.example", world.pem, lasts=4)
+    world.wait_shown("good", timeout=4)
+    assert "not renewed in time" in world.proxy.wait_for(ENDED)["reason"]
+    assert world.shown() is None
+
+
+def test_file_and_chain_renewed(stack, tmp_path):
+    """In either order."""
+    world = Files(stack, tmp_path, extensions=[MUST_STAPLE])
+    for staple_first in (True, False):
+        pem = world.chain("a.example", MUST_STAPLE)
+        if staple_first:
+            world.put_response("a.example", pem)
+            world.proxy.wait_for(NOT_TAKEN, reason="about another certificate")
+        world.sites.path("a.example").write_bytes(pem)
+        if not staple_first:
+            world.proxy.wait_for(WAITS)
+            world.put_response("a.example", pem)
+        world.sites.wait_shown(world.proxy.port, "a.example", pem, 10)
+        assert world.shown() == "good"
+
+
+# ---- The configuration.
+
+
+@pytest.mark.parametrize(
+    "ocsp, expected",
+    [
+        ({"source": "fetch", "responder": "https://ocsp.example/"}, "scheme is not http"),
+        ({"source": "fetch", "responder": "ocsp.example"}, "expected a URL such as http://ocsp.example/"),
+        ({"source": "fetch", "responder": "http:///x"}, "no host"),
+        ({"source": "fetch", "responder": "http://u:p@h/"}, "a user's name"),
+        ({"source": "file", "responder": "http://ocsp.example/"}, "expected source: fetch (or off) beside it"),
+        ({"source": "web"}, "expected off, file or fetch"),
+        ({"source": "fetch", "refresh": "0s"}, "refresh"),
+        ({"source": "fetch", "timeout": "1h"}, "timeout"),
+    ],
+)
+def test_refused(stack, tmp_path, ocsp, expected):
+    world = World(stack, tmp_path, ocsp=ocsp, start=False)
+    answer = world.proxy.check()
+    assert answer.returncode == 2 and expected in answer.stderr, answer.stderr
