@@ -96,6 +96,8 @@ enum proxy_metric {
     PROXY_BYTES_FROM_CLIENTS,
     PROXY_BYTES_TO_CLIENTS,
 
+    PROXY_ACCESS_LINES_LOST,
+
     PROXY_CERTIFICATES_WAITING,
 
     /* The master's. */

@@ -262,7 +262,7 @@ def test_what_a_drain_cuts_off_is_told(stack):
             signer.signal(signal.SIGCONT)
     line = proxy.wait_for("handshake failed", reason="the worker ends")
     assert line["stage"] == "key" and line["sni"] == "p256.example"
-    assert [line["sni"] for line in proxy.find("connection", end="dropped")] == ["p256.example"]
+    assert [line["sni"] for line in proxy.find("access", end="dropped")] == ["p256.example"]
     assert proxy.metric("keyless_handshakes_total", outcome="aborted") == 1
     gains.assert_failures(dropped=1)
     gains.assert_gained("keyless_key_requests_total", server="keys-a", outcome="cancelled")
@@ -412,4 +412,4 @@ def test_lines_tell_the_generation(stack):
     proxy.reload()
     assert curl("p256.example", proxy.port).status == 0
     for after, generation in ((0, "1"), (mark, "2")):
-        proxy.wait_for("connection", after=after, process="worker/0", generation=generation)
+        proxy.wait_for("access", after=after, process="worker/0", generation=generation)
