@@ -249,6 +249,18 @@ struct log *log_new(const char *program, int fd, const struct log_settings *sett
     return log;
 }
 
+struct log *log_new_beside(struct log *log, int fd, const struct log_settings *settings)
+{
+    struct log *made = log_new(log->program, fd, settings);
+    if (made == NULL)
+        return NULL;
+    (void)pthread_mutex_lock(&log->lock);
+    memcpy(made->process, log->process, sizeof made->process);
+    made->generation = log->generation;
+    (void)pthread_mutex_unlock(&log->lock);
+    return made;
+}
+
 static bool write_line(struct log *log, enum log_level level, const char *event,
                        const struct log_field *fields)
 {
@@ -260,7 +272,7 @@ static bool write_line(struct log *log, enum log_level level, const char *event,
 }
 
 /* The lines lost before this one come first, so that the gap shows where it is. */
-static void write_with_losses(struct log *log, enum log_level level, const char *event,
+static bool write_with_losses(struct log *log, enum log_level level, const char *event,
                               const struct log_field *fields)
 {
     uint64_t lost = log->sink.lost;
@@ -269,7 +281,7 @@ static void write_with_losses(struct log *log, enum log_level level, const char 
         log->sink.lost = 0;
     else
         log->sink.lost = lost;
-    (void)write_line(log, level, event, fields);
+    return write_line(log, level, event, fields);
 }
 
 static void tell_suppressed(struct log *log, const struct log_rate_slot *slot)
@@ -279,9 +291,9 @@ static void tell_suppressed(struct log *log, const struct log_rate_slot *slot)
     struct log_field reason = log_bytes("reason", bytes_of(slot->reason, slot->reason_size));
     if (slot->reason_size == 0)
         reason = log_text("reason", NULL);
-    write_with_losses(log, (enum log_level)slot->level, "suppressed",
-                      LOG_FIELDS(log_text("of", slot->event != NULL ? slot->event : "other lines"), reason,
-                                 log_number("count", (int64_t)slot->suppressed)));
+    (void)write_with_losses(log, (enum log_level)slot->level, "suppressed",
+                            LOG_FIELDS(log_text("of", slot->event != NULL ? slot->event : "other lines"),
+                                       reason, log_number("count", (int64_t)slot->suppressed)));
 }
 
 /* Tells what was suppressed in a second that is over, and begins the present one. */
@@ -349,15 +361,17 @@ static struct bytes reason_of(const struct log_field *fields)
     return bytes_of(NULL, 0);
 }
 
-void log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields)
+bool log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields)
 {
+    bool written = true;
     if (!log_enabled(log, level))
-        return;
+        return true;
     (void)pthread_mutex_lock(&log->lock);
     turn_second(log, false);
     if (log_rate_admit(&log->rates, log->settings.rate, event, reason_of(fields), (int)level))
-        write_with_losses(log, level, event, fields);
+        written = write_with_losses(log, level, event, fields);
     (void)pthread_mutex_unlock(&log->lock);
+    return written;
 }
 
 /* ---- Fields */

@@ -13,7 +13,8 @@
  * reason's text cannot flood the log. Writing never waits: when a pipe's or socket's reader is behind, lines
  * are lost, and the next one that gets through is preceded by their number (event="lines lost").
  *
- * A log may be used from several threads.
+ * A log may be used from several threads. A program may have several, also to the same place: as a line is
+ * one write, lines of one do not get into those of another.
  */
 #ifndef KEYLESS_COMMON_LOG_H
 #define KEYLESS_COMMON_LOG_H
@@ -38,6 +39,9 @@ struct log;
 /* A log for this process that writes to fd (not owned). program is "proxy" or "keyserver". NULL: no memory.
  */
 struct log *log_new(const char *program, int fd, const struct log_settings *settings);
+/* Another one of the same process, that names itself in its lines as this one does now: for lines that have a
+ * place, a format or a level of their own. NULL: no memory. */
+struct log *log_new_beside(struct log *log, int fd, const struct log_settings *settings);
 /* Writes the numbers suppressed that were not yet told. NULL is allowed. */
 void log_free(struct log *log);
 
@@ -76,18 +80,19 @@ struct log_field log_address(const char *key, const struct address *address);
 /* The field named "reason", by which lines of one event are also rate-limited. */
 struct log_field log_reason(const char *reason);
 
-/* event is a fixed word or phrase in our own source: "handshake failed". log may be NULL: nothing happens. */
-void log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields);
+/* event is a fixed word or phrase in our own source: "handshake failed". log may be NULL: nothing happens.
+ * false: the line is lost, its reader being behind. */
+bool log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields);
 
 #define LOG_FIELDS(...)            ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.type = LOG_FIELD_END}})
-#define log_error(log, event, ...) log_write((log), LOG_LEVEL_ERROR, (event), LOG_FIELDS(__VA_ARGS__))
-#define log_warn(log, event, ...)  log_write((log), LOG_LEVEL_WARN, (event), LOG_FIELDS(__VA_ARGS__))
-#define log_info(log, event, ...)  log_write((log), LOG_LEVEL_INFO, (event), LOG_FIELDS(__VA_ARGS__))
+#define log_error(log, event, ...) (void)log_write((log), LOG_LEVEL_ERROR, (event), LOG_FIELDS(__VA_ARGS__))
+#define log_warn(log, event, ...)  (void)log_write((log), LOG_LEVEL_WARN, (event), LOG_FIELDS(__VA_ARGS__))
+#define log_info(log, event, ...)  (void)log_write((log), LOG_LEVEL_INFO, (event), LOG_FIELDS(__VA_ARGS__))
 /* Costs nothing but a comparison when debug is off. */
 #define log_debug(log, event, ...)                                                                           \
     do {                                                                                                     \
         if (log_enabled((log), LOG_LEVEL_DEBUG))                                                             \
-            log_write((log), LOG_LEVEL_DEBUG, (event), LOG_FIELDS(__VA_ARGS__));                             \
+            (void)log_write((log), LOG_LEVEL_DEBUG, (event), LOG_FIELDS(__VA_ARGS__));                       \
     } while (0)
 
 #endif

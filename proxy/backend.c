@@ -49,11 +49,6 @@ struct backend *backends_find(struct backends *backends, const char *name)
     return NULL;
 }
 
-const char *backend_name(const struct backend *backend)
-{
-    return backend->config->name;
-}
-
 uint64_t backend_connect_timeout(const struct backend *backend)
 {
     return backend->config->connect_timeout;
@@ -74,14 +69,25 @@ struct backend_attempt backend_attempt_start(struct backend *backend, const stru
     return (struct backend_attempt){.backend = backend, .client = client, .facts = facts, .first = first};
 }
 
+struct log_field backend_name_field(const struct backend_attempt *attempt)
+{
+    return log_text("backend", attempt->server != NULL ? attempt->backend->config->name : NULL);
+}
+
+struct log_field backend_server_field(const struct backend_attempt *attempt)
+{
+    const struct proxy_backend_server *server = attempt->server;
+    if (server != NULL && server->builtin_hello)
+        return log_text("server", "builtin:hello");
+    return log_address("server", server != NULL ? &server->address : NULL);
+}
+
 static void attempt_failed(const struct backend_attempt *attempt, const char *reason)
 {
     const struct backends *backends = attempt->backend->backends;
     metric_add(backends->metrics, PROXY_BACKEND_FAILED, 1);
-    log_warn(backends->log, "backend connect failed", log_text("backend", backend_name(attempt->backend)),
-             attempt->server->builtin_hello ? log_text("server", "builtin:hello")
-                                            : log_address("server", &attempt->server->address),
-             log_reason(reason));
+    log_warn(backends->log, "backend connect failed", backend_name_field(attempt),
+             backend_server_field(attempt), log_reason(reason));
 }
 
 static enum result attempt_connect(const struct backend_attempt *attempt, int *fd, struct failure *why)

@@ -28,7 +28,6 @@ void backends_free(struct backends *backends);
 /* NULL: there is none of this name. */
 struct backend *backends_find(struct backends *backends, const char *name);
 
-const char *backend_name(const struct backend *backend);
 uint64_t backend_connect_timeout(const struct backend *backend);
 /* Some server of it speaks HTTP/1.1 alone: h2 must not be negotiated. */
 bool backend_only_http11(const struct backend *backend);
@@ -51,6 +50,9 @@ struct backend_attempt backend_attempt_start(struct backend *backend, const stru
 MUST_CHECK enum result backend_next(struct backend_attempt *attempt, int *fd);
 /* Whether the connection came about. If not, a line says why: close fd and try the next. */
 bool backend_connected(const struct backend_attempt *attempt, int fd);
+/* Fields of a log line; left out where no server was tried. */
+struct log_field backend_name_field(const struct backend_attempt *attempt);
+struct log_field backend_server_field(const struct backend_attempt *attempt);
 /* The connection did not come about in time: says so in a line, as backend_connected does. */
 void backend_timed_out(const struct backend_attempt *attempt);
 

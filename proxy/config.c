@@ -198,6 +198,9 @@ static const struct config_word EARLY_FLUSH_WORDS[] = {
 
 static const struct config_word EXPIRY_WORDS[] = {{"off", 0}, {NULL, 0}};
 
+static const struct config_word ACCESS_WORDS[] = {
+    {"off", ACCESS_OFF}, {"stdout", ACCESS_STDOUT}, {"stderr", ACCESS_STDERR}, {NULL, 0}};
+
 static const struct config_row ROWS[] = {
     CONFIG_WORKERS_ROW(struct proxy_config, workers,
                        "Processes that serve clients. auto: one for each core that the proxy may use."),
@@ -520,6 +523,23 @@ static const struct config_row ROWS[] = {
     },
     CONFIG_SANDBOX_ROW(struct proxy_config, sandbox),
     CONFIG_LOG_ROWS(struct proxy_config, log),
+    {
+        .path = "log.access.to",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct proxy_config, access.to),
+        .words = ACCESS_WORDS,
+        .fallback = "off",
+        .shorthand = true,
+        .help = "Where each client that has gone leaves a line: standard output, or standard error among the "
+                "other lines. log.level and log.rate do not apply to it.",
+    },
+    {
+        .path = "log.access.format",
+        .type = &CONFIG_CHOICE,
+        CONFIG_AT(struct proxy_config, access.format),
+        .words = CONFIG_LOG_FORMAT_WORDS,
+        .help = "Of these lines. Without it: log.format.",
+    },
     CONFIG_ADMIN_ROW(struct proxy_config, admin_listen),
 };
 

@@ -74,6 +74,9 @@ struct proxy_ocsp {
     uint64_t refresh, timeout;
 };
 
+/* Where the access log goes, of which each client that has gone leaves a line. */
+enum proxy_access_to { ACCESS_OFF, ACCESS_STDOUT, ACCESS_STDERR };
+
 /* What is different for some names. */
 struct proxy_site {
     struct config_position where;
@@ -183,6 +186,10 @@ struct proxy_config {
     uint64_t drain_timeout;
     bool sandbox;
     struct log_settings log;
+    struct {
+        enum proxy_access_to to;
+        enum log_format format; /* by default log's */
+    } access;
     struct address admin_listen; /* size 0: off */
 };
 

@@ -180,6 +180,8 @@ enum result proxy_config_settle(const struct config_scope *scope, void *object, 
                                      &config->admin_listen, why);
     for (size_t i = 0; result == RESULT_OK && i < config->listen_count; i++)
         result = settle_backend(scope, config, i, why);
+    if (!config_given(scope, "log.access.format"))
+        config->access.format = config->log.format;
     if (result == RESULT_OK)
         result = check_key_servers(scope, config, why);
     if (result == RESULT_OK)

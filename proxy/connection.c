@@ -4,7 +4,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -152,13 +151,7 @@ static void connect_begin(struct connection *connection)
     acknowledge_finished(connection);
     connection->ssl = handshake_take_ssl(connection->handshake);
     connection->state = CONNECTING;
-    connection->version = facts->version;
-    connection->suite = facts->suite;
-    if (facts->sni_size > 0 && (connection->sni = malloc(facts->sni_size)) != NULL) {
-        memcpy(connection->sni, facts->sni, facts->sni_size);
-        connection->sni_size = facts->sni_size;
-    }
-    connection->identity = client_identity_copy(facts->client);
+    connection_keep_handshake(connection);
     struct backend *backend = facts->backend != NULL
                                   ? backends_find(connection->all->settings.backends, facts->backend)
                                   : connection->attempt.backend;
@@ -392,6 +385,7 @@ void connection_accept(struct connections *connections, int fd, const struct add
                        const struct proxy_listen *listen)
 {
     struct backend *backend = backends_find(connections->settings.backends, listen->backend);
+    const uint64_t now = clock_now(); /* before the handshake's own clock is started */
     struct connection *connection = calloc(1, sizeof *connection);
     if (connection != NULL)
         connection->handshake = handshake_new(connections->settings.handshakes, fd, client,
@@ -405,8 +399,9 @@ void connection_accept(struct connections *connections, int fd, const struct add
         return;
     }
     connection->all = connections;
-    connection->started = connection->since = clock_now();
+    connection->started = connection->since = now;
     connection->address = *client;
+    connection->listen = listen;
     connection->fd = fd;
     connection->backend_fd = -1;
     connection->attempt.backend = backend;

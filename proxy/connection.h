@@ -26,6 +26,7 @@
 #include "common/address.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "proxy/access_log.h"
 #include "proxy/backend.h"
 #include "proxy/config.h"
 #include "proxy/handshake.h"
@@ -40,6 +41,7 @@ struct connections_settings {
     struct handshake_context *handshakes;
     struct backends *backends;
     struct log *log;
+    struct access_log *access; /* NULL: off */
     struct metrics_row *metrics;
     void (*ended)(void *owner); /* one has ended, and its descriptors are closed */
     void *owner;

@@ -35,22 +35,32 @@ void connection_log_handshake(const struct connection *connection)
              CLIENT_IDENTITY_FIELDS(facts->client));
 }
 
-/* Of a handshake that failed its own line has told. */
-static void connection_log_end(const struct connection *connection, enum reason reason)
+void connection_keep_handshake(struct connection *connection)
+{
+    const struct handshake *handshake = connection->handshake;
+    if (connection->all->settings.access != NULL)
+        connection->kept = access_handshake_new(handshake_facts(handshake), handshake_request(handshake));
+}
+
+static void connection_log_end(struct connection *connection, enum reason reason)
 {
     const struct relay *relay = connection->relay;
-    if (connection->state == HANDSHAKE)
-        return;
-    log_debug(connection->all->settings.log, "connection", log_address("client", &connection->address),
-              log_bytes("sni", bytes_of(connection->sni, connection->sni_size)),
-              log_text("version", connection->version), log_text("suite", connection->suite),
-              CLIENT_IDENTITY_FIELDS(connection->identity),
-              log_text("backend", backend_name(connection->attempt.backend)),
-              log_number("from_client", relay != NULL ? (int64_t)relay_bytes_from_client(relay) : 0),
-              log_number("to_client", relay != NULL ? (int64_t)relay_bytes_to_client(relay) : 0),
-              log_bool("truncated", relay != NULL && relay_truncated(relay)),
-              log_number("us", (int64_t)(clock_now() - connection->started)),
-              log_text("end", REASONS[reason].name));
+    struct access_connection line = {
+        .client = &connection->address,
+        .listener = &connection->listen->address,
+        .attempt = &connection->attempt,
+        .from_client = relay != NULL ? relay_bytes_from_client(relay) : 0,
+        .to_client = relay != NULL ? relay_bytes_to_client(relay) : 0,
+        .truncated = relay != NULL && relay_truncated(relay),
+        .started = connection->started,
+        .end = REASONS[reason].name,
+    };
+    if (connection->state == HANDSHAKE) {
+        connection_keep_handshake(connection);
+        handshake_failure(connection->handshake, &line.stage, &line.reason);
+    }
+    line.handshake = connection->kept;
+    access_log_connection(connection->all->settings.access, &line);
 }
 
 static void connection_count_end(const struct connection *connection, enum reason reason)
@@ -97,8 +107,7 @@ static void connection_free(struct connection *connection)
     watch_set(&connection->client, 0);
     (void)event_del(&connection->timer);
     socket_close(&connection->fd);
-    free(connection->sni);
-    free(connection->identity);
+    access_handshake_free(connection->kept);
     LIST_REMOVE(connection, link);
     free(connection);
     all->count--;

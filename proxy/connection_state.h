@@ -15,6 +15,7 @@
 #include <event2/event_struct.h>
 #include <openssl/ssl.h>
 
+#include "proxy/access_log.h"
 #include "proxy/connection.h"
 #include "proxy/relay.h"
 #include "proxy/watch.h"
@@ -44,11 +45,8 @@ struct connection {
     struct backend_attempt attempt;
     struct relay *relay;
 
-    /* What the closing line tells of the handshake. */
-    const char *version, *suite;
-    char *sni;
-    size_t sni_size;
-    struct client_identity *identity; /* NULL: the client has none */
+    const struct proxy_listen *listen;
+    struct access_handshake *kept; /* of the handshake, for the access log. NULL: that is off */
 };
 
 struct connections {
@@ -83,6 +81,8 @@ enum reason {
 
 /* The one way out, from any state. The connection is gone afterwards, or CLOSING. */
 void connection_end(struct connection *connection, enum reason reason);
+/* Keeps what the access log will tell of the handshake, which has ended. */
+void connection_keep_handshake(struct connection *connection);
 /* The handshake has done its work: its fibre, if any, is free for another. */
 void connection_release_handshake(struct connection *connection);
 void connection_close_backend(struct connection *connection, bool reset);

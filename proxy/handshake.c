@@ -90,7 +90,7 @@ static const char *group_name(SSL *ssl)
 static void note_signature(struct handshake *handshake)
 {
     const struct key_operation *operation = &handshake->signature.operation;
-    if (handshake->signature.count == 0)
+    if (handshake_request(handshake) == NULL)
         return;
     const struct tls_scheme *scheme = tls_scheme_find(operation->scheme);
     handshake->facts.scheme = scheme != NULL ? scheme->name : NULL;

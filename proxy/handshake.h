@@ -79,14 +79,14 @@ struct handshake_facts {
     const char *version;   /* "TLSv1.3" */
     const char *suite;     /* "TLS_AES_128_GCM_SHA256" */
     const char *group;     /* "X25519", "P-256" */
-    const char *scheme;    /* "ecdsa_secp256r1_sha256"; NULL: nothing was signed */
+    const char *scheme;    /* "ecdsa_secp256r1_sha256"; NULL: no signature was asked for */
     const char *operation; /* that the key server was asked for: "sign-transcript"; NULL with scheme */
     const struct client_identity *client; /* by the certificate that it has shown, good or not; NULL: none */
     const char *backend;                  /* of the site that the client asked for; NULL: the listener's */
     enum key_type key_type;
     bool resumed;
-    const char *key_server; /* which one signed; NULL: none */
-    uint64_t key_duration;  /* microseconds that the signature took, as this side saw it */
+    const char *key_server; /* which one signed, or was asked last; NULL: none */
+    uint64_t key_duration;  /* microseconds that its answer took, as this side saw it; 0: there was none */
     uint64_t duration;      /* microseconds from handshake_new to the end */
     unsigned retries;       /* HelloRetryRequests sent: 0 or 1 */
 };

@@ -190,6 +190,10 @@ const struct metric proxy_metrics[] = {
     [PROXY_BYTES_FROM_CLIENTS] = {BYTES, "direction=\"in\"", METRIC_COUNTER, BYTES_HELP},
     [PROXY_BYTES_TO_CLIENTS] = {BYTES, "direction=\"out\"", METRIC_COUNTER, BYTES_HELP},
 
+    [PROXY_ACCESS_LINES_LOST] =
+        {"keyless_access_lines_lost_total", NULL, METRIC_COUNTER,
+         "Lines of the access log that were lost, as their reader did not take them."},
+
     [PROXY_CERTIFICATES_WAITING] =
         {"keyless_certificates_waiting", NULL, METRIC_GAUGE,
          "New chains that are not served, as their key server does not sign for them."},

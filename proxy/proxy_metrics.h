@@ -97,6 +97,8 @@ enum proxy_metric {
     PROXY_BYTES_FROM_CLIENTS,
     PROXY_BYTES_TO_CLIENTS,
 
+    PROXY_ACCESS_LINES_LOST,
+
     PROXY_CERTIFICATES_WAITING,
 
     /* OCSP responses by what they said: the helper's, or the master's where they come from files. */

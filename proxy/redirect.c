@@ -27,6 +27,7 @@ struct redirect {
     struct address client;
     struct bufferevent *stream;
     struct event timer;
+    uint64_t started;
     bool answered;
     bool ended; /* the client has ended its side */
 };
@@ -39,6 +40,19 @@ struct redirects {
 
 /* ---- The end. */
 
+/* When it has its answer, or will have none. status 0: none. */
+static void redirect_log(const struct redirect *redirect, unsigned status, const char *location,
+                         const char *end)
+{
+    const struct access_redirect line = {.client = &redirect->client,
+                                         .listener = &redirect->listen->address,
+                                         .status = status,
+                                         .location = location,
+                                         .started = redirect->started,
+                                         .end = end};
+    access_log_redirect(redirect->all->settings.access, &line);
+}
+
 static void redirect_free(struct redirect *redirect)
 {
     LIST_REMOVE(redirect, link);
@@ -48,12 +62,14 @@ static void redirect_free(struct redirect *redirect)
     free(redirect);
 }
 
-/* metric: of one that has no answer. */
-static void redirect_end(struct redirect *redirect, enum proxy_metric metric)
+/* metric and end: of one that has no answer. */
+static void redirect_end(struct redirect *redirect, enum proxy_metric metric, const char *end)
 {
     struct redirects *all = redirect->all;
-    if (!redirect->answered)
+    if (!redirect->answered) {
+        redirect_log(redirect, 0, NULL, end);
         metric_add(all->settings.metrics, metric, 1);
+    }
     redirect_free(redirect);
     all->settings.ended(all->settings.owner);
 }
@@ -74,6 +90,8 @@ static void write_head(struct evbuffer *to, unsigned status, const char *phrase)
 static const char *phrase_of(unsigned status)
 {
     switch (status) {
+    case 308:
+        return "Permanent Redirect";
     case 413:
         return "Content Too Large";
     case 431:
@@ -94,17 +112,12 @@ static void redirect_answer(struct redirect *redirect, unsigned status, const ch
     struct evbuffer *output = bufferevent_get_output(redirect->stream);
     struct timeval after = clock_timeval(CLOSING_TIMEOUT);
     redirect->answered = true;
-    if (location != NULL) {
-        write_head(output, 308, "Permanent Redirect");
+    write_head(output, status, phrase_of(status));
+    if (location != NULL)
         evbuffer_add_printf(output, "Location: %s\r\n", location);
-    } else {
-        write_head(output, status, phrase_of(status));
-    }
     evbuffer_add_printf(output, "\r\n");
+    redirect_log(redirect, status, location, location != NULL ? "redirected" : "refused");
     metric_add(all->settings.metrics, location != NULL ? PROXY_REDIRECTED : PROXY_REDIRECT_REFUSED, 1);
-    log_debug(all->settings.log, location != NULL ? "redirected" : "redirect refused",
-              log_address("client", &redirect->client), log_number("status", location != NULL ? 308 : status),
-              log_text("location", location));
     (void)event_add(&redirect->timer, &after);
 }
 
@@ -177,7 +190,7 @@ static void on_written(struct bufferevent *stream, void *context)
 {
     struct redirect *redirect = context;
     if (redirect->ended)
-        redirect_end(redirect, PROXY_REDIRECT_GONE);
+        redirect_end(redirect, PROXY_REDIRECT_GONE, "client lost");
     else if (redirect->answered)
         (void)shutdown(bufferevent_getfd(stream), SHUT_WR);
 }
@@ -188,14 +201,14 @@ static void on_event(struct bufferevent *stream, short what, void *context)
     bool unwritten = evbuffer_get_length(bufferevent_get_output(stream)) > 0;
     redirect->ended = true;
     if (!(what & BEV_EVENT_EOF) || !unwritten)
-        redirect_end(redirect, PROXY_REDIRECT_GONE);
+        redirect_end(redirect, PROXY_REDIRECT_GONE, "client lost");
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
     (void)what;
-    redirect_end(context, PROXY_REDIRECT_TIMEOUT);
+    redirect_end(context, PROXY_REDIRECT_TIMEOUT, "timeout");
 }
 
 /* ---- The set of all. */
@@ -216,6 +229,8 @@ void redirects_free(struct redirects *redirects)
         return;
     for (struct redirect *redirect = LIST_FIRST(&redirects->list); redirect != NULL;) {
         struct redirect *next = LIST_NEXT(redirect, link);
+        if (!redirect->answered)
+            redirect_log(redirect, 0, NULL, "dropped");
         redirect_free(redirect);
         redirect = next;
     }
@@ -241,7 +256,8 @@ void redirect_accept(struct redirects *redirects, int fd, const struct address *
                   log_reason("no memory"));
         return;
     }
-    *redirect = (struct redirect){.all = redirects, .listen = listen, .client = *client, .stream = stream};
+    *redirect = (struct redirect){
+        .all = redirects, .listen = listen, .client = *client, .stream = stream, .started = clock_now()};
     struct timeval after = clock_timeval(settings->timeout);
     (void)evtimer_assign(&redirect->timer, settings->base, on_timer, redirect);
     (void)event_add(&redirect->timer, &after);

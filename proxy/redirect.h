@@ -11,6 +11,7 @@
 #include "common/address.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "proxy/access_log.h"
 #include "proxy/config.h"
 
 /* All such clients of a worker. */
@@ -21,6 +22,7 @@ struct redirects_settings {
     struct event_base *base;
     uint64_t timeout; /* from a client's connection to the end of its request */
     struct log *log;
+    struct access_log *access; /* NULL: off */
     struct metrics_row *metrics;
     void (*ended)(void *owner); /* one has ended, and its descriptor is closed */
     void *owner;

@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/socket.h"
+#include "proxy/access_log.h"
 #include "proxy/backend.h"
 #include "proxy/builtin_hello.h"
 #include "proxy/certificate_feed.h"
@@ -35,6 +36,7 @@ struct worker {
     struct certificate_trials *trials; /* the first worker's; NULL: another tries */
     struct builtin_hello *hello;
     struct backends *backends;
+    struct access_log *access; /* NULL: off */
     struct connections *connections;
     struct redirects *redirects;
     struct listener_set *listeners;
@@ -103,17 +105,23 @@ static enum result worker_set_up_connections(struct worker *worker, struct failu
     const struct proxy_config *config = worker->setup->config;
     worker->hello = builtin_hello_new(child_base(child), child_index(child));
     worker->backends = backends_new(config, worker->hello, child_log(child), child_metrics(child));
+    enum result result =
+        access_log_open(config, child_log(child), child_metrics(child), &worker->access, why);
+    if (result != RESULT_OK)
+        return result;
     const struct connections_settings settings = {.base = child_base(child),
                                                   .config = config,
                                                   .handshakes = worker->handshakes,
                                                   .backends = worker->backends,
                                                   .log = child_log(child),
+                                                  .access = worker->access,
                                                   .metrics = child_metrics(child),
                                                   .ended = on_connection_ended,
                                                   .owner = worker};
     const struct redirects_settings redirects = {.base = child_base(child),
                                                  .timeout = config->limits.handshake_timeout,
                                                  .log = child_log(child),
+                                                 .access = worker->access,
                                                  .metrics = child_metrics(child),
                                                  .ended = on_connection_ended,
                                                  .owner = worker};
@@ -135,6 +143,7 @@ static void worker_take_down(struct worker *worker)
     listener_set_free(worker->listeners);
     connections_free(worker->connections);
     redirects_free(worker->redirects);
+    access_log_free(worker->access);
     certificate_feed_free(worker->feed);
     certificate_trials_free(worker->trials);
     backends_free(worker->backends);

@@ -211,6 +211,7 @@ class Program:
         self.log_path = self.directory / f"{self.name}.log"
         self.config = config
         self.wrapper = list(wrapper)
+        self.stdout = None  # a descriptor; None: into the log, as standard error
         self.inherits = []  # (socket, name): what a service manager passes on at the next launch
         self.popen = None
         self.expect_sanitizer_report = False
@@ -245,7 +246,7 @@ class Program:
             self.popen = subprocess.Popen(
                 [*manager, *self.wrapper, self.path(), "-c", self.config_path],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if self.stdout is None else self.stdout,
                 stderr=log,
                 env=self.environment,
                 pass_fds=[one.fileno() for one, _ in self.inherits],
@@ -455,7 +456,7 @@ class Proxy(Program):
             },
             "backends": {"web": {"servers": ["builtin:hello"]}},
             "admin": {"listen": f"127.0.0.1:{free_port()}"},
-            "log": {"level": "debug"},
+            "log": {"level": "debug", "access": "stdout"},
         }
         super().__init__(directory, _when_signed(_changed(config, changes)), name, wrapper)
 

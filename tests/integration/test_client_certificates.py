@@ -97,7 +97,7 @@ def test_let_in(required, server, tool, version, name):
     assert facts["client_sha256"] == hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
     assert facts["operation"] == ("sign-transcript" if version == "1.3" else "sign-tls12")
     assert signatures.gained("keyless_key_requests_total") == 1
-    line = required.wait_for("connection", after=after)
+    line = required.wait_for("access", after=after)
     assert {key: line[key] for key in facts if key.startswith("client_")} == {
         key: facts[key] for key in facts if key.startswith("client_")}
 

@@ -89,7 +89,8 @@ def test_methods(on, method):
         answer = ask(on.plain, f"{method} /x?y HTTP/1.1\r\nHost: A.example\r\n\r\n".encode())
     assert status_of(answer) == 308 and answer.endswith(b"\r\n\r\n") and b"Content-Length: 0\r\n" in answer
     assert location_of(answer) == "https://a.example/x?y"
-    on.wait_for("redirected", location="https://a.example/x?y")
+    on.wait_for("access", end="redirected", status=308, location="https://a.example/x?y",
+                listener=f"127.0.0.1:{on.plain}")
 
 
 def test_body_is_dropped(proxy):
@@ -149,7 +150,7 @@ def test_refused(proxy, what):
     with counted(proxy, "refused"):
         answer = ask(proxy.plain, data)
     assert status_of(answer) == status and location_of(answer) == ""
-    proxy.wait_for("redirect refused", status=status)
+    proxy.wait_for("access", end="refused", status=status)
 
 
 def test_tls_client_at_the_plain_port(proxy):
@@ -167,6 +168,8 @@ def test_slow_clients_end(stack, server):
             began = time.monotonic()
             assert ask(proxy.plain, data) == b""
             assert 0.5 < time.monotonic() - began < PATIENCE / 2
+    wait_until(lambda: len(proxy.find("access", end="timeout")) == 2, "the line of each")
+    assert "status" not in proxy.find("access")[0]
 
 
 def test_endless_client_ends(proxy):
@@ -182,8 +185,10 @@ def test_endless_client_ends(proxy):
 
 @pytest.mark.parametrize("data", [b"", b"GET / HT"])
 def test_leaving(proxy, data):
+    after = proxy.mark()
     with counted(proxy, "gone"), socket.create_connection(("127.0.0.1", proxy.plain)) as raw:
         raw.sendall(data)
+    assert [line["end"] for line in proxy.find("access", after=after)] == ["client lost"]
 
 
 def test_nothing_is_left(proxy):

@@ -116,6 +116,8 @@ static void defaults_are_the_documented_ones(void **state)
     assert_int_equal(config->log.level, LOG_LEVEL_INFO);
     assert_int_equal(config->log.format, LOG_FORMAT_LOGFMT);
     assert_int_equal(config->log.rate, 100);
+    assert_int_equal(config->access.to, ACCESS_OFF);
+    assert_int_equal(config->access.format, LOG_FORMAT_LOGFMT);
     assert_int_equal(config->admin_listen.size, 0);
     proxy_config_free(config);
 }
@@ -133,6 +135,38 @@ static void plain_http_is_sent_to_https(void **state)
     assert_null(config->listen[1].backend);
     assert_int_equal(config->listen[2].redirect_port, 8443);
     proxy_config_free(config);
+}
+
+static const struct {
+    const char *given;
+    enum proxy_access_to to;
+    enum log_format format;
+    const char *printed;
+} ACCESS[] = {
+    {"log: {access: stdout}\n", ACCESS_STDOUT, LOG_FORMAT_LOGFMT, "to: stdout\n    format: logfmt\n"},
+    {"log: {access: stderr, format: json}\n", ACCESS_STDERR, LOG_FORMAT_JSON,
+     "to: stderr\n    format: json\n"},
+    {"log: {access: {to: stdout, format: json}}\n", ACCESS_STDOUT, LOG_FORMAT_JSON,
+     "to: stdout\n    format: json\n"},
+    {"log: {format: json, access: {to: stdout, format: logfmt}}\n", ACCESS_STDOUT, LOG_FORMAT_LOGFMT,
+     "to: stdout\n    format: logfmt\n"},
+    {"log: {access: off}\n", ACCESS_OFF, LOG_FORMAT_LOGFMT, "to: off\n    format: logfmt\n"},
+};
+
+static void access_log(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof ACCESS / sizeof *ACCESS; i++) {
+        char text[2048];
+        (void)snprintf(text, sizeof text, "%s%s", ALL, ACCESS[i].given);
+        struct proxy_config *config = must_parse(text);
+        assert_int_equal(config->access.to, ACCESS[i].to);
+        assert_int_equal(config->access.format, ACCESS[i].format);
+        char *printed = print(config);
+        assert_non_null(strstr(printed, ACCESS[i].printed));
+        free(printed);
+        proxy_config_free(config);
+    }
 }
 
 static void settings_that_follow_from_others(void **state)
@@ -472,8 +506,16 @@ static const struct {
          BACKENDS,
      "1:35: listen[0]: unknown setting \"proxy_protocol\", expected one of address, backend, "
      "redirect_to_https"},
-    {ALL "log: {access: stdout}\n",
-     "6:7: log: unknown setting \"access\", expected one of level, format, rate"},
+    {ALL "log: {debug: {sni: a.example}}\n",
+     "6:7: log: unknown setting \"debug\", expected one of level, format, rate, access"},
+    /* The access log. */
+    {ALL "log: {access: on}\n", "6:15: log.access.to: got \"on\", expected off, stdout or stderr"},
+    {ALL "log: {access: /var/log/access.log}\n",
+     "6:15: log.access.to: got \"/var/log/access.log\", expected off, stdout or stderr"},
+    {ALL "log: {access: {to: stdout, format: clf}}\n",
+     "6:36: log.access.format: got \"clf\", expected logfmt or json"},
+    {ALL "log: {access: {file: a}}\n",
+     "6:16: log.access: unknown setting \"file\", expected one of to, format"},
 };
 
 static void errors_say_what_and_where(void **state)
@@ -504,7 +546,7 @@ static void print_reads_back(void **state)
         ALL "user: keyless\n"
             "tls: {alpn: [h2, \"a\\\"b\"], default: a.example, min_version: 1.3}\n"
             "admin: {listen: \"unix:admin.sock\"}\n"
-            "log: {format: json, rate: 0}\n"
+            "log: {format: json, rate: 0, access: {to: stderr, format: logfmt}}\n"
             "sites: [{names: [b.example, \"*.c.example\"], certificates: {dir: b}, alpn: [],\n"
             "   client_auth: {mode: require, ca: c.pem, names: [\"URI:a\", \"DNS:*.d.example\"]}},\n"
             "  {names: D.example, policy: intermediate, backend: web}]\n");
@@ -578,6 +620,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_documented_ones),
+        cmocka_unit_test(access_log),
         cmocka_unit_test(settings_that_follow_from_others),
         cmocka_unit_test(plain_http_is_sent_to_https),
         cmocka_unit_test(modern_policy),

@@ -129,6 +129,29 @@ static void test_exact_lines(void **state)
         "\"resumed\":true,\"early\":false,\"raw\":\"a\\\\x00b\",\"reason\":\"no shared cipher\"}\n");
 }
 
+/* It names the same process, and else has nothing of the other. */
+static void test_beside(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct log_settings settings = {.level = LOG_LEVEL_INFO, .format = LOG_FORMAT_JSON};
+    use(fixture, LOG_LEVEL_ERROR, LOG_FORMAT_LOGFMT, 1);
+    log_set_process(fixture->log, "worker", 3, 2);
+    struct log *beside = log_new_beside(fixture->log, fixture->file, &settings);
+    assert_non_null(beside);
+    for (unsigned i = 0; i < 3; i++) {
+        log_info(beside, "access");
+        log_info(fixture->log, "other");
+    }
+    assert_int_equal(count_of(written(fixture), "{\"time\":\"T\",\"level\":\"info\",\"program\":\"proxy\","
+                                                "\"process\":\"worker/3\",\"generation\":2,"
+                                                "\"event\":\"access\"}\n"),
+                     3);
+    log_error(fixture->log, "other");
+    assert_string_equal(written(fixture),
+                        "time=T level=error program=proxy process=worker/3 generation=2 event=other\n");
+    log_free(beside);
+}
+
 /* Text from outside, and how it stands between the quotes in either format. */
 static const struct {
     const char *text;
@@ -429,6 +452,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_LOG(test_exact_lines),
+        WITH_LOG(test_beside),
         WITH_LOG(test_hostile_text),
         WITH_LOG(test_every_octet),
         WITH_LOG(test_long_values_are_cut),
