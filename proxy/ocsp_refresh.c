@@ -236,6 +236,7 @@ static void on_done(struct bytes body, const char *reason, void *owner)
         take_answer(refresh, task, certificate, body, reason);
     }
     certificate_drop(certificate);
+    event_active(refresh->timer, EV_TIMEOUT, 0); /* there is a place for the next */
 }
 
 /* ---- Asking. */
