@@ -6,6 +6,7 @@
 #include "common/socket.h"
 #include "proxy/certificate_feed.h"
 #include "proxy/certificate_renewal.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/master.h"
 #include "proxy/status.h"
 
@@ -45,6 +46,9 @@ static void helper_message(const struct child_message *message, void *source)
     int fd = message->descriptor;
     if (message->what == PROXY_TOLD_CERTIFICATES)
         certificate_feed_take(helper->feed, fd);
+    else if (message->what == PROXY_TOLD_SIGNED || message->what == PROXY_TOLD_NOT_SIGNED)
+        (void)certificates_judge(helper->status.setup->certificates, message->number,
+                                 message->what == PROXY_TOLD_SIGNED);
     else
         socket_close(&fd);
 }

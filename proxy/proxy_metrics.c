@@ -185,9 +185,8 @@ const struct metric proxy_metrics[] = {
     [PROXY_BYTES_FROM_CLIENTS] = {BYTES, "direction=\"in\"", METRIC_COUNTER, BYTES_HELP},
     [PROXY_BYTES_TO_CLIENTS] = {BYTES, "direction=\"out\"", METRIC_COUNTER, BYTES_HELP},
 
-    [PROXY_CERTIFICATES_WAITING] =
-        {"keyless_certificates_waiting", NULL, METRIC_GAUGE,
-         "New chains that are not served, as their key server does not sign for them."},
+    [PROXY_CERTIFICATES_WAITING] = {"keyless_certificates_waiting", NULL, METRIC_GAUGE,
+                                    "Chains that are kept out, as their key server does not sign for them."},
     [PROXY_RENEWALS_OK] = {RENEWALS, "outcome=\"ok\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_RENEWALS_FAILED] = {RENEWALS, "outcome=\"failed\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_PROCESSES] = PROCESS_METRIC_ROWS,

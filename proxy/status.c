@@ -8,6 +8,7 @@
 
 #include "common/process_status.h"
 #include "common/text.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/worker_status.h"
 
@@ -173,24 +174,29 @@ static void write_names(const struct certificate *certificate, struct json *json
     json_number(json, "name_count", (int64_t)certificate->name_count);
 }
 
-static void write_certificate(const struct certificate *certificate, struct json *json)
+static void write_certificate(const struct certificates *certificates, const struct certificate *certificate,
+                              struct json *json)
 {
     json_begin_object(json, NULL);
     json_text(json, "file", certificate->path);
     json_text(json, "key_type", key_type_name(certificate->key.type));
     json_hex(json, "ski", bytes_of(certificate->key.ski, sizeof certificate->key.ski));
     json_time(json, "not_after", certificate->not_after);
+    json_bool(json, "waiting", certificates_verdict(certificates, certificate) == CERTIFICATE_KEPT_OUT);
     write_names(certificate, json);
     json_end_object(json);
 }
 
 static void write_certificates(const struct proxy_setup *setup, struct json *json)
 {
-    size_t count = certificates_count(setup->certificates);
+    const struct certificates *certificates = setup->certificates;
+    size_t count = certificates_count(certificates);
     json_number(json, "certificate_count", (int64_t)count);
+    json_number(json, "certificates_waiting",
+                metrics_sum(setup->program.metrics, PROXY_CERTIFICATES_WAITING));
     json_begin_array(json, "certificates");
     for (size_t i = 0; i < count && i < CERTIFICATES_SHOWN; i++)
-        write_certificate(certificates_at(setup->certificates, i), json);
+        write_certificate(certificates, certificates_at(certificates, i), json);
     json_end_array(json);
     json_begin_object(json, "channel_certificate");
     json_text(json, "file", setup->config->key_channel.certificate);
