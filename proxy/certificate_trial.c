@@ -15,7 +15,9 @@
 #define PAUSE_MIN UINT64_C(500000)
 #define PAUSE_MAX UINT64_C(30000000)
 /* Between two trials of the table: ten thousand chains are to cost the key server little while it serves. */
-#define PACE UINT64_C(5000)
+#define PACE UINT64_C(10000)
+/* ... once it has said that it is asked too much: what it gives us is for clients. */
+#define PACE_BUSY UINT64_C(200000)
 /* ... of which all processes are told: one that stands still for seconds must not have too many to read. */
 #define PACE_TOLD UINT64_C(50000)
 
@@ -37,6 +39,7 @@ struct certificate_trials {
 
     bool begun, unheard;             /* the table's */
     uint64_t table_due, table_pause; /* when the next of it may be tried */
+    uint64_t pace;
 
     struct trial *running; /* NULL: none */
     struct test_request request;
@@ -65,6 +68,8 @@ static void count(const struct certificate_trials *trials)
     for (const struct trial *at = trials->list; at != NULL; at = at->next)
         waiting += at->in_table ? is_kept_out(trials, at) : at->reason != NULL;
     metric_set(trials->settings.metrics, PROXY_CERTIFICATES_WAITING, waiting);
+    metric_set(trials->settings.metrics, PROXY_CERTIFICATES_UNTRIED,
+               (int64_t)certificates_untried_count(trials->settings.certificates));
 }
 
 static void trial_remove(struct certificate_trials *trials, struct trial *trial)
@@ -155,6 +160,8 @@ static void found_new(struct certificate_trials *trials, struct trial *trial, en
 /* What is not answered is asked again, when the key server has had time to come back. */
 static void found_nothing(struct certificate_trials *trials, struct trial *trial)
 {
+    if (trials->request.operation.outcome == KEY_OUTCOME_ERROR)
+        trials->pace = PACE_BUSY;
     trials->table_due = clock_now() + trials->table_pause;
     pause_double(&trials->table_pause);
     if (is_kept_out(trials, trial))
@@ -168,10 +175,6 @@ static void found_in_table(struct certificate_trials *trials, struct trial *tria
 {
     const uint64_t place = certificate_place(trial->certificate);
     const bool good = finding != TEST_BAD, was_good = !is_kept_out(trials, trial);
-    if (finding == TEST_UNANSWERED) {
-        found_nothing(trials, trial);
-        return;
-    }
     if (finding == TEST_IRRELEVANT)
         tell_not_tried(trials, trial, reason);
     else if (good && !was_good)
@@ -181,7 +184,8 @@ static void found_in_table(struct certificate_trials *trials, struct trial *tria
         trial_remove(trials, trial);
     else
         wait_longer(trials, trial, reason);
-    trials->table_due = clock_now() + (good && was_good ? PACE : PACE_TOLD);
+    bool is_told = !good || !was_good;
+    trials->table_due = clock_now() + (is_told && trials->pace < PACE_TOLD ? PACE_TOLD : trials->pace);
     trials->table_pause = PAUSE_MIN;
     trials->unheard = true;
     trials->settings.found(place, good, trials->settings.owner);
@@ -191,10 +195,12 @@ static void on_found(struct certificate_trials *trials, enum test_finding findin
 {
     struct trial *trial = trials->running;
     trials->running = NULL;
-    if (trial->in_table)
-        found_in_table(trials, trial, finding, reason);
-    else
+    if (!trial->in_table)
         found_new(trials, trial, finding, reason);
+    else if (finding == TEST_UNANSWERED)
+        found_nothing(trials, trial);
+    else
+        found_in_table(trials, trial, finding, reason);
 }
 
 static void on_done(struct test_request *request)
@@ -265,7 +271,10 @@ static struct trial *next_turn(struct certificate_trials *trials, uint64_t now, 
     if (next != NULL && next->due <= now)
         return next;
     *due = next != NULL && next->due < table ? next->due : table;
-    return table <= now ? next_in_table(trials) : NULL;
+    if (table > now)
+        return NULL;
+    trials->table_due = now + PAUSE_MIN; /* if there is no memory */
+    return next_in_table(trials);
 }
 
 static void go_on(struct certificate_trials *trials)
@@ -408,6 +417,7 @@ struct certificate_trials *certificate_trials_new(const struct certificate_trial
         return NULL;
     trials->settings = *settings;
     trials->table_pause = PAUSE_MIN;
+    trials->pace = PACE;
     trials->request.done = on_done;
     trials->request.owner = trials;
     trials->timer = evtimer_new(settings->base, on_timer, trials);
@@ -424,6 +434,7 @@ void certificate_trials_free(struct certificate_trials *trials)
     while (trials->list != NULL)
         trial_remove(trials, trials->list);
     metric_set(trials->settings.metrics, PROXY_CERTIFICATES_WAITING, 0);
+    metric_set(trials->settings.metrics, PROXY_CERTIFICATES_UNTRIED, 0);
     event_free(trials->timer);
     free(trials);
 }

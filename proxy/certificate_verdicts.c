@@ -47,6 +47,14 @@ void certificates_verdict_begin(struct certificates *certificates, size_t index)
         certificates->tried = index;
 }
 
+size_t certificates_untried_count(const struct certificates *certificates)
+{
+    size_t count = 0;
+    for (size_t i = certificates->tried; i < certificates->count; i++)
+        count += certificates->verdicts[i] == CERTIFICATE_UNTRIED;
+    return count;
+}
+
 const struct certificate *certificates_untried(struct certificates *certificates)
 {
     size_t *at = &certificates->tried;

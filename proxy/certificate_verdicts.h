@@ -19,6 +19,8 @@ bool certificates_judge(struct certificates *certificates, uint64_t place, bool 
 /* Of one that is not in the table, what it came with. */
 enum certificate_verdict certificates_verdict(const struct certificates *certificates,
                                               const struct certificate *certificate);
+/* How many were not tried. */
+size_t certificates_untried_count(const struct certificates *certificates);
 /* The first that was not tried; NULL: there is none. */
 const struct certificate *certificates_untried(struct certificates *certificates);
 

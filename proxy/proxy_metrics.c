@@ -187,6 +187,9 @@ const struct metric proxy_metrics[] = {
 
     [PROXY_CERTIFICATES_WAITING] = {"keyless_certificates_waiting", NULL, METRIC_GAUGE,
                                     "Chains that are kept out, as their key server does not sign for them."},
+    [PROXY_CERTIFICATES_UNTRIED] =
+        {"keyless_certificates_untried", NULL, METRIC_GAUGE,
+         "Chains served for which the key server has answered no test request yet."},
     [PROXY_RENEWALS_OK] = {RENEWALS, "outcome=\"ok\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_RENEWALS_FAILED] = {RENEWALS, "outcome=\"failed\"", METRIC_COUNTER, RENEWALS_HELP},
     [PROXY_PROCESSES] = PROCESS_METRIC_ROWS,

@@ -97,6 +97,7 @@ enum proxy_metric {
     PROXY_BYTES_TO_CLIENTS,
 
     PROXY_CERTIFICATES_WAITING,
+    PROXY_CERTIFICATES_UNTRIED,
 
     /* The master's. */
     PROXY_RENEWALS_OK,

@@ -127,11 +127,28 @@ def test_key_server_away_at_the_start(stack, tmp_path):
     pair.proxy.start()
     time.sleep(2.0)
     assert not pair.proxy.find(WAITS) and pair.status_waiting() == 0
+    assert pair.proxy.metric("keyless_certificates_untried") == 3
     requests = pair.proxy.metrics().matching("keyless_key_requests_total")
     assert not any(requests.values()), requests
     pair.key_server.start()
     pair.wait_kept_out()
     pair.assert_shown(pair.rsa)
+    pair.proxy.wait_tried()
+
+
+def test_over_the_rate(stack, tmp_path):
+    """Which says nothing of a chain: the rest is tried later."""
+    pair = Pair(stack, tmp_path, start=False, client={"rate": 1})
+    for number in range(3):
+        name = f"more{number}.example"
+        pem = pair.sites.chain(name)
+        pair.replace(pem, name)
+        pair.tell_key_server(pem)
+    pair.proxy.start()
+    pair.key_server.wait_for("request refused", reason="over its rate")
+    pair.proxy.wait_tried()
+    pair.wait_kept_out()
+    assert pair.proxy.find(WAITS, file="a.example.pem") == pair.proxy.find(WAITS)
 
 
 def test_key_server_goes_away(stack, tmp_path):
