@@ -119,7 +119,7 @@ static void drain(struct child *child, enum child_drain why)
 static void on_listen(struct child *child, struct message *message)
 {
     if (!child->draining)
-        listen_on_share(child, message->first, message->second);
+        listen_on_share(child, message->first, (uint32_t)message->second);
 }
 
 static void on_retire(struct child *child, struct message *message)
@@ -135,7 +135,7 @@ static void on_link(struct child *child, struct message *message)
         return;
     int fd = message->descriptor;
     message->descriptor = -1;
-    child->handler->link(message->first, message->second, fd, child->owner);
+    child->handler->link(message->first, (unsigned)message->second, fd, child->owner);
 }
 
 static void on_told(struct child *child, struct message *message)
@@ -348,7 +348,7 @@ void child_failed(struct child *child, const struct failure *why)
     tell(child, MESSAGE_FAILED, (uint32_t)why->kind, why);
 }
 
-void child_tell(struct child *child, uint32_t what, uint32_t number)
+void child_tell(struct child *child, uint32_t what, uint64_t number)
 {
     const struct message message = {.type = MESSAGE_SAID, .first = what, .second = number, .descriptor = -1};
     tell_message(child, &message);

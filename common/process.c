@@ -314,7 +314,7 @@ static void on_control(evutil_socket_t fd, short events, void *argument)
     master_settle(master);
 }
 
-void process_tell(struct process *process, enum message_type type, uint32_t first, uint32_t second,
+void process_tell(struct process *process, enum message_type type, uint32_t first, uint64_t second,
                   int descriptor)
 {
     if (process->control < 0)

@@ -55,8 +55,9 @@ struct status_area;
 struct child_message {
     size_t kind; /* of the child that it comes from, or goes to: both as in the plan */
     unsigned index;
-    uint32_t what, number; /* the program's own */
-    int descriptor;        /* -1: none; a child sends none */
+    uint32_t what; /* the program's own, as is the number */
+    uint64_t number;
+    int descriptor; /* -1: none; a child sends none */
 };
 
 /* ---- What a program tells its master. */
@@ -208,7 +209,7 @@ void child_ready(struct child *child);
  * generation. */
 void child_failed(struct child *child, const struct failure *why);
 /* Tells the master something (process_program.heard). */
-void child_tell(struct child *child, uint32_t what, uint32_t number);
+void child_tell(struct child *child, uint32_t what, uint64_t number);
 /* Runs the loop until child_end. Returns run's result: the status that child_end was given. */
 int child_loop(struct child *child);
 void child_end(struct child *child, int status);

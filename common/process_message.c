@@ -7,7 +7,7 @@
 #include "common/bytes.h"
 #include "common/socket.h"
 
-#define MESSAGE_HEADER 9 /* type, first, second */
+#define MESSAGE_HEADER 13 /* type, first, second */
 #define MESSAGE_SIZE   (MESSAGE_HEADER + FAILURE_TEXT_SIZE)
 
 enum result message_send(int control, const struct message *message, struct failure *why)
@@ -16,7 +16,7 @@ enum result message_send(int control, const struct message *message, struct fail
     struct writer to = writer_of(data, sizeof data);
     write_u8(&to, (uint8_t)message->type);
     write_u32(&to, message->first);
-    write_u32(&to, message->second);
+    write_u64(&to, message->second);
     write_bytes(&to, bytes_of(message->text, strnlen(message->text, FAILURE_TEXT_SIZE - 1)));
     struct bytes sent = writer_bytes(&to);
     return socket_send_message(control, sent.data, sent.size, message->descriptor, why);
@@ -27,7 +27,7 @@ static bool message_parse(struct bytes data, struct message *message)
 {
     struct reader from = reader_of(data);
     uint8_t type;
-    if (!read_u8(&from, &type) || !read_u32(&from, &message->first) || !read_u32(&from, &message->second))
+    if (!read_u8(&from, &type) || !read_u32(&from, &message->first) || !read_u64(&from, &message->second))
         return false;
     struct bytes text = bytes_of(from.next, from.left);
     if (type == 0 || type >= MESSAGE_TYPES || text.size >= sizeof message->text)

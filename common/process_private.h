@@ -63,7 +63,8 @@ enum message_type {
 
 struct message {
     enum message_type type;
-    uint32_t first, second;
+    uint32_t first;
+    uint64_t second;
     int descriptor; /* -1: none */
     char text[FAILURE_TEXT_SIZE];
 };
@@ -155,7 +156,7 @@ void process_ended(struct process *process, int status);
 /* Looks at its deadline and heartbeat. */
 void process_check(struct process *process, uint64_t now);
 /* Sends; a child that cannot be told is ended. */
-void process_tell(struct process *process, enum message_type type, uint32_t first, uint32_t second,
+void process_tell(struct process *process, enum message_type type, uint32_t first, uint64_t second,
                   int descriptor);
 /* Drains when its turn comes (process_drain_now); timeout 0: no deadline until then. */
 void process_drain(struct process *process, uint64_t timeout);

@@ -29,7 +29,7 @@ static bool write_issuer(struct writer *to, X509 *issuer)
     return size > 0;
 }
 
-/* index, number of the site (0: none), path, and the certificates, leaf first. */
+/* index, number of the site (0: none), verdict, path, and the certificates, leaf first. */
 static bool write_record(const struct proxy_config *config, struct writer *to,
                          const struct certificate *certificate)
 {
@@ -37,6 +37,7 @@ static bool write_record(const struct proxy_config *config, struct writer *to,
     bool written = true;
     write_u32(to, (uint32_t)certificate->index);
     write_u32(to, site != NULL ? (uint32_t)(site - config->sites) + 1 : 0);
+    write_u8(to, (uint8_t)certificate->verdict);
     WRITE_VECTOR(to, 2)
     {
         write_bytes(to, bytes_of(certificate->path, strlen(certificate->path)));
@@ -123,13 +124,14 @@ static bool read_chain(struct reader *from, struct bytes chain[static CHAIN_CERT
 struct record {
     uint32_t index, site;
     struct bytes path, chain[CHAIN_CERTIFICATES_MAX];
-    uint8_t count;
+    uint8_t verdict, count;
 };
 
 static bool read_record(struct reader *from, const struct proxy_config *config, struct record *record)
 {
     return read_u32(from, &record->index) && read_u32(from, &record->site) &&
-           record->site <= config->site_count && read_vector16(from, &record->path) &&
+           record->site <= config->site_count && read_u8(from, &record->verdict) &&
+           record->verdict <= CERTIFICATE_KEPT_OUT && read_vector16(from, &record->path) &&
            read_u8(from, &record->count) && record->count > 0 && record->count <= CHAIN_CERTIFICATES_MAX &&
            read_chain(from, record->chain, record->count);
 }
@@ -173,6 +175,7 @@ enum result certificate_handover_next(struct certificate_handover *handover,
     if (result != RESULT_OK)
         return result;
     (*certificate)->index = record.index;
+    (*certificate)->verdict = (enum certificate_verdict)record.verdict;
     (*certificate)->site = record.site > 0 ? &config->sites[record.site - 1] : NULL;
     return RESULT_OK;
 }

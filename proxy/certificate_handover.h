@@ -22,8 +22,8 @@ struct certificate_handover {
 /* fd stays the caller's; it may be closed at once. */
 MUST_CHECK enum result certificate_handover_open(int fd, struct certificate_handover *handover,
                                                  struct failure *why);
-/* The next one, with the index and the site that it had; config is the one that they were read for.
- * RESULT_AGAIN: that was the last. */
+/* The next one, with the index, the site and the verdict that it had; config is the one that they were read
+ * for. RESULT_AGAIN: that was the last. */
 MUST_CHECK enum result certificate_handover_next(struct certificate_handover *handover,
                                                  const struct proxy_config *config,
                                                  struct chain_parser *parser,

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "proxy/certificate_file.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/ocsp_settings.h"
 
 /* Lines of one kind that are written while all is read: of thousands of chains, a number tells the rest. */
@@ -22,6 +23,7 @@ struct reading {
     time_t now;
     struct stat channel_key;
     bool has_channel_key;
+    bool same_key_servers; /* as before */
     bool has_valid;
     size_t duplicates, invalid, bare; /* lines about them, written or not */
 };
@@ -281,11 +283,26 @@ static bool is_channel_key(const struct reading *reading, const struct stat *sta
            status->st_ino == reading->channel_key.st_ino;
 }
 
+/* Whether what was found of a chain still holds. */
+static bool has_same_key_servers(const struct proxy_config *a, const struct proxy_config *b)
+{
+    bool same = a->key_server_count == b->key_server_count;
+    for (size_t i = 0; same && i < a->key_server_count; i++)
+        same = address_equal(&a->key_servers[i].address, &b->key_servers[i].address) &&
+               a->key_servers[i].mode == b->key_servers[i].mode;
+    return same;
+}
+
 static enum result copy_before(struct reading *reading, const struct file_state *before, const char *path,
                                struct certificate **certificate, struct failure *why)
 {
-    *certificate = certificate_copy(reading->before->list[before->chain], &reading->into->arena);
-    return *certificate != NULL ? RESULT_OK : failure_set_errno(why, "%s", path);
+    const struct certificate *old = reading->before->list[before->chain];
+    *certificate = certificate_copy(old, &reading->into->arena);
+    if (*certificate == NULL)
+        return failure_set_errno(why, "%s", path);
+    (*certificate)->verdict =
+        reading->same_key_servers ? certificates_verdict(reading->before, old) : CERTIFICATE_UNTRIED;
+    return RESULT_OK;
 }
 
 static enum result enter(struct reading *reading, struct certificate *certificate, struct file_state *state,
@@ -427,6 +444,7 @@ enum result certificates_read(const struct proxy_config *config, const struct ce
 {
     struct reading reading = {.config = config, .before = before, .log = log, .now = time(NULL)};
     reading.rivals = (struct certificates_rivals){tell_rivals, &reading};
+    reading.same_key_servers = before != NULL && has_same_key_servers(before->config, config);
     enum result result = table_new(config, before, &reading.into, why);
     if (result == RESULT_OK)
         result = sources_read(&reading, why);

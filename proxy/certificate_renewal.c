@@ -6,6 +6,7 @@
 #include "common/socket.h"
 #include "proxy/certificate_expiry.h"
 #include "proxy/certificate_handover.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/certificate_watch.h"
 #include "proxy/certificates_private.h"
 #include "proxy/ocsp_files.h"
@@ -26,12 +27,17 @@ struct certificate_renewal {
 
 /* ---- Telling the children. */
 
-static void tell(const struct certificate_renewal *renewal, size_t kind, unsigned index, uint32_t what,
-                 int fd)
+static void tell(const struct certificate_renewal *renewal, const struct child_message *message)
 {
-    const struct child_message message = {.kind = kind, .index = index, .what = what, .descriptor = fd};
-    if (kind < renewal->setup->kind_count)
-        master_tell(renewal->master, renewal->setup, &message);
+    if (message->kind < renewal->setup->kind_count)
+        master_tell(renewal->master, renewal->setup, message);
+}
+
+static void tell_all(const struct certificate_renewal *renewal, struct child_message message)
+{
+    message.index = MASTER_TELL_ALL;
+    for (message.kind = 0; message.kind < KIND_COUNT; message.kind++)
+        tell(renewal, &message);
 }
 
 static void good_clear(struct certificate_renewal *renewal)
@@ -49,8 +55,7 @@ static void hand_over(struct certificate_renewal *renewal)
         return;
     if (certificate_handover_make(renewal->setup->config, renewal->good, renewal->good_count, &fd, &why) ==
         RESULT_OK) {
-        tell(renewal, KIND_WORKER, MASTER_TELL_ALL, PROXY_TOLD_CERTIFICATES, fd);
-        tell(renewal, KIND_HELPER, MASTER_TELL_ALL, PROXY_TOLD_CERTIFICATES, fd);
+        tell_all(renewal, (struct child_message){.what = PROXY_TOLD_CERTIFICATES, .descriptor = fd});
         socket_close(&fd);
     } else {
         log_error(renewal->log, "renewed certificates not handed over", log_reason(why.text));
@@ -94,15 +99,17 @@ static void tell_trials(struct certificate_renewal *renewal)
     renewal->trials_changed = false;
     if (make_trials(renewal->setup->certificates, renewal->setup->config, &fd, &why) != RESULT_OK)
         log_error(renewal->log, "renewed certificates not handed over", log_reason(why.text));
-    tell(renewal, KIND_WORKER, PROXY_TRIES, PROXY_TOLD_TRIALS, fd);
-    tell(renewal, KIND_HELPER, 0, PROXY_TOLD_TRIALS, fd);
+    struct child_message message = {.index = PROXY_TRIES, .what = PROXY_TOLD_TRIALS, .descriptor = fd};
+    for (message.kind = 0; message.kind < KIND_COUNT; message.kind++) /* there is one helper, the first */
+        tell(renewal, &message);
 }
 
 /* ---- What is served from now on. */
 
-static void serve(struct certificate_renewal *renewal, uint32_t number)
+static void serve(struct certificate_renewal *renewal, uint32_t number, enum certificate_verdict verdict)
 {
-    const struct certificate *certificate = certificates_promote(renewal->setup->certificates, number);
+    const struct certificate *certificate =
+        certificates_promote(renewal->setup->certificates, number, verdict);
     if (certificate == NULL)
         return;
     if (!good_add(renewal, certificate))
@@ -148,7 +155,7 @@ static void serve_passed(struct certificate_renewal *renewal)
         if (lacks_staple(renewal, pending))
             tell_lack(renewal, pending);
         else
-            serve(renewal, pending->number);
+            serve(renewal, pending->number, CERTIFICATE_GOOD);
     }
 }
 
@@ -163,6 +170,21 @@ static void pass(struct certificate_renewal *renewal, uint32_t number)
     serve_passed(renewal);
 }
 
+/* Every time, of one that is kept out: a process may not have had the chain when it was told before. */
+static void judge(const struct certificate_renewal *renewal, uint64_t place, bool is_signed)
+{
+    const struct child_message message = {.kind = KIND_WORKER,
+                                          .index = PROXY_TRIES,
+                                          .what = is_signed ? PROXY_TOLD_SIGNED : PROXY_TOLD_NOT_SIGNED,
+                                          .number = place,
+                                          .descriptor = -1};
+    bool changed = certificates_judge(renewal->setup->certificates, place, is_signed);
+    if (changed || !is_signed)
+        tell_all(renewal, message);
+    else
+        tell(renewal, &message);
+}
+
 void certificate_renewal_heard(struct certificate_renewal *renewal, struct master *master,
                                const struct child_message *message)
 {
@@ -173,7 +195,9 @@ void certificate_renewal_heard(struct certificate_renewal *renewal, struct maste
     if (message->what == PROXY_SAID_WHICH)
         tell_trials(renewal);
     else if (message->what == PROXY_SAID_GOOD)
-        pass(renewal, message->number);
+        pass(renewal, (uint32_t)message->number);
+    else if (message->what == PROXY_SAID_SIGNED || message->what == PROXY_SAID_NOT_SIGNED)
+        judge(renewal, message->number, message->what == PROXY_SAID_SIGNED);
 }
 
 /* ---- What the watch finds. */
@@ -215,7 +239,7 @@ static void on_changed(struct certificate *certificate, struct file_state *file,
     else if (has_old(renewal, file))
         renewal->trials_changed = true;
     else
-        serve(renewal, certificates->last_number);
+        serve(renewal, certificates->last_number, CERTIFICATE_UNTRIED);
 }
 
 /* ---- What ends soon. */

@@ -2,7 +2,7 @@
  * Certificates renewed while the proxy runs, as the master sees it: what the watch of the files finds, and
  * what a reload has found, is held back until the first worker has had a test signature of the key server for
  * it. Then it goes into the master's own table, which children that are forked later inherit, and is handed
- * to those that run.
+ * to those that run. What that worker finds of the chains in the table goes the same way.
  */
 #ifndef KEYLESS_PROXY_CERTIFICATE_RENEWAL_H
 #define KEYLESS_PROXY_CERTIFICATE_RENEWAL_H
@@ -21,6 +21,13 @@ enum {
     PROXY_SAID_WHICH,
     /* The first worker to the master, with a number: that one is good. */
     PROXY_SAID_GOOD,
+    /* ... number: the key server signs for the chain in this place of the table (certificate_verdicts.h), or
+     * does not. The master to the first worker: that it has heard so; and to all, where it changes anything
+     * for them. */
+    PROXY_SAID_SIGNED,
+    PROXY_SAID_NOT_SIGNED,
+    PROXY_TOLD_SIGNED,
+    PROXY_TOLD_NOT_SIGNED,
 };
 /* The worker that tries. */
 #define PROXY_TRIES 0

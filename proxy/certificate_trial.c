@@ -4,35 +4,45 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "common/kssl.h"
 #include "common/socket.h"
 #include "proxy/certificate_handover.h"
-#include "proxy/made_up_handshake.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/proxy_metrics.h"
+#include "proxy/test_request.h"
 
-/* Between two trials of one chain, in microseconds. */
+/* Between two trials of one chain, in microseconds; and of any chains of the table, when the key server is
+ * away. */
 #define PAUSE_MIN UINT64_C(500000)
 #define PAUSE_MAX UINT64_C(30000000)
+/* Between two trials of the table: ten thousand chains are to cost the key server little while it serves. */
+#define PACE UINT64_C(10000)
+/* ... once it has said that it is asked too much: what it gives us is for clients. */
+#define PACE_BUSY UINT64_C(200000)
+/* ... of which all processes are told: one that stands still for seconds must not have too many to read. */
+#define PACE_TOLD UINT64_C(50000)
 
 struct trial {
     struct trial *next;
-    struct certificate *certificate;
-    uint32_t number;
+    const struct certificate *certificate;
+    uint32_t number; /* of a new one */
+    bool in_table;
     uint64_t due, pause;
-    const char *reason; /* why it has to wait, as last told; NULL: it was not tried yet */
+    const char *reason; /* why it has to wait, as last told; NULL: it was not tried yet, or not here */
     bool is_wanted;     /* in the list that is being taken */
 };
 
 struct certificate_trials {
     struct certificate_trials_settings settings;
     struct event *timer;
-    struct trial *list;
+    struct trial *list;  /* new ones; of the table those that are kept out, and the one that is being tried */
     bool taken, settled; /* a first list; and all of it was tried */
 
+    bool begun, unheard;             /* the table's */
+    uint64_t table_due, table_pause; /* when the next of it may be tried */
+    uint64_t pace;
+
     struct trial *running; /* NULL: none */
-    struct made_up_handshake handshake;
-    struct signature_check *check;
-    struct key_operation operation;
+    struct test_request request;
 };
 
 static void go_on(struct certificate_trials *trials);
@@ -46,20 +56,20 @@ static void on_timer(evutil_socket_t fd, short what, void *owner)
 
 /* ---- The list. */
 
+static bool is_kept_out(const struct certificate_trials *trials, const struct trial *trial)
+{
+    return trial->in_table &&
+           certificates_verdict(trials->settings.certificates, trial->certificate) == CERTIFICATE_KEPT_OUT;
+}
+
 static void count(const struct certificate_trials *trials)
 {
     int64_t waiting = 0;
     for (const struct trial *at = trials->list; at != NULL; at = at->next)
-        waiting += at->reason != NULL;
+        waiting += at->in_table ? is_kept_out(trials, at) : at->reason != NULL;
     metric_set(trials->settings.metrics, PROXY_CERTIFICATES_WAITING, waiting);
-}
-
-static void release_operation(struct certificate_trials *trials)
-{
-    made_up_handshake_clear(&trials->handshake);
-    signature_check_free(trials->check);
-    trials->check = NULL;
-    trials->running = NULL;
+    metric_set(trials->settings.metrics, PROXY_CERTIFICATES_UNTRIED,
+               (int64_t)certificates_untried_count(trials->settings.certificates));
 }
 
 static void trial_remove(struct certificate_trials *trials, struct trial *trial)
@@ -69,8 +79,8 @@ static void trial_remove(struct certificate_trials *trials, struct trial *trial)
         at = &(*at)->next;
     *at = trial->next;
     if (trials->running == trial) {
-        key_client_cancel(trials->settings.client, &trials->operation);
-        release_operation(trials);
+        test_request_cancel(&trials->request, trials->settings.client);
+        trials->running = NULL;
     }
     certificate_drop(trial->certificate);
     free(trial);
@@ -79,7 +89,7 @@ static void trial_remove(struct certificate_trials *trials, struct trial *trial)
 static void settle(struct certificate_trials *trials)
 {
     for (const struct trial *at = trials->list; at != NULL; at = at->next)
-        if (at->reason == NULL)
+        if (!at->in_table && at->reason == NULL)
             return;
     if (trials->settled || !trials->taken)
         return;
@@ -87,7 +97,34 @@ static void settle(struct certificate_trials *trials)
     trials->settings.settled(trials->settings.owner);
 }
 
-/* ---- One trial. */
+/* Takes a user of the certificate over. NULL: no memory. */
+static struct trial *trial_add(struct certificate_trials *trials, const struct certificate *certificate)
+{
+    struct trial *trial = calloc(1, sizeof *trial);
+    if (trial == NULL) {
+        certificate_drop(certificate);
+        return NULL;
+    }
+    *trial = (struct trial){.next = trials->list, .certificate = certificate, .pause = PAUSE_MIN};
+    trials->list = trial;
+    return trial;
+}
+
+static struct trial *trial_add_in_table(struct certificate_trials *trials,
+                                        const struct certificate *certificate)
+{
+    struct trial *trial = trial_add(trials, certificate_hold(certificate));
+    if (trial != NULL)
+        trial->in_table = true;
+    return trial;
+}
+
+/* ---- What was found. */
+
+static void pause_double(uint64_t *pause)
+{
+    *pause = 2 * *pause < PAUSE_MAX ? 2 * *pause : PAUSE_MAX;
+}
 
 static void wait_longer(struct certificate_trials *trials, struct trial *trial, const char *reason)
 {
@@ -96,45 +133,84 @@ static void wait_longer(struct certificate_trials *trials, struct trial *trial, 
                  log_text("file", trial->certificate->path), log_reason(reason));
     trial->reason = reason;
     trial->due = clock_now() + trial->pause;
-    trial->pause = 2 * trial->pause < PAUSE_MAX ? 2 * trial->pause : PAUSE_MAX;
+    pause_double(&trial->pause);
 }
 
-/* What cannot be asked at all, and what the key server has against the request, says nothing of the key, and
- * would keep a good chain out for ever. */
-static bool is_about_key(const struct key_operation *operation)
+static void tell_not_tried(const struct certificate_trials *trials, const struct trial *trial,
+                           const char *reason)
 {
-    static const uint8_t OTHERS[] = {KSSL_ERROR_POLICY, KSSL_ERROR_CONTENT, KSSL_ERROR_FORMAT,
-                                     KSSL_ERROR_BAD_OPCODE};
-    if (operation->outcome == KEY_OUTCOME_ERROR)
-        return memchr(OTHERS, operation->error, sizeof OTHERS) == NULL;
-    return operation->result != RESULT_PROTOCOL || operation->outcome == KEY_OUTCOME_INVALID ||
-           operation->outcome == KEY_OUTCOME_WRONG;
+    log_warn(trials->settings.log, "certificate not tried", log_text("file", trial->certificate->path),
+             log_reason(reason));
 }
 
-static void finish(struct certificate_trials *trials)
+static void found_new(struct certificate_trials *trials, struct trial *trial, enum test_finding finding,
+                      const char *reason)
 {
-    const struct key_operation *operation = &trials->operation;
-    struct trial *trial = trials->running;
-    release_operation(trials);
-    bool passed = operation->result == RESULT_OK;
-    if (!passed && is_about_key(operation)) {
-        wait_longer(trials, trial, operation->reason);
+    if (finding == TEST_BAD || finding == TEST_UNANSWERED) {
+        wait_longer(trials, trial, reason);
         return;
     }
-    if (!passed)
-        log_warn(trials->settings.log, "certificate not tried", log_text("file", trial->certificate->path),
-                 log_reason(operation->reason));
+    if (finding == TEST_IRRELEVANT)
+        tell_not_tried(trials, trial, reason);
     uint32_t number = trial->number;
     trial_remove(trials, trial);
     trials->settings.passed(number, trials->settings.owner);
 }
 
-static void on_done(struct key_operation *operation)
+/* What is not answered is asked again, when the key server has had time to come back. */
+static void found_nothing(struct certificate_trials *trials, struct trial *trial)
 {
-    struct certificate_trials *trials = operation->owner;
-    finish(trials);
+    if (trials->request.operation.outcome == KEY_OUTCOME_ERROR)
+        trials->pace = PACE_BUSY;
+    trials->table_due = clock_now() + trials->table_pause;
+    pause_double(&trials->table_pause);
+    if (is_kept_out(trials, trial))
+        trial->due = trials->table_due;
+    else
+        trial_remove(trials, trial);
+}
+
+static void found_in_table(struct certificate_trials *trials, struct trial *trial, enum test_finding finding,
+                           const char *reason)
+{
+    const uint64_t place = certificate_place(trial->certificate);
+    const bool good = finding != TEST_BAD, was_good = !is_kept_out(trials, trial);
+    if (finding == TEST_IRRELEVANT)
+        tell_not_tried(trials, trial, reason);
+    else if (good && !was_good)
+        log_info(trials->settings.log, "certificate has its key server",
+                 log_text("file", trial->certificate->path));
+    if (good)
+        trial_remove(trials, trial);
+    else
+        wait_longer(trials, trial, reason);
+    bool is_told = !good || !was_good;
+    trials->table_due = clock_now() + (is_told && trials->pace < PACE_TOLD ? PACE_TOLD : trials->pace);
+    trials->table_pause = PAUSE_MIN;
+    trials->unheard = true;
+    trials->settings.found(place, good, trials->settings.owner);
+}
+
+static void on_found(struct certificate_trials *trials, enum test_finding finding, const char *reason)
+{
+    struct trial *trial = trials->running;
+    trials->running = NULL;
+    if (!trial->in_table)
+        found_new(trials, trial, finding, reason);
+    else if (finding == TEST_UNANSWERED)
+        found_nothing(trials, trial);
+    else
+        found_in_table(trials, trial, finding, reason);
+}
+
+static void on_done(struct test_request *request)
+{
+    struct certificate_trials *trials = request->owner;
+    on_found(trials, test_request_finding(request), request->operation.reason);
     go_on(trials);
 }
+
+/* ---- One trial. */
 
 static const char *protocol_of(const struct certificate_trials *trials, const struct certificate *certificate)
 {
@@ -144,66 +220,76 @@ static const char *protocol_of(const struct certificate_trials *trials, const st
     return trials->settings.config->tls.alpn_count > 0 ? trials->settings.config->tls.alpn[0] : NULL;
 }
 
-static struct signature_check *check_of(const struct certificate *certificate)
-{
-    const unsigned char *at = certificate->leaf.data;
-    X509 *leaf = d2i_X509(NULL, &at, (long)certificate->leaf.size);
-    EVP_PKEY *key = leaf != NULL ? X509_get0_pubkey(leaf) : NULL;
-    struct signature_check *check =
-        key != NULL ? signature_check_new(NULL, key, certificate->key.type) : NULL;
-    X509_free(leaf);
-    return check;
-}
-
 static void start(struct certificate_trials *trials, struct trial *trial)
 {
-    const struct certificate *certificate = trial->certificate;
-    struct made_up_handshake *handshake = &trials->handshake;
-    trials->check = check_of(certificate);
-    if (trials->check == NULL ||
-        !made_up_handshake_make(handshake, certificate, protocol_of(trials, certificate))) {
-        signature_check_free(trials->check);
-        trials->check = NULL;
-        wait_longer(trials, trial, "no memory");
-        return;
-    }
+    struct test_request *request = &trials->request;
+    const char *alpn = protocol_of(trials, trial->certificate);
     trials->running = trial;
-    trials->operation =
-        (struct key_operation){.key = &certificate->key,
-                               .check = trials->check,
-                               .content = bytes_of(handshake->content, handshake->content_size),
-                               .sni = bytes_of(handshake->name, strlen(handshake->name)),
-                               .transcript = &handshake->transcript,
-                               .done = on_done,
-                               .owner = trials,
-                               .scheme = handshake->scheme};
-    if (key_client_sign(trials->settings.client, &trials->operation) != RESULT_OK)
-        finish(trials);
+    if (!test_request_send(request, trials->settings.client, trial->certificate, alpn))
+        on_found(trials, test_request_finding(request), request->operation.reason);
 }
 
 /* ---- Whose turn it is. */
 
-static struct trial *next_of(const struct certificate_trials *trials)
+static struct trial *next_of(const struct certificate_trials *trials, bool in_table)
 {
-    struct trial *next = trials->list;
+    struct trial *next = NULL;
     for (struct trial *at = trials->list; at != NULL; at = at->next)
-        if (at->due < next->due)
+        if (at->in_table == in_table && (next == NULL || at->due < next->due))
             next = at;
     return next;
 }
 
+/* When it is the table's turn; UINT64_MAX: not before something happens. All of it is tried before any of it
+ * again. */
+static uint64_t table_turn(struct certificate_trials *trials, uint64_t now)
+{
+    const struct trial *again = next_of(trials, true);
+    uint64_t due = again != NULL ? again->due : UINT64_MAX;
+    if (!trials->begun || trials->unheard)
+        return UINT64_MAX;
+    if (certificates_untried(trials->settings.certificates) != NULL)
+        due = 0;
+    if (due < trials->table_due)
+        due = trials->table_due;
+    if (due <= now && !key_client_ready(trials->settings.client))
+        trials->table_due = due = now + PAUSE_MIN;
+    return due;
+}
+
+static struct trial *next_in_table(struct certificate_trials *trials)
+{
+    const struct certificate *untried = certificates_untried(trials->settings.certificates);
+    return untried != NULL ? trial_add_in_table(trials, untried) : next_of(trials, true);
+}
+
+/* NULL: nobody's before *due. */
+static struct trial *next_turn(struct certificate_trials *trials, uint64_t now, uint64_t *due)
+{
+    struct trial *next = next_of(trials, false);
+    uint64_t table = table_turn(trials, now);
+    if (next != NULL && next->due <= now)
+        return next;
+    *due = next != NULL && next->due < table ? next->due : table;
+    if (table > now)
+        return NULL;
+    trials->table_due = now + PAUSE_MIN; /* if there is no memory */
+    return next_in_table(trials);
+}
+
 static void go_on(struct certificate_trials *trials)
 {
-    uint64_t now = clock_now();
-    struct trial *next = next_of(trials);
-    if (next != NULL && trials->running == NULL && next->due <= now)
-        start(trials, next);
+    uint64_t now = clock_now(), due = now;
+    if (trials->running == NULL) {
+        struct trial *next = next_turn(trials, now, &due);
+        if (next != NULL)
+            start(trials, next);
+    }
     count(trials);
     settle(trials);
-    next = next_of(trials);
-    if (next == NULL || trials->running != NULL)
+    if (trials->running != NULL || due == UINT64_MAX)
         return;
-    struct timeval pause = clock_timeval(next->due > now ? next->due - now : 0);
+    struct timeval pause = clock_timeval(due > now ? due - now : 0);
     (void)event_add(trials->timer, &pause);
 }
 
@@ -212,24 +298,18 @@ static void go_on(struct certificate_trials *trials)
 static struct trial *trial_of(const struct certificate_trials *trials, uint32_t number)
 {
     struct trial *at = trials->list;
-    while (at != NULL && at->number != number)
+    while (at != NULL && (at->in_table || at->number != number))
         at = at->next;
     return at;
 }
 
-static void trial_add(struct certificate_trials *trials, struct certificate *certificate)
+static void trial_add_new(struct certificate_trials *trials, const struct certificate *certificate)
 {
-    struct trial *trial = calloc(1, sizeof *trial);
-    if (trial == NULL) {
-        certificate_drop(certificate);
+    struct trial *trial = trial_add(trials, certificate);
+    if (trial == NULL)
         return;
-    }
-    *trial = (struct trial){.next = trials->list,
-                            .certificate = certificate,
-                            .number = (uint32_t)certificate->index,
-                            .pause = PAUSE_MIN,
-                            .is_wanted = true};
-    trials->list = trial;
+    trial->number = (uint32_t)certificate->index;
+    trial->is_wanted = true;
 }
 
 static enum result take_one(struct certificate_trials *trials, struct certificate_handover *handover,
@@ -248,7 +328,7 @@ static enum result take_one(struct certificate_trials *trials, struct certificat
         certificate_handover_next(handover, trials->settings.config,
                                   certificates_parser(trials->settings.certificates), &certificate, why);
     if (result == RESULT_OK)
-        trial_add(trials, certificate);
+        trial_add_new(trials, certificate);
     return result;
 }
 
@@ -268,7 +348,7 @@ static void remove_unwanted(struct certificate_trials *trials)
 {
     for (struct trial *next, *at = trials->list; at != NULL; at = next) {
         next = at->next;
-        if (!at->is_wanted)
+        if (!at->in_table && !at->is_wanted)
             trial_remove(trials, at);
     }
 }
@@ -285,6 +365,49 @@ void certificate_trials_take(struct certificate_trials *trials, int fd)
     go_on(trials);
 }
 
+/* ---- The table. */
+
+/* Another chain is in its place. */
+static bool is_replaced(const struct certificate_trials *trials, const struct trial *trial)
+{
+    return trial->in_table &&
+           certificates_at(trials->settings.certificates, trial->certificate->index) != trial->certificate;
+}
+
+static void remove_replaced(struct certificate_trials *trials)
+{
+    for (struct trial *next, *at = trials->list; at != NULL; at = next) {
+        next = at->next;
+        if (is_replaced(trials, at))
+            trial_remove(trials, at);
+    }
+}
+
+/* What an earlier worker has found to be kept out is tried again. */
+void certificate_trials_begin(struct certificate_trials *trials)
+{
+    const struct certificates *certificates = trials->settings.certificates;
+    trials->begun = true;
+    for (size_t i = 0; i < certificates_count(certificates); i++) {
+        const struct certificate *certificate = certificates_at(certificates, i);
+        if (certificates_verdict(certificates, certificate) == CERTIFICATE_KEPT_OUT)
+            (void)trial_add_in_table(trials, certificate);
+    }
+    go_on(trials);
+}
+
+void certificate_trials_tick(struct certificate_trials *trials)
+{
+    remove_replaced(trials);
+    go_on(trials);
+}
+
+void certificate_trials_heard(struct certificate_trials *trials)
+{
+    trials->unheard = false;
+    go_on(trials);
+}
+
 /* ---- Life. */
 
 struct certificate_trials *certificate_trials_new(const struct certificate_trials_settings *settings)
@@ -293,6 +416,10 @@ struct certificate_trials *certificate_trials_new(const struct certificate_trial
     if (trials == NULL)
         return NULL;
     trials->settings = *settings;
+    trials->table_pause = PAUSE_MIN;
+    trials->pace = PACE;
+    trials->request.done = on_done;
+    trials->request.owner = trials;
     trials->timer = evtimer_new(settings->base, on_timer, trials);
     if (trials->timer != NULL)
         return trials;
@@ -306,6 +433,8 @@ void certificate_trials_free(struct certificate_trials *trials)
         return;
     while (trials->list != NULL)
         trial_remove(trials, trials->list);
+    metric_set(trials->settings.metrics, PROXY_CERTIFICATES_WAITING, 0);
+    metric_set(trials->settings.metrics, PROXY_CERTIFICATES_UNTRIED, 0);
     event_free(trials->timer);
     free(trials);
 }

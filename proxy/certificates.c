@@ -9,14 +9,16 @@
 
 const struct certificate *certificate_hold(const struct certificate *certificate)
 {
-    ((struct certificate *)certificate)->users++;
+    struct certificate *held = (struct certificate *)certificate;
+    if (!held->in_arena)
+        held->users++;
     return certificate;
 }
 
 void certificate_drop(const struct certificate *certificate)
 {
     struct certificate *dropped = (struct certificate *)certificate;
-    if (dropped != NULL && --dropped->users == 0 && !dropped->in_arena)
+    if (dropped != NULL && !dropped->in_arena && --dropped->users == 0)
         free(dropped);
 }
 
@@ -226,18 +228,28 @@ static void names_rebuild(struct certificates *certificates)
 
 /* ---- The list. */
 
+static bool list_grow(struct certificates *certificates)
+{
+    size_t capacity = certificates->capacity == 0 ? 16 : 2 * certificates->capacity;
+    struct certificate **list = realloc(certificates->list, capacity * sizeof(struct certificate *));
+    if (list == NULL)
+        return false;
+    certificates->list = list;
+    uint8_t *verdicts = realloc(certificates->verdicts, capacity);
+    if (verdicts == NULL)
+        return false;
+    certificates->verdicts = verdicts;
+    certificates->capacity = capacity;
+    return true;
+}
+
 static bool list_push(struct certificates *certificates, struct certificate *certificate)
 {
-    if (certificates->count == certificates->capacity) {
-        size_t capacity = certificates->capacity == 0 ? 16 : 2 * certificates->capacity;
-        struct certificate **list = realloc(certificates->list, capacity * sizeof(struct certificate *));
-        if (list == NULL)
-            return false;
-        certificates->list = list;
-        certificates->capacity = capacity;
-    }
-    certificate->index = certificates->count;
-    certificates->list[certificates->count++] = certificate;
+    if (certificates->count == certificates->capacity && !list_grow(certificates))
+        return false;
+    certificate->index = certificates->count++;
+    certificates->list[certificate->index] = certificate;
+    certificates_verdict_begin(certificates, certificate->index);
     return true;
 }
 
@@ -261,6 +273,7 @@ bool certificates_put(struct certificates *certificates, size_t index, struct ce
     (void)names_visit(certificates, old, NULL, name_leave);
     certificate->index = index;
     certificates->list[index] = certificate;
+    certificates_verdict_begin(certificates, index);
     bool entered = names_enter(certificates, certificate, NULL);
     if (certificates->shadowed)
         names_rebuild(certificates);
@@ -335,7 +348,8 @@ struct pending_chain *certificates_pending(const struct certificates *certificat
     return NULL;
 }
 
-const struct certificate *certificates_promote(struct certificates *certificates, uint32_t number)
+const struct certificate *certificates_promote(struct certificates *certificates, uint32_t number,
+                                               enum certificate_verdict verdict)
 {
     struct pending_chain *pending = certificates_pending(certificates, number);
     if (pending == NULL)
@@ -345,6 +359,7 @@ const struct certificate *certificates_promote(struct certificates *certificates
     if (found.file->chain == SIZE_MAX)
         found.file->chain = certificates->count;
     found.file->is_other = false;
+    found.certificate->verdict = verdict;
     return certificates_put(certificates, found.file->chain, found.certificate) ? found.certificate : NULL;
 }
 
@@ -454,6 +469,7 @@ void certificates_free(struct certificates *certificates)
         certificate_drop(certificates->pending[i].certificate);
     free(certificates->pending);
     free(certificates->list);
+    free(certificates->verdicts);
     chain_parser_drop(certificates->parser);
     arena_clear(&certificates->arena);
     free(certificates);

@@ -24,6 +24,14 @@
 /* Larger messages would not fit the key protocol's transcript, nor any client's patience. */
 #define CERTIFICATE_MESSAGE_MAX 24576
 
+/* What a test request to the key server has found. */
+enum certificate_verdict {
+    CERTIFICATE_UNTRIED,
+    CERTIFICATE_GOOD,
+    CERTIFICATE_KEPT_OUT, /* it does not sign for it: clients get another chain if there is one that they take
+                           */
+};
+
 /* One chain, in one piece of memory. Several names lead to it. */
 struct certificate {
     const char *path;
@@ -38,6 +46,7 @@ struct certificate {
     uint8_t mark[CERTIFICATE_MARK_SIZE]; /* of the leaf: the first octets of its SHA-256 */
     const struct proxy_site *site;       /* the one whose names alone it serves; NULL: any */
     size_t index;                        /* 0 .. certificates_count - 1 */
+    enum certificate_verdict verdict;    /* as it came into its table: see certificate_verdicts.h */
     unsigned users;                      /* certificate_hold's */
     bool in_arena;                       /* its memory stays until that is cleared */
 };

@@ -3,6 +3,7 @@
  *
  *   certificates.c         the table: names to chains, and a chain in another's place
  *   certificate_reading.c  filling it from the files that the configuration names
+ *   certificate_verdicts.c which of its chains the key server signs for
  */
 #ifndef KEYLESS_PROXY_CERTIFICATES_PRIVATE_H
 #define KEYLESS_PROXY_CERTIFICATES_PRIVATE_H
@@ -64,6 +65,8 @@ struct pending_chain {
 struct certificates {
     struct certificate **list; /* each of its own, so that pointers stay good while the list grows */
     size_t count, capacity;
+    uint8_t *verdicts;                 /* enum certificate_verdict, of those in `list` */
+    size_t tried;                      /* all before it were */
     const struct proxy_config *config; /* borrowed */
     struct text_index names;           /* struct name_entry */
     struct text_index site_names; /* the same for the chains of `sites`: an entry's are all of one site */
@@ -86,7 +89,10 @@ bool certificates_forget_held(struct certificates *certificates, const struct fi
 /* NULL: there is none with this number. */
 struct pending_chain *certificates_pending(const struct certificates *certificates, uint32_t number);
 /* It is served from now on; NULL: there is none with this number. */
-const struct certificate *certificates_promote(struct certificates *certificates, uint32_t number);
+const struct certificate *certificates_promote(struct certificates *certificates, uint32_t number,
+                                               enum certificate_verdict verdict);
+/* A chain has come to this index. */
+void certificates_verdict_begin(struct certificates *certificates, size_t index);
 
 /* Told when a name has two chains of one type. */
 struct certificates_rivals {

@@ -16,7 +16,7 @@
 /* As many as a request's id can tell apart (key_client.c): those that are waited for, and those on the wire.
  */
 #define PROXY_HANDSHAKES_MAX 32768
-#define PROXY_IN_FLIGHT_MAX  32767
+#define PROXY_IN_FLIGHT_MAX  32766
 
 struct proxy_listen {
     struct config_position where;

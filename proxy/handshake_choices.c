@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "proxy/certificate_verdicts.h"
 #include "proxy/client_bio.h"
 
 /* Octets after the ClientHello: a second one, or 16 kB of early data that is passed over. */
@@ -117,6 +118,34 @@ static int on_server_name(SSL *ssl, int *alert, void *argument)
     return handshake->name_matched ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }
 
+/* Whether a handshake with the chain can be expected to go well: the key server signs for it, and clients
+ * that know of must-staple (RFC 7633) get what they want. */
+static bool is_fit(const struct handshake *handshake, const struct certificate *certificate)
+{
+    const struct handshake_context *context = handshake->context;
+    if (certificates_verdict(context->certificates, certificate) == CERTIFICATE_KEPT_OUT)
+        return false;
+    return !certificate->must_staple ||
+           (handshake_staples_on(handshake) && ready_chains_staple(context->chains, certificate).size > 0);
+}
+
+/* The chains to choose from: those that are fit, if the client can verify one of them. A poor chance is
+ * better than none. */
+static size_t choose_chains(const struct handshake *handshake, bool tls13,
+                            const struct certificate *chosen[static CERTIFICATES_PER_NAME])
+{
+    const struct client_hello *hello = &handshake->hello;
+    const struct certificate *fit[CERTIFICATES_PER_NAME];
+    size_t count = 0;
+    for (size_t i = 0; i < handshake->found_count; i++)
+        if (is_fit(handshake, handshake->found[i]) &&
+            client_hello_verifies(hello, handshake->found[i]->key.type, tls13))
+            fit[count++] = handshake->found[i];
+    if (count > 0)
+        return client_hello_choose(hello, tls13, fit, count, chosen);
+    return client_hello_choose(hello, tls13, handshake->found, handshake->found_count, chosen);
+}
+
 static int on_certificate(SSL *ssl, void *argument)
 {
     struct handshake *handshake = SSL_get_app_data(ssl);
@@ -126,9 +155,7 @@ static int on_certificate(SSL *ssl, void *argument)
         return 1;
     handshake->stage = "certificate";
     client_bio_pause(handshake->bio, true); /* what the client answers is not read on the fibre */
-    bool tls13 = SSL_version(ssl) == TLS1_3_VERSION;
-    size_t count =
-        client_hello_choose(&handshake->hello, tls13, handshake->found, handshake->found_count, chosen);
+    size_t count = choose_chains(handshake, SSL_version(ssl) == TLS1_3_VERSION, chosen);
     for (size_t i = 0; i < count; i++) {
         const struct ready_chain *chain = ready_chains_get(handshake->context->chains, chosen[i]);
         if (chain == NULL || SSL_use_cert_and_key(ssl, chain->leaf, chain->key, chain->issuers, 1) != 1)

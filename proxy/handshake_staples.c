@@ -16,7 +16,7 @@ static const struct certificate *chosen_of(const struct handshake *handshake, SS
     return NULL;
 }
 
-static bool is_on(const struct handshake *handshake)
+bool handshake_staples_on(const struct handshake *handshake)
 {
     const struct proxy_site *site = handshake->site->config;
     const struct proxy_ocsp *ocsp = site != NULL ? &site->ocsp : &handshake->context->config->tls.ocsp;
@@ -27,7 +27,8 @@ static bool is_on(const struct handshake *handshake)
 static int on_status(SSL *ssl, void *argument)
 {
     struct handshake *handshake = SSL_get_app_data(ssl);
-    const struct certificate *certificate = is_on(handshake) ? chosen_of(handshake, ssl) : NULL;
+    const struct certificate *certificate =
+        handshake_staples_on(handshake) ? chosen_of(handshake, ssl) : NULL;
     (void)argument;
     if (certificate == NULL)
         return SSL_TLSEXT_ERR_NOACK;

@@ -126,6 +126,8 @@ MUST_CHECK bool handshake_clients_check(struct handshake *handshake);
 
 /* From now on the context's handshakes staple what there is. */
 void handshake_staples_set(SSL_CTX *context);
+/* Whether the site that the client asks for wants it. */
+bool handshake_staples_on(const struct handshake *handshake);
 
 /* ---- handshake_tickets.c */
 

@@ -8,6 +8,7 @@
 #include "common/socket.h"
 #include "proxy/certificate_feed.h"
 #include "proxy/certificate_renewal.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/master.h"
 #include "proxy/ocsp_refresh.h"
 #include "proxy/ocsp_settings.h"
@@ -52,6 +53,9 @@ static void helper_message(const struct child_message *message, void *source)
         certificate_feed_take(helper->feed, fd);
     else if (message->what == PROXY_TOLD_TRIALS && helper->ocsp != NULL)
         ocsp_refresh_take(helper->ocsp, fd);
+    else if (message->what == PROXY_TOLD_SIGNED || message->what == PROXY_TOLD_NOT_SIGNED)
+        (void)certificates_judge(helper->status.setup->certificates, message->number,
+                                 message->what == PROXY_TOLD_SIGNED);
     else
         socket_close(&fd);
 }

@@ -18,7 +18,9 @@
 #define SLOTS_MAX       (KEY_LINK_OWN_IDS >> 16)
 #define GENERATION_BITS 16
 
-_Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX <= SLOTS_MAX,
+#define TESTS_MAX 1 /* at a time, beside what handshakes wait for */
+
+_Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX + TESTS_MAX <= SLOTS_MAX,
                "a slot for each request there may be");
 
 /* Operations that are given up in one turn of the loop. Each ends a handshake, and all of a house full of
@@ -67,7 +69,7 @@ struct key_client {
     struct key_link *link;
     uint32_t trust; /* another number after each reconnect and each wrong signature: signature_check.h */
 
-    struct slot *slots; /* live_max + in_flight_max: orphans are on the wire */
+    struct slot *slots; /* live_max + in_flight_max + TESTS_MAX: orphans are on the wire */
     unsigned slot_count, slots_used;
     struct slot_list by_age, waiting, unused;
     unsigned live;
@@ -150,8 +152,10 @@ static void timer_arm(struct key_client *client)
     (void)evtimer_add(client->timer, &delay);
 }
 
-static void live_change(struct key_client *client, int by)
+static void live_change(struct key_client *client, const struct key_operation *operation, int by)
 {
+    if (operation->is_test)
+        return;
     client->live = by > 0 ? client->live + 1 : client->live - 1;
     metric_set(client->metrics, PROXY_KEY_PENDING, client->live);
 }
@@ -162,9 +166,16 @@ _Static_assert(PROXY_KEY_REQUESTS_OK + (size_t)KEY_OUTCOME_MISMATCH == PROXY_KEY
                "one order");
 
 /* Under the key server that has it, or had it last. */
-static void count(struct key_client *client, const struct slot *slot, enum key_outcome outcome)
+static void count(struct key_client *client, const struct slot *slot, const struct key_operation *operation)
 {
-    metric_add_for(client->metrics, PROXY_KEY_REQUESTS_OK + (size_t)outcome, slot->server_value, 1);
+    const size_t value = slot->server_value;
+    if (operation->is_test)
+        return;
+    metric_add_for(client->metrics, PROXY_KEY_REQUESTS_OK + (size_t)operation->outcome, value, 1);
+    if (operation->outcome == KEY_OUTCOME_ERROR)
+        metric_add_for(client->metrics, proxy_metric_of_key_error(operation->error), value, 1);
+    if (operation->outcome == KEY_OUTCOME_OK)
+        metric_observe_for(client->metrics, PROXY_KEY_SECONDS, value, operation->duration);
 }
 
 static void complete(struct key_client *client, struct slot *slot, const struct key_answer *answer)
@@ -177,13 +188,9 @@ static void complete(struct key_client *client, struct slot *slot, const struct 
     operation->reason = answer->reason;
     operation->duration = clock_now() - slot->started;
     operation->pending = false;
-    count(client, slot, answer->outcome);
-    if (answer->outcome == KEY_OUTCOME_ERROR)
-        metric_add_for(client->metrics, proxy_metric_of_key_error(answer->error), slot->server_value, 1);
-    if (answer->result == RESULT_OK)
-        metric_observe_for(client->metrics, PROXY_KEY_SECONDS, slot->server_value, operation->duration);
+    count(client, slot, operation);
     slot_release(client, slot);
-    live_change(client, -1);
+    live_change(client, operation, -1);
     operation->done(operation);
 }
 
@@ -399,7 +406,8 @@ static enum result refuse(struct key_client *client, struct key_operation *opera
     operation->result = result;
     operation->outcome = outcome;
     operation->reason = reason;
-    metric_add(client->metrics, PROXY_KEY_REQUESTS_OK + (size_t)outcome, 1);
+    if (!operation->is_test)
+        metric_add(client->metrics, PROXY_KEY_REQUESTS_OK + (size_t)outcome, 1);
     return result;
 }
 
@@ -416,7 +424,7 @@ static void slot_start(struct key_client *client, struct slot *slot, struct key_
     bool first = TAILQ_EMPTY(&client->by_age);
     TAILQ_INSERT_TAIL(&client->by_age, slot, by_age);
     TAILQ_INSERT_TAIL(&client->waiting, slot, waiting);
-    live_change(client, +1);
+    live_change(client, operation, +1);
     if (first)
         timer_arm(client);
 }
@@ -427,7 +435,8 @@ enum result key_client_sign(struct key_client *client, struct key_operation *ope
     operation->server = NULL;
     operation->signature_size = 0;
     operation->duration = 0;
-    struct slot *slot = client->live < client->live_max ? slot_take(client) : NULL;
+    bool has_place = operation->is_test || client->live < client->live_max;
+    struct slot *slot = has_place ? slot_take(client) : NULL;
     if (slot == NULL)
         return refuse(client, operation, RESULT_LIMIT, KEY_OUTCOME_REFUSED, "too many signatures pending");
     const char *reason;
@@ -457,9 +466,9 @@ void key_client_cancel(struct key_client *client, struct key_operation *operatio
         slot->state = SLOT_ORPHAN;
     else
         slot_release(client, slot);
-    live_change(client, -1);
+    live_change(client, operation, -1);
     operation->outcome = KEY_OUTCOME_CANCELLED;
-    count(client, slot, KEY_OUTCOME_CANCELLED);
+    count(client, slot, operation);
 }
 
 void key_client_watch_ticket_keys(struct key_client *client, const struct key_client_ticket_handler *handler,
@@ -516,7 +525,7 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     client->in_flight_max = config->key_channel.in_flight;
     client->live_max = config->limits.handshakes;
     evutil_secure_rng_get_bytes(&client->id_prefix, sizeof client->id_prefix);
-    client->slot_count = client->live_max + client->in_flight_max;
+    client->slot_count = client->live_max + client->in_flight_max + TESTS_MAX;
     client->slots = calloc(client->slot_count, sizeof *client->slots);
     client->frame_size =
         client->mode == KEY_MODE_TRANSCRIPT ? KEY_REQUEST_TRANSCRIPT_FRAME_MAX : KEY_REQUEST_FRAME_MAX;

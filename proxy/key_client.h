@@ -61,6 +61,8 @@ struct key_operation {
         struct key_operation *operation); /* never called from within key_client_sign or key_client_cancel */
     void *owner;
     uint16_t scheme; /* TLS SignatureScheme */
+    bool is_test; /* no handshake waits for it: it takes no place from one, and is not counted as theirs. One
+                     at a time */
 
     /* outcome */
     uint8_t error;      /* kssl error, when the key server answered one; else 0 */
@@ -112,6 +114,7 @@ bool key_client_ready(const struct key_client *client);
 /* What a signature asked for now may take, in microseconds: what the last ones took; UINT64_MAX while there
  * is no channel to a key server. */
 uint64_t key_client_latency(const struct key_client *client);
+/* Those that handshakes wait for. */
 unsigned key_client_pending(const struct key_client *client);
 /* One for each key server, in the configuration's order. */
 void key_client_status(const struct key_client *client, struct key_server_status *servers);

@@ -194,9 +194,11 @@ const struct metric proxy_metrics[] = {
         {"keyless_access_lines_lost_total", NULL, METRIC_COUNTER,
          "Lines of the access log that were lost, as their reader did not take them."},
 
-    [PROXY_CERTIFICATES_WAITING] =
-        {"keyless_certificates_waiting", NULL, METRIC_GAUGE,
-         "New chains that are not served, as their key server does not sign for them."},
+    [PROXY_CERTIFICATES_WAITING] = {"keyless_certificates_waiting", NULL, METRIC_GAUGE,
+                                    "Chains that are kept out, as their key server does not sign for them."},
+    [PROXY_CERTIFICATES_UNTRIED] =
+        {"keyless_certificates_untried", NULL, METRIC_GAUGE,
+         "Chains served for which the key server has answered no test request yet."},
     [PROXY_OCSP_GOOD] = {OCSP_RESPONSES, "outcome=\"good\"", METRIC_COUNTER, OCSP_RESPONSES_HELP},
     [PROXY_OCSP_REVOKED] = {OCSP_RESPONSES, "outcome=\"revoked\"", METRIC_COUNTER, OCSP_RESPONSES_HELP},
     [PROXY_OCSP_FAILED] = {OCSP_RESPONSES, "outcome=\"failed\"", METRIC_COUNTER, OCSP_RESPONSES_HELP},

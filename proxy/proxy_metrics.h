@@ -100,6 +100,7 @@ enum proxy_metric {
     PROXY_ACCESS_LINES_LOST,
 
     PROXY_CERTIFICATES_WAITING,
+    PROXY_CERTIFICATES_UNTRIED,
 
     /* OCSP responses by what they said: the helper's, or the master's where they come from files. */
     PROXY_OCSP_GOOD,

@@ -8,6 +8,7 @@
 
 #include "common/process_status.h"
 #include "common/text.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/ocsp_settings.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/worker_status.h"
@@ -200,14 +201,19 @@ static void write_certificate(const struct proxy_setup *setup, const struct cert
     json_hex(json, "ski", bytes_of(certificate->key.ski, sizeof certificate->key.ski));
     json_time(json, "not_after", certificate->not_after);
     write_staple(setup, certificate, json);
+    json_bool(json, "waiting",
+              certificates_verdict(setup->certificates, certificate) == CERTIFICATE_KEPT_OUT);
     write_names(certificate, json);
     json_end_object(json);
 }
 
 static void write_certificates(const struct proxy_setup *setup, struct json *json)
 {
-    size_t count = certificates_count(setup->certificates);
+    const struct certificates *certificates = setup->certificates;
+    size_t count = certificates_count(certificates);
     json_number(json, "certificate_count", (int64_t)count);
+    json_number(json, "certificates_waiting",
+                metrics_sum(setup->program.metrics, PROXY_CERTIFICATES_WAITING));
     json_begin_array(json, "certificates");
     for (size_t i = 0; i < count && i < CERTIFICATES_SHOWN; i++)
         write_certificate(setup, certificates_at(setup->certificates, i), json);

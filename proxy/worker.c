@@ -15,6 +15,7 @@
 #include "proxy/certificate_feed.h"
 #include "proxy/certificate_renewal.h"
 #include "proxy/certificate_trial.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/connection.h"
 #include "proxy/handshake.h"
 #include "proxy/key_client.h"
@@ -80,6 +81,7 @@ static enum result worker_set_up(struct worker *worker, struct failure *why)
 static void on_connection_ended(void *owner);
 static void on_trial_passed(uint32_t number, void *owner);
 static void on_trials_settled(void *owner);
+static void on_trial_found(uint64_t place, bool good, void *owner);
 
 static bool worker_set_up_trials(struct worker *worker)
 {
@@ -92,6 +94,7 @@ static bool worker_set_up_trials(struct worker *worker)
                                                          .metrics = child_metrics(child),
                                                          .passed = on_trial_passed,
                                                          .settled = on_trials_settled,
+                                                         .found = on_trial_found,
                                                          .owner = worker};
     if (child_index(child) != PROXY_TRIES)
         return true;
@@ -163,6 +166,8 @@ static void worker_tell(struct worker *worker)
     struct worker_status *status = worker->status;
     if (worker->draining)
         return;
+    if (worker->trials != NULL)
+        certificate_trials_tick(worker->trials);
     status->pid = getpid();
     status->connections = connections_count(worker->connections);
     status->pending = key_client_pending(worker->keys);
@@ -180,6 +185,8 @@ static void worker_say_ready(struct worker *worker)
     (void)event_del(&worker->ready_timer);
     worker_tell(worker);
     child_ready(worker->child);
+    if (worker->trials != NULL)
+        certificate_trials_begin(worker->trials);
 }
 
 static void worker_check_ready(struct worker *worker)
@@ -217,6 +224,12 @@ static void on_trial_passed(uint32_t number, void *owner)
 {
     const struct worker *worker = owner;
     child_tell(worker->child, PROXY_SAID_GOOD, number);
+}
+
+static void on_trial_found(uint64_t place, bool good, void *owner)
+{
+    const struct worker *worker = owner;
+    child_tell(worker->child, good ? PROXY_SAID_SIGNED : PROXY_SAID_NOT_SIGNED, place);
 }
 
 static void on_ready_timer(evutil_socket_t fd, short what, void *owner)
@@ -268,6 +281,8 @@ static void on_drain(enum child_drain why, void *owner)
     (void)why;
     struct worker *worker = owner;
     worker->draining = true;
+    certificate_trials_free(worker->trials); /* its successor tries */
+    worker->trials = NULL;
     builtin_hello_drain(worker->hello);
     worker_end_if_done(worker);
 }
@@ -279,12 +294,22 @@ static void on_connection_ended(void *owner)
     worker_end_if_done(worker);
 }
 
+static void on_judged(const struct worker *worker, const struct child_message *message)
+{
+    (void)certificates_judge(worker->setup->certificates, message->number,
+                             message->what == PROXY_TOLD_SIGNED);
+    if (worker->trials != NULL)
+        certificate_trials_heard(worker->trials);
+}
+
 static void on_message(const struct child_message *message, void *owner)
 {
     const struct worker *worker = owner;
     int fd = message->descriptor;
     if (message->what == PROXY_TOLD_CERTIFICATES)
         certificate_feed_take(worker->feed, fd);
+    else if (message->what == PROXY_TOLD_SIGNED || message->what == PROXY_TOLD_NOT_SIGNED)
+        on_judged(worker, message);
     else if (message->what == PROXY_TOLD_TRIALS && worker->trials != NULL)
         certificate_trials_take(worker->trials, fd);
     else

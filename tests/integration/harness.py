@@ -460,6 +460,10 @@ class Proxy(Program):
         }
         super().__init__(directory, _when_signed(_changed(config, changes)), name, wrapper)
 
+    def wait_tried(self, timeout=None):
+        """Until its key server, which is there, was asked about each chain: what it is asked from now on is for clients."""
+        wait_until(lambda: self.metric("keyless_certificates_untried") == 0, "all chains to be tried", timeout)
+
 
 def _when_signed(config):
     """The first flight goes out with the signature, not before it where the key server seems slow: what a client has seen

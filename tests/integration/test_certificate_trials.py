@@ -1,8 +1,7 @@
-"""A new chain is served only when the key server has signed for it; until then the old one is, and the log and a metric say
+"""A new chain of a file is served only when the key server has signed for it; until then the old one is, and the log and a metric say
 so. The key may be missing there, or, with mode transcript, the certificate."""
 
 import os
-import shutil
 import signal
 
 import pytest
@@ -10,56 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 import clients
 import renewals
-from harness import free_port, wait_until
-
-WAITS = "certificate waits for its key server"
-RENEWED = "certificate renewed"
-WAITING = "keyless_certificates_waiting"
-
-
-class World:
-    """The key server has its own copy of the chains."""
-
-    def __init__(self, stack, directory, mode="transcript", start=True, **changes):
-        self.sites = renewals.Sites(directory)
-        self.elsewhere = directory / "elsewhere"
-        self.elsewhere.mkdir()
-        self.known = directory / "known"
-        shutil.copytree(self.sites.chains, self.known)
-        self.key_server = stack.key_server(
-            keys=[{"dir": str(self.sites.keys)}],
-            certificates=[{"dir": str(self.known)}],
-            clients=[{"match": "DNS:edge1.example", "keys": ["*"], "allow": ["tls13", "tls12", "transcript"],
-                      **changes.pop("client", {})}],
-        )
-        self.proxy = stack.proxy(
-            self.key_server,
-            start=start,
-            certificates=[{"dir": str(self.sites.chains)}],
-            key_servers=[{"address": f"127.0.0.1:{self.key_server.port}", "server_name": "keys.example", "mode": mode}],
-            tls={"default": "a.example", **changes.pop("tls", {})},
-            **changes,
-        )
-
-    def shown(self, name="a.example"):
-        return self.sites.shown(self.proxy.port, name)
-
-    def replace(self, pem, name="a.example"):
-        self.sites.path(name).write_bytes(pem)
-
-    def tell_key_server(self, pem=None, key=None):
-        """The chain, or a key that was elsewhere; and its reload."""
-        if pem is not None:
-            (self.known / f"new{len(list(self.known.iterdir()))}.pem").write_bytes(pem)
-        if key is not None:
-            (self.elsewhere / f"{key}.key").rename(self.sites.keys / f"{key}.key")
-        self.key_server.reload()
-
-    def wait_shown(self, pem, name="a.example", seconds=10.0):
-        self.sites.wait_shown(self.proxy.port, name, pem, seconds)
-
-    def wait_waiting(self, count=1):
-        wait_until(lambda: self.proxy.metric(WAITING) == count, f"{count} waiting chains")
+from harness import wait_until
+from trials import HAS, RENEWED, WAITS, World
 
 
 @pytest.mark.parametrize("mode", ["transcript", "tbs", "digest"])
@@ -129,15 +80,21 @@ def test_reload_brings_it_at_once(stack, tmp_path):
 
 
 def test_at_the_start_it_is_served(stack, tmp_path):
-    """There is nothing better."""
+    """There is nothing better: its handshakes ask the key server themselves, and it is reported."""
     world = World(stack, tmp_path, start=False)
     world.replace(world.sites.chain("a.example", world.sites.new_key("new", world.elsewhere)))
     world.proxy.start()
+    line = world.proxy.wait_for(WAITS, file="a.example.pem")
+    assert "key not found" in line["reason"] and line["level"] == "warn"
+    world.wait_waiting()
     with pytest.raises(clients.ssl.SSLError):
         world.shown()
+    assert world.proxy.wait_for("handshake failed", sni="a.example")["reason"] == "key not found"
     assert world.shown("b.example")
     world.tell_key_server(world.sites.path("a.example").read_bytes(), "new")
-    wait_until(lambda: world.shown(), "the key")
+    assert world.shown()
+    world.proxy.wait_for(HAS, file="a.example.pem")
+    world.wait_waiting(0)
 
 
 def test_in_place_of_an_expired_one(stack, tmp_path):
@@ -145,9 +102,14 @@ def test_in_place_of_an_expired_one(stack, tmp_path):
     world.replace(world.sites.chain("a.example", days=-1))
     world.proxy.start()
     pem = world.sites.chain("a.example", world.sites.new_key("new", world.elsewhere), days=30)
+    world.proxy.wait_for(WAITS)  # the expired one, which the key server does not know
+    after = world.proxy.mark()
     world.replace(pem)
     world.proxy.wait_for(RENEWED)
-    assert not world.proxy.find(WAITS)
+    world.proxy.wait_for(WAITS, after=after, reason="key not found")
+    world.tell_key_server(pem, "new")
+    world.wait_shown(pem)
+    world.wait_waiting(0)
 
 
 def test_key_server_away(stack, tmp_path):

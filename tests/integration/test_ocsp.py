@@ -4,6 +4,7 @@ from files; what clients see, what the log says, what the metrics count."""
 import signal
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 import clients
 import harness
@@ -349,6 +350,24 @@ def test_must_staple_renewed(stack, tmp_path):
     assert world.sites.shown(world.proxy.port, "a.example") == before and world.shown() == "good"
     world.responder.behaviour = "good"
     world.sites.wait_shown(world.proxy.port, "a.example", pem, 10)
+    assert world.shown() == "good"
+
+
+def test_must_staple_beside_another(stack, tmp_path):
+    """Without a response it is not chosen while there is another chain for the name; unless the client can verify no other."""
+    world = World(stack, tmp_path, "stalls", extensions=[MUST_STAPLE], start=False)
+    key = rsa.generate_private_key(65537, 2048)
+    pem = world.sites.chain("a.example", world.sites.new_key("rsa", key=key))
+    (world.sites.chains / "rsa.pem").write_bytes(pem)
+    world.key_server.reload()
+    world.proxy.start()
+    assert world.sites.shown(world.proxy.port, "a.example") == renewals.leaf(pem)
+    status, text = harness.s_client(world.proxy.port, "-servername", "a.example", "-sigalgs", "ecdsa_secp256r1_sha256")
+    assert "ECDSA" in text and status == 0
+    world.responder.behaviour = "good"
+    world.responder.stalled.set()
+    ecdsa = renewals.leaf(world.sites.path("a.example").read_bytes())
+    wait_until(lambda: world.sites.shown(world.proxy.port, "a.example") == ecdsa, "the chain that must be stapled")
     assert world.shown() == "good"
 
 

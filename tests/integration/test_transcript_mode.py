@@ -34,8 +34,10 @@ def pair(module_stack):
     second proxy that speaks one group alone."""
     clients = [{"match": "DNS:edge1.example", "keys": ["*"], "allow": ["tls13", "tls12"], "require": "transcript"}]
     server = module_stack.key_server(clients=clients)
-    proxy = module_stack.proxy(server)
-    return server, proxy, module_stack.proxy(server, tls={"groups": "P-256"})
+    proxies = [module_stack.proxy(server), module_stack.proxy(server, tls={"groups": "P-256"})]
+    for proxy in proxies:
+        proxy.wait_tried()
+    return server, *proxies
 
 
 # ---- What is signed by which operation.
@@ -70,9 +72,11 @@ def test_mode_tbs(stack):
     proxy = stack.proxy(server, start=False)
     proxy.config["key_servers"][0]["mode"] = "tbs"
     proxy.start()
+    proxy.wait_tried()
+    before = signed(server, "sign-tls13")
     for site in SITES_OF_EACH_TYPE:
         assert curl(f"{site}.example", proxy.port, "--tlsv1.3").json()["operation"] == "sign-tls13"
-    wait_until(lambda: signed(server, "sign-tls13") == len(SITES_OF_EACH_TYPE), "the key server to count them")
+    wait_until(lambda: signed(server, "sign-tls13") == before + len(SITES_OF_EACH_TYPE), "the key server to count them")
     assert signed(server, "sign-transcript") == 0
     assert not proxy.find("operation not offered by key server")
 
@@ -125,12 +129,14 @@ def test_other_way_round(stack):
 
 
 def assert_refused_by_key_server(server, proxy, reason, why, error):
+    """Once, for this handshake; test requests may be refused as well."""
     line = proxy.wait_for("handshake failed", stage="key", reason=reason)
-    theirs = server.wait_for("request refused", request=line["request"])
+    server.wait_for("request refused", request=line["request"])
+    (theirs,) = server.find("request refused", request=line["request"])
     assert (theirs["operation"], theirs["reason"]) == ("sign-transcript", why)
     assert proxy.metric("keyless_handshake_failures_total", reason="key_error") == 1
     assert proxy.metric("keyless_key_requests_total", outcome="error") == 1
-    assert server.metric("keyless_keyserver_refusals_total", error=error) == 1
+    assert server.metric("keyless_keyserver_refusals_total", error=error) >= 1
 
 
 def test_leaf_that_the_key_server_does_not_have(stack, tmp_path):
@@ -256,6 +262,8 @@ def test_long_chain(stack, tmp_path):
     site = long_chain(tmp_path / "site", 24000)
     server = stack.key_server(keys=[{"dir": str(site / "keys")}], certificates=[{"dir": str(site / "chains")}])
     proxy = stack.proxy(server, certificates=[{"dir": str(site / "chains")}], tls={"groups": "P-256"})
+    proxy.wait_tried()
+    tried = signed(server, "sign-transcript")
     done = s_client(proxy.port, "-servername", "long.example", "-tls1_3", "-CAfile", site / "root.pem",
                     "-verify_return_error", stdin=b"GET / HTTP/1.0\r\n\r\n")
     assert done[0] == 0, done[1]
@@ -263,7 +271,7 @@ def test_long_chain(stack, tmp_path):
     with Client(proxy.port, hello) as client:
         answer = client.handshake().ask()
     assert (answer["retries"], answer["operation"]) == (1, "sign-transcript")
-    wait_until(lambda: signed(server, "sign-transcript") == 2, "the key server to count them")
+    wait_until(lambda: signed(server, "sign-transcript") == tried + 2, "the key server to count them")
 
 
 def test_chain_that_is_too_long(stack, tmp_path):
@@ -321,6 +329,8 @@ def test_many_large_at_once(stack):
     """More than the channel's queue takes (512 kB, and what the sockets hold) while nobody reads it: they wait."""
     server = stack.key_server()
     proxy = stack.proxy(server, key_channel=key_channel(timeout="9s"))
+    proxy.wait_tried()
+    tried = signed(server, "sign-transcript")
     (front_end,) = server.children("frontend")
     hello = lambda pairs: wire.tls13_hello(key_shares=pairs).padded(16000)
     with contextlib.ExitStack() as closing:
@@ -333,6 +343,6 @@ def test_many_large_at_once(stack):
         front_end.signal(signal.SIGCONT)
         for client in waiting:
             assert client.answer_server_hello().finish().ask()["operation"] == "sign-transcript"
-    wait_until(lambda: signed(server, "sign-transcript") == MANY, "the key server to count them")
+    wait_until(lambda: signed(server, "sign-transcript") == tried + MANY, "the key server to count them")
     assert proxy.metric("keyless_key_requests_total", outcome="ok") == MANY
     assert proxy.metric("keyless_key_channels_lost_total") == 0

@@ -67,6 +67,7 @@ class Watched:
         self.told = []  # reasons of the failures that the test knows of, as they are counted
         (self.worker,) = proxy.children("worker")
         self.wait_up()
+        proxy.wait_tried()
         served(proxy, tls=tls)  # what is made at the first use is there
         self.wait_quiet()
         self.descriptors = self.worker.descriptors()

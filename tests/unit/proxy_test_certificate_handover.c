@@ -55,6 +55,7 @@ static int set_up(void **state)
     for (size_t i = 0; i < CHAINS; i++)
         fixture.list[i] = make(&fixture, i);
     fixture.list[2]->site = &fixture.sites[1];
+    fixture.list[1]->verdict = CERTIFICATE_GOOD;
     *state = &fixture;
     return 0;
 }
@@ -94,6 +95,7 @@ static void what_comes_is_what_went(void **state)
             RESULT_OK);
         assert_int_equal(certificate->index, sent->index);
         assert_ptr_equal(certificate->site, sent->site);
+        assert_int_equal(certificate->verdict, sent->verdict);
         assert_string_equal(certificate->path, sent->path);
         assert_true(bytes_equal(certificate->leaf, sent->leaf));
         assert_int_equal(certificate->issuer_count, sent->issuer_count);

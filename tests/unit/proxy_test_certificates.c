@@ -13,6 +13,7 @@
 
 #include "proxy/certificate_expiry.h"
 #include "proxy/certificate_file.h"
+#include "proxy/certificate_verdicts.h"
 #include "proxy/certificates_private.h"
 #include "tests/unit/check.h"
 #include "tests/unit/support/test_certificates.h"
@@ -500,11 +501,50 @@ static void test_read_again(void **state)
     assert_non_null(held);
     assert_null(certificates_held_back(fixture->certificates, 1));
     assert_string_equal(held->names, "b2.example");
-    assert_null(certificates_promote(fixture->certificates, (uint32_t)held->index + 1));
-    assert_ptr_equal(certificates_promote(fixture->certificates, (uint32_t)held->index), held);
+    const uint32_t number = (uint32_t)held->index;
+    assert_null(certificates_promote(fixture->certificates, number + 1, CERTIFICATE_GOOD));
+    assert_ptr_equal(certificates_promote(fixture->certificates, number, CERTIFICATE_GOOD), held);
+    assert_int_equal(certificates_verdict(fixture->certificates, held), CERTIFICATE_GOOD);
     check_served(fixture, "b2.example", held);
     check_served(fixture, "b.example", NULL);
     assert_null(certificates_held_back(fixture->certificates, 0));
+}
+
+static void check_verdicts(const struct fixture *fixture, enum certificate_verdict first,
+                           enum certificate_verdict second)
+{
+    const struct certificates *certificates = fixture->certificates;
+    assert_int_equal(certificates_verdict(certificates, certificates_at(certificates, 0)), first);
+    assert_int_equal(certificates_verdict(certificates, certificates_at(certificates, 1)), second);
+}
+
+/* What was found of a chain is remembered, until another key server is asked. */
+static void test_verdicts_over_a_reload(void **state)
+{
+    struct fixture *fixture = *state;
+    struct proxy_key_server server = {.mode = KEY_MODE_TBS}, other = {.mode = KEY_MODE_TRANSCRIPT};
+    struct proxy_config changed;
+    struct certificates *before;
+    put_site(fixture, "b.pem", "DNS:b.example", NULL);
+    put_site(fixture, "c.pem", "DNS:c.example", NULL);
+    fixture->config.key_servers = &server;
+    fixture->config.key_server_count = 1;
+    check_read(fixture);
+    before = fixture->certificates;
+    (void)certificates_judge(before, certificate_place(certificates_at(before, 0)), false);
+    (void)certificates_judge(before, certificate_place(certificates_at(before, 1)), true);
+    assert_int_equal(certificates_read(&fixture->config, before, NULL, &fixture->certificates, &fixture->why),
+                     RESULT_OK);
+    check_verdicts(fixture, CERTIFICATE_KEPT_OUT, CERTIFICATE_GOOD);
+    certificates_free(fixture->certificates);
+    changed = fixture->config;
+    changed.key_servers = &other;
+    assert_int_equal(certificates_read(&changed, before, NULL, &fixture->certificates, &fixture->why),
+                     RESULT_OK);
+    check_verdicts(fixture, CERTIFICATE_UNTRIED, CERTIFICATE_UNTRIED);
+    certificates_free(before);
+    fixture->config.key_servers = NULL;
+    fixture->config.key_server_count = 0;
 }
 
 /* What has expired is no reason to wait. */
@@ -908,6 +948,7 @@ int main(void)
         TEST(test_put_lets_others_come_forward),
         TEST(test_put_keeps_a_default),
         TEST(test_read_again),
+        TEST(test_verdicts_over_a_reload),
         TEST(test_read_again_after_expiry),
         TEST(test_expiry),
         TEST(test_expiry_of_many),

@@ -40,7 +40,7 @@ static void open_ready(struct test_world *world)
 }
 
 /* Signs some content of TLS 1.3; each number has its own. */
-static enum result sign(struct test_world *world, unsigned number)
+static enum result sign_as(struct test_world *world, unsigned number, bool is_test)
 {
     uint8_t hash[32] = {(uint8_t)number}, content[TLS_CERTIFICATE_VERIFY_MAX];
     struct writer to = writer_of(content, sizeof content);
@@ -52,8 +52,14 @@ static enum result sign(struct test_world *world, unsigned number)
         .content = writer_bytes(&to),
         .done = on_done,
         .owner = &done_count,
+        .is_test = is_test,
     };
     return key_client_sign(world->keys, operation);
+}
+
+static enum result sign(struct test_world *world, unsigned number)
+{
+    return sign_as(world, number, false);
 }
 
 static void sign_some(struct test_world *world, unsigned from, unsigned to)
@@ -484,6 +490,27 @@ static void test_verify_all(void **state)
     signature_check_free(check);
 }
 
+/* It goes out although as many handshakes wait as may, and is not counted as one of them. */
+static void test_test_requests(void **state)
+{
+    struct test_world *world = *state;
+    world->config.limits.handshakes = 2;
+    open_ready(world);
+    world->server.hold = true;
+    sign_some(world, 0, 2);
+    assert_int_equal(sign(world, 2), RESULT_LIMIT);
+    assert_int_equal(sign_as(world, 3, true), RESULT_OK);
+    assert_int_equal(key_client_pending(world->keys), 2);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_PENDING), 2);
+    WORLD_UNTIL(world, world->server.requests == 3);
+    for (unsigned i = 0; i < 3; i++)
+        test_key_server_answer(&world->server, i, 0);
+    WORLD_UNTIL(world, done_count == 3);
+    assert_int_equal(operations[3].result, RESULT_OK);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_OK), 2);
+    assert_int_equal(key_client_pending(world->keys), 0);
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
@@ -509,6 +536,7 @@ int main(void)
         TEST(test_lie_is_found_and_ends_trust),
         TEST(test_trust_ends_with_the_channel),
         TEST(test_verify_all),
+        TEST(test_test_requests),
     };
     return cmocka_run_group_tests(tests, test_world_make, test_world_remove);
 }

@@ -37,7 +37,10 @@ static int close_pair(void **state)
 static void test_message_comes_through(void **state)
 {
     const int *ends = *state;
-    struct message sent = {.type = MESSAGE_LINK, .first = 0xfedcba98, .second = 7, .descriptor = ends[0]};
+    struct message sent = {.type = MESSAGE_LINK,
+                           .first = 0xfedcba98,
+                           .second = UINT64_C(0x123456789abcdef0),
+                           .descriptor = ends[0]};
     struct message received;
     struct failure why;
     memset(sent.text, 'x', sizeof sent.text - 1);
@@ -70,9 +73,11 @@ static void test_message_refused(void **state)
         const char *name;
         struct bytes data;
     } ROWS[] = {
-        {"type 0", WIRE("\0\0\0\0\0\0\0\0\0")},     {"type too high", WIRE("\13\0\0\0\0\0\0\0\0")},
-        {"type 255", WIRE("\377\0\0\0\0\0\0\0\0")}, {"one octet", WIRE("\1")},
-        {"cut", WIRE("\1\0\0\0\0\0\0\0")},
+        {"type 0", WIRE("\0\0\0\0\0\0\0\0\0\0\0\0\0")},
+        {"type too high", WIRE("\13\0\0\0\0\0\0\0\0\0\0\0\0")},
+        {"type 255", WIRE("\377\0\0\0\0\0\0\0\0\0\0\0\0")},
+        {"one octet", WIRE("\1")},
+        {"cut", WIRE("\1\0\0\0\0\0\0\0\0\0\0\0")},
     };
     const int *ends = *state;
     struct message message;
@@ -85,7 +90,7 @@ static void test_message_refused(void **state)
         CHECK(ROWS[i].name, message.descriptor == -1);
     }
     /* A text that leaves no room for its end, and one octet more than any message. */
-    uint8_t longest[9 + FAILURE_TEXT_SIZE + 1] = {MESSAGE_FAILED};
+    uint8_t longest[13 + FAILURE_TEXT_SIZE + 1] = {MESSAGE_FAILED};
     for (size_t size = sizeof longest - 1; size <= sizeof longest; size++) {
         assert_int_equal(socket_send_message(ends[0], longest, size, -1, &why), RESULT_OK);
         assert_int_equal(message_receive(ends[1], &message, &why), RESULT_PROTOCOL);

@@ -123,7 +123,7 @@ static void toy_heard(void *context, struct master *master, const void *config,
     struct toy_shared *shared = context;
     if (master == active.master && config == active.config && message->kind == TOY_WORKER &&
         message->what == 7)
-        atomic_store(&shared->heard[message->index], message->number);
+        atomic_store(&shared->heard[message->index], (unsigned)message->number);
 }
 
 static _Noreturn void run_master(const struct toy *toy)
