@@ -170,21 +170,26 @@ static void found_nothing(struct certificate_trials *trials, struct trial *trial
         trial_remove(trials, trial);
 }
 
+static void found_good(struct certificate_trials *trials, struct trial *trial, enum test_finding finding,
+                       const char *reason)
+{
+    if (finding == TEST_IRRELEVANT)
+        tell_not_tried(trials, trial, reason);
+    else if (is_kept_out(trials, trial))
+        log_info(trials->settings.log, "certificate has its key server",
+                 log_text("file", trial->certificate->path));
+    trial_remove(trials, trial);
+}
+
 static void found_in_table(struct certificate_trials *trials, struct trial *trial, enum test_finding finding,
                            const char *reason)
 {
     const uint64_t place = certificate_place(trial->certificate);
-    const bool good = finding != TEST_BAD, was_good = !is_kept_out(trials, trial);
-    if (finding == TEST_IRRELEVANT)
-        tell_not_tried(trials, trial, reason);
-    else if (good && !was_good)
-        log_info(trials->settings.log, "certificate has its key server",
-                 log_text("file", trial->certificate->path));
+    const bool good = finding != TEST_BAD, is_told = !good || is_kept_out(trials, trial);
     if (good)
-        trial_remove(trials, trial);
+        found_good(trials, trial, finding, reason);
     else
         wait_longer(trials, trial, reason);
-    bool is_told = !good || !was_good;
     trials->table_due = clock_now() + (is_told && trials->pace < PACE_TOLD ? PACE_TOLD : trials->pace);
     trials->table_pause = PAUSE_MIN;
     trials->unheard = true;

@@ -183,13 +183,13 @@ def other_id(change):
     return lambda: faults.OtherId(change)
 
 
-# The proxy has asked once before, in the same slot: what is asked now has the next generation.
+# The proxy has asked before, in the same slot: what is asked now has the next generation.
 AT_THE_DEADLINE = {
     # behaviour, the counter that rises by one, the line beside the handshake's
     "never signs": (faults.NeverSigns, None, None),
     "dead": (faults.Dead, LOST, SILENT),
     "half a frame": (faults.HalfAFrame, LOST, SILENT),
-    "wrong id": (other_id(lambda i: i ^ 2), UNKNOWN, NOT_ASKED),
+    "wrong id": (other_id(lambda i: i + 2), UNKNOWN, NOT_ASKED),
     "another generation": (other_id(lambda i: i + 0x100), UNKNOWN, NOT_ASKED),
     "the generation before": (other_id(lambda i: i - 1), UNKNOWN, BEFORE),
     "unknown id": (other_id(lambda i: 0x7FFF1234), UNKNOWN, NOT_ASKED),
@@ -369,7 +369,8 @@ def test_operation_that_is_not_offered(stack, offered, version):
     server = stack.fake_key_server(faults.Offers(offered))
     other = ssl.TLSVersion.TLSv1_3 if version == ssl.TLSVersion.TLSv1_2 else ssl.TLSVersion.TLSv1_2
     watched = Watched(stack.proxy(server, key_channel=key_channel(timeout=f"{LONG:.0f}s")),
-                      clients.context(minimum_version=other, maximum_version=other))
+                      clients.context(minimum_version=other, maximum_version=other),
+                      tried=offered == Op.SIGN_TRANSCRIPT)
     asked = server.signatures_asked()
     assert refused(watched.proxy, tls=clients.context(minimum_version=version, maximum_version=version)) < LONG
     watched.assert_failed("operation not offered by key server")

@@ -61,13 +61,14 @@ def request_series(outcome):
 class Watched:
     """A proxy whose counters and descriptors are known from before the fault."""
 
-    def __init__(self, proxy, tls=None):
-        """tls: what clients must be that are served in good days."""
+    def __init__(self, proxy, tls=None, tried=True):
+        """tls: what clients must be that are served in good days; tried: its key server answers test requests."""
         self.proxy, self.tls = proxy, tls
         self.told = []  # reasons of the failures that the test knows of, as they are counted
         (self.worker,) = proxy.children("worker")
         self.wait_up()
-        proxy.wait_tried()
+        if tried:
+            proxy.wait_tried()
         served(proxy, tls=tls)  # what is made at the first use is there
         self.wait_quiet()
         self.descriptors = self.worker.descriptors()
