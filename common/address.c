@@ -272,6 +272,32 @@ static bool ipv6_equal(const struct address *a, const struct address *b)
            memcmp(&left.sin6_addr, &right.sin6_addr, sizeof left.sin6_addr) == 0;
 }
 
+bool address_from_ip(struct address *address, struct bytes ip, uint16_t port)
+{
+    struct sockaddr_in *ip4 = (struct sockaddr_in *)&address->storage;
+    struct sockaddr_in6 *ip6 = (struct sockaddr_in6 *)&address->storage;
+    *address = (struct address){0};
+    if (ip.size == sizeof ip4->sin_addr) {
+        ip4->sin_family = AF_INET;
+        memcpy(&ip4->sin_addr, ip.data, ip.size);
+        address->size = sizeof *ip4;
+    } else if (ip.size == sizeof ip6->sin6_addr) {
+        ip6->sin6_family = AF_INET6;
+        memcpy(&ip6->sin6_addr, ip.data, ip.size);
+        address->size = sizeof *ip6;
+    }
+    address_set_port(address, port);
+    return address->size > 0;
+}
+
+void address_set_port(struct address *address, uint16_t port)
+{
+    if (address->storage.ss_family == AF_INET)
+        ((struct sockaddr_in *)&address->storage)->sin_port = htons(port);
+    else if (address->storage.ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)&address->storage)->sin6_port = htons(port);
+}
+
 bool address_equal(const struct address *a, const struct address *b)
 {
     if (a->size == 0 || b->size == 0)

@@ -31,6 +31,11 @@ MUST_CHECK enum result address_resolve(const char *text, struct address *address
 /* As the configuration writes it; "unix:" for an unnamed Unix peer, "-" for none. Returns text. */
 const char *address_format(const struct address *address, char text[static ADDRESS_TEXT_SIZE]);
 
+/* Of an IP in network order, 4 or 16 octets; false: of another size. */
+MUST_CHECK bool address_from_ip(struct address *address, struct bytes ip, uint16_t port);
+/* Nothing happens to a Unix socket's. */
+void address_set_port(struct address *address, uint16_t port);
+
 bool address_equal(const struct address *a, const struct address *b);
 bool address_is_unix(const struct address *address);
 /* The IP in network order (4 or 16 octets, an IPv4-mapped one as 4); size 0 for a Unix socket. Borrows. */

@@ -3,7 +3,7 @@
 # Says what it installs; does nothing when all is there. Needs root, or sudo.
 set -eu
 
-build="gcc cmake ninja-build pkg-config libc6-dev libssl-dev libevent-dev libyaml-dev libseccomp-dev openssl curl"
+build="gcc cmake ninja-build pkg-config libc6-dev libssl-dev libevent-dev libyaml-dev libc-ares-dev libseccomp-dev openssl curl"
 test="$build libcmocka-dev python3 python3-pytest python3-pytest-timeout python3-pytest-xdist python3-cryptography nginx-light
     gnutls-bin libnss3-tools strace procps clang libclang-rt-dev clang-format"
 

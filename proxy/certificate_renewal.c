@@ -130,6 +130,8 @@ static bool has_old(const struct certificate_renewal *renewal, const struct file
 static bool lacks_staple(const struct certificate_renewal *renewal, const struct pending_chain *pending)
 {
     const struct certificate *certificate = pending->certificate;
+    if (pending->file->chain == SIZE_MAX)
+        return false;
     bool wants = certificate->must_staple && renewal->setup->staples != NULL &&
                  ocsp_settings_of(renewal->setup->config, certificate)->source != OCSP_OFF;
     return wants && has_old(renewal, pending->file) &&

@@ -32,15 +32,6 @@ bool certificate_same_chain(const struct certificate *a, const struct certificat
     return true;
 }
 
-/* Each CertificateEntry has a length of 3 octets and one of 2 for its extensions (RFC 8446 section 4.4.2). */
-size_t certificate_message_size(const struct certificate *certificate)
-{
-    size_t size = 4 + 1 + 3 + certificate->leaf.size + 5;
-    for (size_t i = 0; i < certificate->issuer_count; i++)
-        size += (size_t)i2d_X509(certificate->issuers[i], NULL) + 5;
-    return size;
-}
-
 bool certificate_is_valid(const struct certificate *certificate, time_t now)
 {
     return certificate->not_before <= now && now <= certificate->not_after;

@@ -41,7 +41,8 @@ struct certificate {
     const char *names; /* those that it is for, in lower case, each with its zero: at least one */
     size_t name_count;
     time_t not_before, not_after;
-    bool must_staple; /* clients that know of it refuse it without an OCSP response (RFC 7633) */
+    size_t message_size; /* of a Certificate message of TLS 1.3 without extensions */
+    bool must_staple;    /* clients that know of it refuse it without an OCSP response (RFC 7633) */
     struct key_id key;
     uint8_t mark[CERTIFICATE_MARK_SIZE]; /* of the leaf: the first octets of its SHA-256 */
     const struct proxy_site *site;       /* the one whose names alone it serves; NULL: any */
@@ -58,8 +59,6 @@ struct chain_parser;
 
 /* Whether they are the same to a client. Both of the same parser. */
 bool certificate_same_chain(const struct certificate *a, const struct certificate *b);
-/* Octets of a Certificate message of TLS 1.3 with it and no extensions. */
-size_t certificate_message_size(const struct certificate *certificate);
 bool certificate_is_valid(const struct certificate *certificate, time_t now);
 /* Keeps a chain although its table may let go of it; and gives it back. */
 const struct certificate *certificate_hold(const struct certificate *certificate);

@@ -298,6 +298,7 @@ enum result chain_parser_make(struct chain_parser *parser, struct arena *arena, 
                           .issuer_count = count - 1,
                           .ignored = ignored,
                           .owner = owner};
+    parts.found.message_size = message_size(chain, count);
     enum result result = make(&parts, chain, certificate, why);
     X509_free(parts.leaf);
     free(parts.names);

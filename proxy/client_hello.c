@@ -92,6 +92,27 @@ void client_hello_read_groups(struct client_hello *hello, struct bytes extension
         hello->curves |= 1u << curve_of(group);
 }
 
+/* ECDHE with an AEAD (RFC 5289, 7251, 7905). */
+static bool is_ecdsa_suite(uint16_t suite)
+{
+    return suite == 0xc02b || suite == 0xc02c || suite == 0xcca9 || (suite >= 0xc0ac && suite <= 0xc0af);
+}
+
+static bool is_rsa_suite(uint16_t suite)
+{
+    return suite == 0xc02f || suite == 0xc030 || suite == 0xcca8;
+}
+
+void client_hello_read_suites(struct client_hello *hello, struct bytes suites)
+{
+    struct reader from = reader_of(suites);
+    uint16_t suite;
+    while (read_u16(&from, &suite)) {
+        hello->ecdsa = hello->ecdsa || is_ecdsa_suite(suite);
+        hello->rsa = hello->rsa || is_rsa_suite(suite);
+    }
+}
+
 static bool is_ec(enum key_type type)
 {
     return type == KEY_TYPE_P256 || type == KEY_TYPE_P384 || type == KEY_TYPE_P521;
@@ -99,6 +120,8 @@ static bool is_ec(enum key_type type)
 
 bool client_hello_verifies(const struct client_hello *hello, enum key_type type, bool tls13)
 {
+    if (!tls13 && !(type == KEY_TYPE_RSA ? hello->rsa : hello->ecdsa))
+        return false;
     /* Before TLS 1.3 the key's curve must be one of the client's groups (RFC 8422 section 5.1). */
     if (!tls13 && is_ec(type) && hello->has_groups && (hello->curves & 1u << type) == 0)
         return false;

@@ -19,14 +19,18 @@ struct client_hello {
     size_t sni_size; /* 0: none, or one that is none */
     uint8_t sni[CLIENT_HELLO_NAME_MAX];
     uint32_t schemes; /* signature schemes offered that we know: one bit each, client_hello.c's table */
-    uint32_t curves;  /* NIST curves in supported_groups: bits by enum key_type */
+    bool rsa,
+        ecdsa; /* suites of TLS 1.2 that are authenticated so (the latter also by EdDSA), of those we have */
+    uint32_t curves; /* NIST curves in supported_groups: bits by enum key_type */
     bool has_groups;
 };
 
 /* Contents of the extensions; one that does not parse leaves what was there before. */
 void client_hello_read_sni(struct client_hello *hello, struct bytes extension);     /* RFC 6066 section 3 */
 void client_hello_read_schemes(struct client_hello *hello, struct bytes extension); /* signature_algorithms */
-void client_hello_read_groups(struct client_hello *hello, struct bytes extension);  /* supported_groups */
+/* The suites, two octets each, as they stand in the hello. */
+void client_hello_read_suites(struct client_hello *hello, struct bytes suites);
+void client_hello_read_groups(struct client_hello *hello, struct bytes extension); /* supported_groups */
 
 /* The bits of `schemes` for a list of their names between colons. */
 uint32_t client_hello_schemes_named(const char *list);

@@ -159,6 +159,7 @@ static void count_success(const struct handshake *handshake)
     struct metrics_row *metrics = handshake->context->metrics;
     bool tls13 = SSL_version(handshake->ssl) == TLS1_3_VERSION;
     metric_add(metrics, PROXY_HANDSHAKES_OK, 1);
+    metric_add(metrics, PROXY_STAPLED, handshake->stapled);
     metric_add(metrics, proxy_metric_of_success(tls13, facts->key_type), 1);
     metric_observe(metrics, PROXY_HANDSHAKE_SECONDS, facts->duration);
     metric_observe(metrics, PROXY_HANDSHAKE_CLIENT_SECONDS, facts->duration - facts->key_duration);

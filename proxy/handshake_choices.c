@@ -26,6 +26,13 @@ static void read_extension(SSL *ssl, unsigned type, struct client_hello *hello,
         read(hello, bytes_of(data, size));
 }
 
+static void read_suites(SSL *ssl, struct client_hello *hello)
+{
+    const unsigned char *data;
+    size_t size = SSL_client_hello_get0_ciphers(ssl, &data);
+    client_hello_read_suites(hello, bytes_of(data, size));
+}
+
 /* The certificate was chosen by the name in the first ClientHello, which libssl does not compare. RFC 8446
  * section 4.1.2 lets the client change other things. */
 static bool has_same_name(const struct handshake *handshake)
@@ -71,6 +78,7 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     read_extension(ssl, TLSEXT_TYPE_server_name, hello, client_hello_read_sni);
     read_extension(ssl, TLSEXT_TYPE_signature_algorithms, hello, client_hello_read_schemes);
     read_extension(ssl, TLSEXT_TYPE_supported_groups, hello, client_hello_read_groups);
+    read_suites(ssl, hello);
     if (handshake->hellos++ > 0 && !has_same_name(handshake)) {
         refuse(handshake, HANDSHAKE_CLASS_MALFORMED, "another name in the second ClientHello");
         *alert = SSL_AD_ILLEGAL_PARAMETER;

@@ -36,7 +36,7 @@ static int on_status(SSL *ssl, void *argument)
     unsigned char *copy = staple.size > 0 ? OPENSSL_memdup(staple.data, staple.size) : NULL;
     if (copy == NULL || SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)staple.size) != 1)
         return SSL_TLSEXT_ERR_NOACK;
-    metric_add(handshake->context->metrics, PROXY_STAPLED, 1);
+    handshake->stapled = true;
     return SSL_TLSEXT_ERR_OK;
 }
 

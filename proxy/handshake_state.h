@@ -86,7 +86,7 @@ struct handshake {
     struct client_hello hello;
     const struct certificate *found[CERTIFICATES_PER_NAME]; /* held */
     size_t found_count;
-    bool name_matched, certificates_set;
+    bool name_matched, certificates_set, stapled;
     struct client_identity *client; /* that has shown a certificate, good or not */
     bool denied;                    /* a good one, whose name is not allowed */
 

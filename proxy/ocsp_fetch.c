@@ -1,5 +1,6 @@
 #include "proxy/ocsp_fetch.h"
 
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,11 +20,15 @@
 /* Octets in base64 up to which RFC 5019 section 5 wants GET. */
 #define GET_MAX     255
 #define REASON_SIZE 160
+/* Octets that are there and not parsed yet. */
+#define READ_AHEAD_MAX (HEADERS_MAX + 2 * STAPLE_MAX)
 
 struct ocsp_fetch {
-    void (*done)(struct bytes body, const char *reason, void *owner);
-    void *owner;
-    struct evhttp_connection *connection;
+    struct ocsp_fetch_settings settings; /* what it borrows is copied below */
+    struct ocsp_url url;
+    struct ocsp_request request;
+    struct resolver_query *query;         /* NULL: the host is found */
+    struct evhttp_connection *connection; /* NULL: it is not */
     struct event *timer; /* the deadline; then, at once, the end outside of libevent's own calls */
     bool answered;
     uint8_t *body;
@@ -33,6 +38,7 @@ struct ocsp_fetch {
 
 static void fetch_free(struct ocsp_fetch *fetch)
 {
+    resolver_cancel(fetch->query);
     if (fetch->connection != NULL)
         evhttp_connection_free(fetch->connection);
     if (fetch->timer != NULL)
@@ -57,8 +63,8 @@ static void on_timer(evutil_socket_t fd, short what, void *owner)
     if (!fetch->answered)
         (void)snprintf(fetch->reason, sizeof fetch->reason, "no answer within ocsp.timeout");
     bool good = fetch->answered && fetch->body != NULL;
-    fetch->done(bytes_of(good ? fetch->body : NULL, good ? fetch->body_size : 0), fetch->reason,
-                fetch->owner);
+    fetch->settings.done(bytes_of(good ? fetch->body : NULL, good ? fetch->body_size : 0), fetch->reason,
+                         fetch->settings.owner);
     fetch_free(fetch);
 }
 
@@ -82,9 +88,7 @@ static void on_error(enum evhttp_request_error error, void *owner)
     };
     struct ocsp_fetch *fetch = owner;
     bool known = (size_t)error < sizeof REASONS / sizeof *REASONS && REASONS[error] != NULL;
-    if (bufferevent_socket_get_dns_error(evhttp_connection_get_bufferevent(fetch->connection)) != 0)
-        (void)snprintf(fetch->reason, sizeof fetch->reason, "its host's name is not found");
-    else if (!fetch->answered)
+    if (!fetch->answered)
         (void)snprintf(fetch->reason, sizeof fetch->reason, "%s", known ? REASONS[error] : "it failed");
 }
 
@@ -120,11 +124,11 @@ static void on_answer(struct evhttp_request *request, void *owner)
 /* ---- The question. */
 
 /* Where the request goes by GET; false: it is too long for that. */
-static bool target_make(const struct ocsp_fetch_settings *settings, char *target, size_t size)
+static bool target_make(const struct ocsp_fetch *fetch, char *target, size_t size)
 {
     unsigned char text[4 * ((OCSP_REQUEST_MAX + 2) / 3) + 1];
-    int length = EVP_EncodeBlock(text, settings->request->der, (int)settings->request->size);
-    const char *path = settings->url->target;
+    int length = EVP_EncodeBlock(text, fetch->request.der, (int)fetch->request.size);
+    const char *path = fetch->url.target;
     if (length >= GET_MAX || strchr(path, '?') != NULL)
         return false;
     char *encoded = evhttp_encode_uri((const char *)text);
@@ -148,38 +152,72 @@ static bool add_headers(struct evhttp_request *request, const struct ocsp_url *u
            (!post || evhttp_add_header(headers, "Content-Type", "application/ocsp-request") == 0);
 }
 
-static bool ask(struct ocsp_fetch *fetch, const struct ocsp_fetch_settings *settings)
+static bool ask(struct ocsp_fetch *fetch)
 {
     char target[OCSP_TARGET_MAX + 3 * GET_MAX + 2];
-    bool post = settings->post || !target_make(settings, target, sizeof target);
+    bool post = fetch->settings.post || !target_make(fetch, target, sizeof target);
     struct evhttp_request *request = evhttp_request_new(on_answer, fetch);
     if (request == NULL)
         return false;
     evhttp_request_set_error_cb(request, on_error);
     struct evbuffer *body = evhttp_request_get_output_buffer(request);
-    if (!add_headers(request, settings->url, post) ||
-        (post && evbuffer_add(body, settings->request->der, settings->request->size) != 0)) {
+    if (!add_headers(request, &fetch->url, post) ||
+        (post && evbuffer_add(body, fetch->request.der, fetch->request.size) != 0)) {
         evhttp_request_free(request);
         return false;
     }
     return evhttp_make_request(fetch->connection, request, post ? EVHTTP_REQ_POST : EVHTTP_REQ_GET,
-                               post ? settings->url->target : target) == 0;
+                               post ? fetch->url.target : target) == 0;
 }
 
-static bool fetch_fill(struct ocsp_fetch *fetch, const struct ocsp_fetch_settings *settings)
+/* libevent's own limits are for a body and for headers, each; what else a responder sends without end
+ * (interim responses, the length of a chunk) is bounded by what is read ahead. */
+static bool connection_make(struct ocsp_fetch *fetch, const char *ip)
 {
-    const struct timeval timeout = clock_timeval(settings->timeout);
-    fetch->timer = evtimer_new(settings->base, on_timer, fetch);
-    fetch->connection =
-        evhttp_connection_base_new(settings->base, settings->dns, settings->url->host, settings->url->port);
-    if (fetch->timer == NULL || fetch->connection == NULL || event_add(fetch->timer, &timeout) != 0)
+    const struct timeval timeout = clock_timeval(fetch->settings.timeout);
+    struct bufferevent *socket = bufferevent_socket_new(fetch->settings.base, -1, BEV_OPT_CLOSE_ON_FREE);
+    if (socket == NULL)
         return false;
+    bufferevent_setwatermark(socket, EV_READ, 0, READ_AHEAD_MAX);
+    fetch->connection = evhttp_connection_base_bufferevent_new(fetch->settings.base, fetch->settings.dns,
+                                                               socket, ip, fetch->url.port);
+    if (fetch->connection == NULL) {
+        bufferevent_free(socket);
+        return false;
+    }
     evhttp_connection_set_max_body_size(fetch->connection, STAPLE_MAX);
     evhttp_connection_set_max_headers_size(fetch->connection, HEADERS_MAX);
     evhttp_connection_set_timeout_tv(fetch->connection, &timeout);
-    if (settings->only_ipv4)
-        evhttp_connection_set_family(fetch->connection, AF_INET);
-    return ask(fetch, settings);
+    return true;
+}
+
+static bool ip_format(const struct address *address, char text[static INET6_ADDRSTRLEN])
+{
+    struct bytes ip;
+    address_ip(address, &ip);
+    return inet_ntop(ip.size == 4 ? AF_INET : AF_INET6, ip.data, text, INET6_ADDRSTRLEN) != NULL;
+}
+
+static void on_found(const struct address *addresses, size_t count, const char *reason, void *owner)
+{
+    struct ocsp_fetch *fetch = owner;
+    char ip[INET6_ADDRSTRLEN];
+    fetch->query = NULL;
+    if (count == 0)
+        (void)snprintf(fetch->reason, sizeof fetch->reason, "%s", reason);
+    else if (!ip_format(&addresses[fetch->settings.attempt % count], ip) || !connection_make(fetch, ip) ||
+             !ask(fetch))
+        (void)snprintf(fetch->reason, sizeof fetch->reason, "no memory");
+    if (fetch->reason[0] != '\0')
+        finish(fetch);
+}
+
+static bool fetch_begin(struct ocsp_fetch *fetch)
+{
+    const struct timeval timeout = clock_timeval(fetch->settings.timeout);
+    fetch->timer = evtimer_new(fetch->settings.base, on_timer, fetch);
+    fetch->query = resolver_find(fetch->settings.resolver, fetch->url.host, fetch->url.port, on_found, fetch);
+    return fetch->timer != NULL && fetch->query != NULL && event_add(fetch->timer, &timeout) == 0;
 }
 
 struct ocsp_fetch *ocsp_fetch_start(const struct ocsp_fetch_settings *settings)
@@ -187,15 +225,16 @@ struct ocsp_fetch *ocsp_fetch_start(const struct ocsp_fetch_settings *settings)
     struct ocsp_fetch *fetch = calloc(1, sizeof *fetch);
     if (fetch == NULL)
         return NULL;
-    fetch->done = settings->done;
-    fetch->owner = settings->owner;
-    if (fetch_fill(fetch, settings))
+    fetch->settings = *settings;
+    fetch->url = *settings->url;
+    fetch->request = *settings->request;
+    if (fetch_begin(fetch))
         return fetch;
     fetch_free(fetch);
     return NULL;
 }
 
-/* ---- Names. */
+/* ---- Addresses in digits. */
 
 static void on_primed(int error, struct evutil_addrinfo *found, void *owner)
 {
@@ -205,28 +244,16 @@ static void on_primed(int error, struct evutil_addrinfo *found, void *owner)
         evutil_freeaddrinfo(found);
 }
 
-/* What libevent does once in a process's life, and could not do in a confined one: it looks which kinds of
- * addresses this machine has, and for random octets. */
-static void prime(struct evdns_base *dns)
+/* With no name servers and no names. What libevent does once in a process's life, and could not do in a
+ * confined one, it does now: it looks which kinds of addresses this machine has. */
+struct evdns_base *ocsp_fetch_dns(struct event_base *base)
 {
     const struct evutil_addrinfo hints = {.ai_family = PF_UNSPEC,
                                           .ai_socktype = SOCK_STREAM,
                                           .ai_protocol = IPPROTO_TCP,
                                           .ai_flags = EVUTIL_AI_ADDRCONFIG};
-    (void)evdns_getaddrinfo(dns, "127.0.0.1", "80", &hints, on_primed, NULL);
-    (void)evutil_secure_rng_init();
-}
-
-/* Without a name server there are the names in /etc/hosts, and addresses. */
-struct evdns_base *ocsp_fetch_dns(struct event_base *base)
-{
-    const int flags = EVDNS_BASE_DISABLE_WHEN_INACTIVE;
-    struct evdns_base *dns = evdns_base_new(base, flags | EVDNS_BASE_INITIALIZE_NAMESERVERS);
-    if (dns == NULL && (dns = evdns_base_new(base, flags)) != NULL)
-        (void)evdns_base_load_hosts(dns, "/etc/hosts");
-    if (dns != NULL) {
-        (void)evdns_base_set_option(dns, "randomize-case:", "0");
-        prime(dns);
-    }
+    struct evdns_base *dns = evdns_base_new(base, EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+    if (dns != NULL)
+        (void)evdns_getaddrinfo(dns, "127.0.0.1", "80", &hints, on_primed, NULL);
     return dns;
 }

@@ -14,21 +14,23 @@
 #include "common/bytes.h"
 #include "proxy/ocsp_response.h"
 #include "proxy/ocsp_url.h"
+#include "proxy/resolver.h"
 
-/* How names are resolved: by the machine's name servers and /etc/hosts, as read now. For a process that is
- * not confined yet. NULL: no memory. Free with evdns_base_free. */
+/* What libevent's client wants for addresses in digits; it looks nothing up. For a process that is not
+ * confined yet. NULL: no memory. Free with evdns_base_free. */
 struct evdns_base *ocsp_fetch_dns(struct event_base *base);
 
 struct ocsp_fetch;
 
 struct ocsp_fetch_settings {
     struct event_base *base;
-    struct evdns_base *dns;
+    struct evdns_base *dns; /* of ocsp_fetch_dns */
+    struct resolver *resolver;
     const struct ocsp_url *url;
     const struct ocsp_request *request;
     uint64_t timeout; /* microseconds, for all of it */
     bool post;        /* GET, which caches like, otherwise, if the request is short enough for it */
-    bool only_ipv4;
+    unsigned attempt; /* each time another of the host's addresses is asked */
     /* body.data NULL: none came, and the reason, borrowed. The fetch is gone when it returns. */
     void (*done)(struct bytes body, const char *reason, void *owner);
     void *owner;

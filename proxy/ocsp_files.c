@@ -15,6 +15,8 @@
 #include "proxy/ocsp_take.h"
 #include "proxy/proxy_metrics.h"
 
+#define FORGETTING 3600 /* seconds */
+
 /* The file of one chain, as it was last looked at. */
 struct file {
     uint8_t mark[CERTIFICATE_MARK_SIZE]; /* of the chain */
@@ -30,7 +32,8 @@ struct ocsp_files {
     struct log *log;
     struct file *files; /* of the chains by their index; then of those held back */
     size_t count;
-    time_t told; /* when ends were last looked for */
+    time_t told;      /* when ends were last looked for */
+    time_t forgotten; /* ... and what is long out of date */
 };
 
 struct ocsp_files *ocsp_files_new(const struct proxy_config *config, const struct certificates *certificates,
@@ -64,6 +67,20 @@ static enum result read_response(int fd, const char *path, uint8_t *into, size_t
     return RESULT_OK;
 }
 
+/* As an earlier reading has left it: it was verified then. */
+static bool is_there(const struct ocsp_files *files, const struct certificate *certificate,
+                     struct bytes response, struct ocsp_status *status)
+{
+    struct staple there;
+    size_t place = staples_find(files->staples, certificate);
+    if (place == STAPLE_NOWHERE || !staples_read(files->staples, place, certificate, &there) ||
+        !staple_is_good(&there, time(NULL)) || !bytes_equal(bytes_of(there.response, there.size), response))
+        return false;
+    *status = (struct ocsp_status){.this_update = (time_t)there.this_update,
+                                   .next_update = (time_t)there.next_update};
+    return true;
+}
+
 static enum result take(struct ocsp_files *files, const struct certificate *certificate, const char *path,
                         struct ocsp_status *status, struct failure *why)
 {
@@ -76,6 +93,8 @@ static enum result take(struct ocsp_files *files, const struct certificate *cert
     enum result result = read_response(fd, path, response, &size, why);
     if (result != RESULT_OK)
         return result;
+    if (is_there(files, certificate, bytes_of(response, size), status))
+        return RESULT_OK;
     result = ocsp_take(files->staples, certificate, bytes_of(response, size), time(NULL), status, &reason);
     return result == RESULT_OK ? RESULT_OK : failure_set(why, result, "%s: %s", path, reason.text);
 }
@@ -182,6 +201,15 @@ bool ocsp_files_look(struct ocsp_files *files, struct metrics_row *metrics)
     return look(files, true, metrics);
 }
 
+/* Where there is a helper that fetches it is the helper's to do. */
+static void forget(struct ocsp_files *files, time_t now)
+{
+    if (now - files->forgotten < FORGETTING || ocsp_settings_use(files->config, OCSP_FETCH))
+        return;
+    files->forgotten = now;
+    staples_forget(files->staples, now);
+}
+
 void ocsp_files_tick(struct ocsp_files *files)
 {
     const time_t now = time(NULL);
@@ -189,9 +217,11 @@ void ocsp_files_tick(struct ocsp_files *files)
     if (now == files->told)
         return;
     files->told = now;
+    forget(files, now);
     for (size_t i = 0; i < files->count && (certificate = certificate_number(files, i)) != NULL; i++) {
         struct file *file = &files->files[i];
-        if (file->next_update == 0 || file->next_update > now)
+        bool same = memcmp(file->mark, certificate->mark, sizeof file->mark) == 0;
+        if (!same || file->next_update == 0 || file->next_update > now)
             continue;
         file->next_update = 0;
         log_error(files->log, "OCSP response has ended", log_text("file", certificate->path),

@@ -3,146 +3,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <event2/dns.h>
-#include <openssl/rand.h>
-
 #include "common/clock.h"
 #include "common/socket.h"
-#include "proxy/certificate_handover.h"
 #include "proxy/ocsp_fetch.h"
-#include "proxy/ocsp_settings.h"
+#include "proxy/ocsp_hosts.h"
 #include "proxy/ocsp_take.h"
+#include "proxy/ocsp_tasks.h"
 #include "proxy/proxy_metrics.h"
+#include <event2/dns.h>
 
 #define SECOND     UINT64_C(1000000)
 #define FETCHES    8 /* at a time */
 #define TICK       (SECOND / 5)
-#define PAUSE_MIN  SECOND
-#define PAUSE_MAX  (300 * SECOND)
 #define FORGETTING (3600 * SECOND)
-
-/* What is to be done for one chain. */
-struct task {
-    uint8_t mark[CERTIFICATE_MARK_SIZE];
-    const struct proxy_ocsp *settings; /* NULL: nothing is fetched for it */
-    uint64_t due;
-    unsigned failures;  /* since the last success */
-    time_t next_update; /* of the response that is there; 0: there is none, or its end was told */
-    uint32_t told;      /* the reason that the log has; 0: none */
-    bool tried, running;
-};
-
-struct task_list {
-    struct task *tasks;
-    size_t count, capacity;
-};
 
 struct running {
     struct ocsp_refresh *refresh;
     struct ocsp_fetch *fetch;              /* NULL: free */
     const struct certificate *certificate; /* held */
+    size_t host;
 };
 
 struct ocsp_refresh {
     struct ocsp_refresh_settings settings;
     struct evdns_base *dns;
+    struct resolver *resolver;
+    struct ocsp_hosts hosts;
     struct event *timer;
-    struct task_list served; /* by the index of the chain */
-    struct task_list waiting;
-    struct certificate **pending; /* those of waiting */
+    struct ocsp_tasks tasks;
     struct running running[FETCHES];
     size_t next; /* whose turn it is */
     uint64_t forgotten;
 };
-
-/* ---- Tasks. */
-
-static uint64_t jitter(uint64_t of)
-{
-    uint32_t random = 0;
-    (void)RAND_bytes((unsigned char *)&random, sizeof random);
-    return of / 10 * (random % 1000) / 1000;
-}
-
-/* At half of its life, or when it is as old as `refresh`; a little earlier, so that not all come at once. */
-static uint64_t due_after(const struct task *task, time_t taken, time_t now)
-{
-    uint64_t life = (uint64_t)(task->next_update > taken ? task->next_update - taken : 0) * SECOND;
-    uint64_t wait = life / 2 < task->settings->refresh ? life / 2 : task->settings->refresh;
-    uint64_t age = (uint64_t)(now > taken ? now - taken : 0) * SECOND;
-    if (wait < SECOND)
-        wait = SECOND;
-    wait -= jitter(wait);
-    return clock_now() + (wait > age ? wait - age : 0);
-}
-
-/* A task for this chain from the beginning, with what another process has left. */
-static void task_begin(const struct ocsp_refresh *refresh, struct task *task,
-                       const struct certificate *certificate)
-{
-    const struct proxy_ocsp *settings = ocsp_settings_of(refresh->settings.config, certificate);
-    const time_t now = time(NULL);
-    struct staple staple;
-    *task = (struct task){.settings = settings->source == OCSP_FETCH ? settings : NULL};
-    memcpy(task->mark, certificate->mark, sizeof task->mark);
-    size_t place =
-        task->settings != NULL ? staples_find(refresh->settings.staples, certificate) : STAPLE_NOWHERE;
-    if (place == STAPLE_NOWHERE || !staples_read(refresh->settings.staples, place, certificate, &staple) ||
-        staple.next_update <= now)
-        return;
-    task->tried = true;
-    task->next_update = (time_t)staple.next_update;
-    task->due = due_after(task, (time_t)staple.taken, now);
-}
-
-static struct task *task_at(struct task_list *list, size_t index)
-{
-    if (index >= list->capacity) {
-        size_t capacity = list->capacity == 0 ? 16 : 2 * list->capacity;
-        struct task *tasks = realloc(list->tasks, capacity * sizeof *tasks);
-        if (tasks == NULL)
-            return NULL;
-        list->tasks = tasks;
-        list->capacity = capacity;
-    }
-    if (index == list->count)
-        list->tasks[list->count++] = (struct task){0};
-    return &list->tasks[index];
-}
-
-static const struct certificate *certificate_of(const struct ocsp_refresh *refresh, size_t index)
-{
-    size_t served = refresh->served.count;
-    return index < served ? certificates_at(refresh->settings.certificates, index)
-                          : refresh->pending[index - served];
-}
-
-/* By its number among all: first those that are served. */
-static struct task *task_number(struct ocsp_refresh *refresh, size_t index)
-{
-    size_t served = refresh->served.count;
-    return index < served ? &refresh->served.tasks[index] : &refresh->waiting.tasks[index - served];
-}
-
-static size_t task_count(const struct ocsp_refresh *refresh)
-{
-    return refresh->served.count + refresh->waiting.count;
-}
-
-/* Chains that have come, or have taken another's place, get a task of their own. */
-static void tasks_follow(struct ocsp_refresh *refresh)
-{
-    size_t count = certificates_count(refresh->settings.certificates);
-    for (size_t i = 0; i < count; i++) {
-        const struct certificate *certificate = certificates_at(refresh->settings.certificates, i);
-        bool is_new = i >= refresh->served.count;
-        struct task *task = task_at(&refresh->served, i);
-        if (task == NULL)
-            return;
-        if (is_new || memcmp(task->mark, certificate->mark, sizeof task->mark) != 0)
-            task_begin(refresh, task, certificate);
-    }
-}
 
 /* ---- What became of one. */
 
@@ -155,8 +47,8 @@ static uint32_t hash_of(const char *reason)
 }
 
 /* Once, until there is another reason. */
-static void tell(const struct ocsp_refresh *refresh, struct task *task, const struct certificate *certificate,
-                 const char *reason)
+static void tell(const struct ocsp_refresh *refresh, struct ocsp_task *task,
+                 const struct certificate *certificate, const char *reason)
 {
     uint32_t hash = hash_of(reason);
     if (task->told != hash)
@@ -165,60 +57,59 @@ static void tell(const struct ocsp_refresh *refresh, struct task *task, const st
     task->told = hash;
 }
 
-static void failed(struct ocsp_refresh *refresh, struct task *task, const struct certificate *certificate,
-                   const char *reason)
+static void failed(struct ocsp_refresh *refresh, struct ocsp_task *task,
+                   const struct certificate *certificate, const char *reason)
 {
-    uint64_t pause = PAUSE_MAX;
-    if (task->failures < 9)
-        pause = PAUSE_MIN << task->failures;
-    if (pause > PAUSE_MAX)
-        pause = PAUSE_MAX;
-    task->failures++;
-    task->tried = true;
-    task->due = clock_now() + pause + jitter(pause);
-    metric_add(refresh->settings.metrics, PROXY_OCSP_FAILED, 1);
+    ocsp_task_failed(task);
     tell(refresh, task, certificate, reason);
 }
 
-static void tell_success(const struct ocsp_refresh *refresh, const struct task *task,
+static void tell_success(const struct ocsp_refresh *refresh, const struct ocsp_task *task,
                          const struct certificate *certificate, bool revoked)
 {
     int64_t lasts = (int64_t)(task->next_update - time(NULL));
     if (revoked)
         log_error(refresh->settings.log, "certificate is revoked", log_text("file", certificate->path),
                   log_text("name", certificate->names));
-    else if (task->told != 0)
-        log_info(refresh->settings.log, "OCSP response taken", log_text("file", certificate->path),
-                 log_number("lasts_s", lasts));
     else
-        log_debug(refresh->settings.log, "OCSP response taken", log_text("file", certificate->path),
-                  log_number("lasts_s", lasts));
+        log_write(refresh->settings.log, task->told != 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG,
+                  "OCSP response taken",
+                  LOG_FIELDS(log_text("file", certificate->path), log_number("lasts_s", lasts)));
 }
 
-static void succeeded(struct ocsp_refresh *refresh, struct task *task, const struct certificate *certificate,
-                      const struct ocsp_status *status)
+static void succeeded(struct ocsp_refresh *refresh, struct ocsp_task *task,
+                      const struct certificate *certificate, const struct ocsp_status *status)
 {
-    const time_t now = time(NULL);
-    task->tried = true;
-    task->failures = 0;
-    task->next_update = status->next_update;
-    task->due = due_after(task, now, now);
-    metric_add(refresh->settings.metrics, status->revoked ? PROXY_OCSP_REVOKED : PROXY_OCSP_GOOD, 1);
+    ocsp_task_succeeded(task, status->next_update, time(NULL));
     tell_success(refresh, task, certificate, status->revoked);
     task->told = 0;
 }
 
-static void take_answer(struct ocsp_refresh *refresh, struct task *task,
-                        const struct certificate *certificate, struct bytes body, const char *reason)
-{
+/* What one answer was worth, to each task that it is for. */
+struct answer {
+    const struct certificate *certificate;
+    const char *reason; /* NULL: it was good, or says revoked */
     struct ocsp_status status;
-    struct failure why;
-    if (body.data == NULL)
-        failed(refresh, task, certificate, reason);
-    else if (ocsp_take(refresh->settings.staples, certificate, body, time(NULL), &status, &why) != RESULT_OK)
-        failed(refresh, task, certificate, why.text);
-    else
-        succeeded(refresh, task, certificate, &status);
+};
+
+static void answer_tasks(struct ocsp_refresh *refresh, const struct answer *answer)
+{
+    for (size_t i = 0; i < ocsp_tasks_count(&refresh->tasks); i++) {
+        struct ocsp_task *task = ocsp_tasks_at(&refresh->tasks, i);
+        if (task->settings == NULL || !ocsp_task_is_of(task, answer->certificate))
+            continue;
+        task->running = false;
+        if (answer->reason != NULL)
+            failed(refresh, task, answer->certificate, answer->reason);
+        else
+            succeeded(refresh, task, answer->certificate, &answer->status);
+    }
+}
+
+static void count(const struct ocsp_refresh *refresh, const struct answer *answer)
+{
+    enum proxy_metric metric = answer->status.revoked ? PROXY_OCSP_REVOKED : PROXY_OCSP_GOOD;
+    metric_add(refresh->settings.metrics, answer->reason != NULL ? PROXY_OCSP_FAILED : metric, 1);
 }
 
 /* Tasks may have moved meanwhile, or be gone. */
@@ -226,51 +117,87 @@ static void on_done(struct bytes body, const char *reason, void *owner)
 {
     struct running *running = owner;
     struct ocsp_refresh *refresh = running->refresh;
-    const struct certificate *certificate = running->certificate;
+    struct answer answer = {.certificate = running->certificate, .reason = reason};
+    struct failure why;
     running->fetch = NULL;
-    for (size_t i = 0; i < task_count(refresh); i++) {
-        struct task *task = task_number(refresh, i);
-        if (task->settings == NULL || memcmp(task->mark, certificate->mark, sizeof task->mark) != 0)
-            continue;
-        task->running = false;
-        take_answer(refresh, task, certificate, body, reason);
-    }
-    certificate_drop(certificate);
+    ocsp_hosts_ended(&refresh->hosts, running->host, body.data != NULL);
+    if (body.data != NULL)
+        answer.reason = ocsp_take(refresh->settings.staples, answer.certificate, body, time(NULL),
+                                  &answer.status, &why) == RESULT_OK
+                            ? NULL
+                            : why.text;
+    count(refresh, &answer);
+    answer_tasks(refresh, &answer);
+    certificate_drop(answer.certificate);
     event_active(refresh->timer, EV_TIMEOUT, 0); /* there is a place for the next */
 }
 
 /* ---- Asking. */
 
-static enum result start(struct ocsp_refresh *refresh, struct running *running, struct task *task,
-                         const struct certificate *certificate, struct failure *why)
+/* Nobody can be asked: told once, and no failure of anybody's. */
+static void no_responder(struct ocsp_refresh *refresh, struct ocsp_task *task,
+                         const struct certificate *certificate)
+{
+    const time_t now = time(NULL);
+    const struct staple_times times = {now, now, now};
+    task->tried = true;
+    task->due = UINT64_MAX;
+    if (!staples_put(refresh->settings.staples, certificate, STAPLE_NO_RESPONDER, bytes_of(NULL, 0), &times))
+        log_warn(refresh->settings.log, "OCSP response not taken", log_text("file", certificate->path),
+                 log_reason("there are too many chains"));
+    log_info(refresh->settings.log, "certificate names no OCSP responder",
+             log_text("file", certificate->path));
+}
+
+static enum result fetch(struct ocsp_refresh *refresh, struct running *running, const struct ocsp_task *task,
+                         const struct certificate *certificate, const struct ocsp_url *url,
+                         struct failure *why)
 {
     struct ocsp_request request;
-    struct ocsp_url url;
-    char *named = task->settings->responder == NULL ? ocsp_responder_of(certificate) : NULL;
-    const char *responder = named != NULL ? named : task->settings->responder;
-    enum result result = responder != NULL ? ocsp_url_parse(responder, &url, why)
-                                           : failure_set(why, RESULT_CONFIG, "it names no responder by http");
-    free(named);
-    if (result == RESULT_OK)
-        result = ocsp_request_make(certificate, &request, why);
+    enum result result = ocsp_request_make(certificate, &request, why);
     if (result != RESULT_OK)
         return result;
     /* Some responders know only one of the methods, and a name may lead to addresses of which one is dead. */
     const struct ocsp_fetch_settings settings = {.base = refresh->settings.base,
                                                  .dns = refresh->dns,
-                                                 .url = &url,
+                                                 .resolver = refresh->resolver,
+                                                 .url = url,
                                                  .request = &request,
                                                  .timeout = task->settings->timeout,
                                                  .post = task->failures % 2 == 1,
-                                                 .only_ipv4 = task->failures % 4 >= 2,
+                                                 .attempt = task->failures,
                                                  .done = on_done,
                                                  .owner = running};
     running->fetch = ocsp_fetch_start(&settings);
-    if (running->fetch == NULL)
-        return failure_set(why, RESULT_SYSTEM, "no memory");
-    running->certificate = certificate_hold(certificate);
-    task->running = true;
-    return RESULT_OK;
+    return running->fetch != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "no memory");
+}
+
+static void start(struct ocsp_refresh *refresh, struct running *running, struct ocsp_task *task,
+                  const struct certificate *certificate)
+{
+    struct ocsp_url url;
+    struct failure why;
+    char *named = task->settings->responder == NULL ? ocsp_responder_of(certificate) : NULL;
+    const char *responder = named != NULL ? named : task->settings->responder;
+    enum result result = responder != NULL ? ocsp_url_parse(responder, &url, &why) : RESULT_AGAIN;
+    free(named);
+    if (result == RESULT_OK) {
+        task->host = ocsp_hosts_find(&refresh->hosts, &url);
+        if (!ocsp_hosts_may_ask(&refresh->hosts, task->host))
+            return;
+        result = fetch(refresh, running, task, certificate, &url, &why);
+    }
+    if (result == RESULT_AGAIN) {
+        no_responder(refresh, task, certificate);
+    } else if (result != RESULT_OK) {
+        metric_add(refresh->settings.metrics, PROXY_OCSP_FAILED, 1);
+        failed(refresh, task, certificate, why.text);
+    } else {
+        ocsp_hosts_asked(&refresh->hosts, task->host);
+        running->host = task->host;
+        running->certificate = certificate_hold(certificate);
+        task->running = true;
+    }
 }
 
 static struct running *free_one(struct ocsp_refresh *refresh)
@@ -281,21 +208,24 @@ static struct running *free_one(struct ocsp_refresh *refresh)
     return NULL;
 }
 
+static bool may_start(const struct ocsp_refresh *refresh, const struct ocsp_task *task, uint64_t now)
+{
+    return task->settings != NULL && !task->running && task->due <= now &&
+           (task->host == OCSP_NO_HOST || ocsp_hosts_may_ask(&refresh->hosts, task->host));
+}
+
 /* Those that are due, each in its turn: no chain waits for ever behind others. */
 static void start_due(struct ocsp_refresh *refresh)
 {
     const uint64_t now = clock_now();
-    const size_t count = task_count(refresh);
+    const size_t count = ocsp_tasks_count(&refresh->tasks);
     struct running *running = free_one(refresh);
-    struct failure why;
     for (size_t i = 0; i < count && running != NULL; i++) {
         size_t index = (refresh->next + i) % count;
-        struct task *task = task_number(refresh, index);
-        if (task->settings == NULL || task->running || task->due > now)
+        struct ocsp_task *task = ocsp_tasks_at(&refresh->tasks, index);
+        if (!may_start(refresh, task, now))
             continue;
-        const struct certificate *certificate = certificate_of(refresh, index);
-        if (start(refresh, running, task, certificate, &why) != RESULT_OK)
-            failed(refresh, task, certificate, why.text);
+        start(refresh, running, task, ocsp_tasks_certificate(&refresh->tasks, index));
         running = free_one(refresh);
         if (running == NULL)
             refresh->next = index + 1;
@@ -308,13 +238,13 @@ static void start_due(struct ocsp_refresh *refresh)
 static void tell_ended(struct ocsp_refresh *refresh)
 {
     const time_t now = time(NULL);
-    for (size_t i = 0; i < task_count(refresh); i++) {
-        struct task *task = task_number(refresh, i);
+    for (size_t i = 0; i < ocsp_tasks_count(&refresh->tasks); i++) {
+        struct ocsp_task *task = ocsp_tasks_at(&refresh->tasks, i);
         if (task->next_update == 0 || task->next_update > now)
             continue;
         task->next_update = 0;
         log_error(refresh->settings.log, "OCSP response has ended",
-                  log_text("file", certificate_of(refresh, i)->path),
+                  log_text("file", ocsp_tasks_certificate(&refresh->tasks, i)->path),
                   log_reason("none came in time to take its place"));
     }
 }
@@ -323,8 +253,8 @@ static void settle(struct ocsp_refresh *refresh)
 {
     if (staples_settled(refresh->settings.staples, refresh->settings.generation))
         return;
-    for (size_t i = 0; i < task_count(refresh); i++)
-        if (task_number(refresh, i)->settings != NULL && !task_number(refresh, i)->tried)
+    for (size_t i = 0; i < ocsp_tasks_count(&refresh->tasks); i++)
+        if (ocsp_tasks_at(&refresh->tasks, i)->settings != NULL && !ocsp_tasks_at(&refresh->tasks, i)->tried)
             return;
     staples_settle(refresh->settings.staples, refresh->settings.generation);
 }
@@ -340,7 +270,7 @@ static void forget(struct ocsp_refresh *refresh)
 static void go_on(struct ocsp_refresh *refresh)
 {
     const struct timeval pause = clock_timeval(TICK);
-    tasks_follow(refresh);
+    ocsp_tasks_follow(&refresh->tasks);
     tell_ended(refresh);
     start_due(refresh);
     settle(refresh);
@@ -357,50 +287,10 @@ static void on_timer(evutil_socket_t fd, short what, void *owner)
 
 /* ---- What the master says. */
 
-static void waiting_clear(struct ocsp_refresh *refresh)
-{
-    for (size_t i = 0; i < refresh->waiting.count; i++)
-        certificate_drop(refresh->pending[i]);
-    refresh->waiting.count = 0;
-}
-
-static bool waiting_add(struct ocsp_refresh *refresh, struct certificate *certificate)
-{
-    size_t count = refresh->waiting.count;
-    struct certificate **pending = realloc(refresh->pending, (count + 1) * sizeof(struct certificate *));
-    if (pending != NULL)
-        refresh->pending = pending;
-    struct task *task = pending != NULL ? task_at(&refresh->waiting, count) : NULL;
-    if (task == NULL)
-        return false;
-    refresh->pending[count] = certificate;
-    task_begin(refresh, task, certificate);
-    return true;
-}
-
-static enum result waiting_read(struct ocsp_refresh *refresh, int fd, struct failure *why)
-{
-    struct certificate_handover handover;
-    struct certificate *certificate;
-    enum result result = certificate_handover_open(fd, &handover, why);
-    while (result == RESULT_OK) {
-        result =
-            certificate_handover_next(&handover, refresh->settings.config,
-                                      certificates_parser(refresh->settings.certificates), &certificate, why);
-        if (result == RESULT_OK && !waiting_add(refresh, certificate)) {
-            certificate_drop(certificate);
-            result = failure_set(why, RESULT_SYSTEM, "no memory");
-        }
-    }
-    certificate_handover_close(&handover);
-    return result;
-}
-
 void ocsp_refresh_take(struct ocsp_refresh *refresh, int fd)
 {
     struct failure why;
-    waiting_clear(refresh);
-    if (fd >= 0 && waiting_read(refresh, fd, &why) != RESULT_AGAIN)
+    if (ocsp_tasks_take(&refresh->tasks, fd, &why) != RESULT_AGAIN)
         log_error(refresh->settings.log, "renewed certificate not taken", log_reason(why.text));
     socket_close(&fd);
 }
@@ -416,16 +306,22 @@ enum result ocsp_refresh_new(const struct ocsp_refresh_settings *settings, struc
     if (made == NULL)
         return failure_set_errno(why, "OCSP responses");
     made->settings = *settings;
+    made->tasks = (struct ocsp_tasks){
+        .config = settings->config, .certificates = settings->certificates, .staples = settings->staples};
     made->forgotten = clock_now();
     for (size_t i = 0; i < FETCHES; i++)
         made->running[i].refresh = made;
     made->dns = ocsp_fetch_dns(settings->base);
     made->timer = evtimer_new(settings->base, on_timer, made);
-    if (made->dns != NULL && made->timer != NULL && event_add(made->timer, &now) == 0)
+    enum result result = resolver_new(settings->base, &made->resolver, why);
+    if (result == RESULT_OK &&
+        (made->dns == NULL || made->timer == NULL || event_add(made->timer, &now) != 0))
+        result = failure_set(why, RESULT_SYSTEM, "no memory for OCSP responses");
+    if (result == RESULT_OK)
         return RESULT_OK;
     ocsp_refresh_free(made);
     *refresh = NULL;
-    return failure_set(why, RESULT_SYSTEM, "no memory for OCSP responses");
+    return result;
 }
 
 void ocsp_refresh_free(struct ocsp_refresh *refresh)
@@ -438,13 +334,11 @@ void ocsp_refresh_free(struct ocsp_refresh *refresh)
         ocsp_fetch_cancel(refresh->running[i].fetch);
         certificate_drop(refresh->running[i].certificate);
     }
-    waiting_clear(refresh);
+    resolver_free(refresh->resolver);
     if (refresh->timer != NULL)
         event_free(refresh->timer);
     if (refresh->dns != NULL)
         evdns_base_free(refresh->dns, 0);
-    free(refresh->pending);
-    free(refresh->served.tasks);
-    free(refresh->waiting.tasks);
+    ocsp_tasks_free(&refresh->tasks);
     free(refresh);
 }

@@ -10,6 +10,8 @@
 
 /* Seconds that a responder's clock may be ahead of ours. Clients allow as much, and more. */
 #define AHEAD_MAX 300
+/* Seconds that a revocation without an end counts from now. */
+#define REVOKED_FOR (7 * 86400)
 
 static void free_leaf(X509 **leaf)
 {
@@ -124,15 +126,18 @@ static enum result check_single(OCSP_SINGLERESP *single, time_t now, struct ocsp
 {
     ASN1_GENERALIZEDTIME *from, *until;
     int reason, answer = OCSP_single_get0_status(single, &reason, NULL, &from, &until);
+    status->revoked = answer == V_OCSP_CERTSTATUS_REVOKED;
     if (!time_of(from, &status->this_update))
         return refuse("it has no good thisUpdate", why);
-    if (!time_of(until, &status->next_update))
+    /* What is revoked stays so, whether or not it is said for how long. */
+    if (until == NULL && status->revoked)
+        status->next_update = now + REVOKED_FOR;
+    else if (!time_of(until, &status->next_update))
         return refuse("it has no nextUpdate, and so no end", why);
     if (status->this_update > now + AHEAD_MAX)
         return refuse("it is not in force yet", why);
     if (status->next_update <= now)
         return refuse("it is out of date", why);
-    status->revoked = answer == V_OCSP_CERTSTATUS_REVOKED;
     if (answer != V_OCSP_CERTSTATUS_GOOD && answer != V_OCSP_CERTSTATUS_REVOKED)
         return refuse("the responder does not know the certificate", why);
     return RESULT_OK;

@@ -35,8 +35,9 @@ struct ocsp_status {
 
 /*
  * Whether the response is about the leaf, and signed by its issuer or by whom that has appointed for it, and
- * in force now: then its verdict is good or revoked. RESULT_PROTOCOL: what does not parse, speaks of another
- * certificate, is not signed by who may, out of date or not in force yet, or says that it does not know.
+ * in force now, with an end unless it says revoked: then its verdict is good or revoked. RESULT_PROTOCOL:
+ * what does not parse, speaks of another certificate, is not signed by who may, out of date or not in force
+ * yet, or says that it does not know.
  */
 MUST_CHECK enum result ocsp_response_check(struct bytes response, const struct certificate *certificate,
                                            time_t now, struct ocsp_status *status, struct failure *why);

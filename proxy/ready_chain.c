@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "proxy/ocsp_response.h"
+
 /* The response as it was last read from what all processes share. */
 struct kept_staple {
     size_t at;        /* in staples; STAPLE_NOWHERE: not known */
@@ -20,7 +22,6 @@ struct place {
     struct ready_chain chain;
     const struct certificate *certificate; /* held */
     struct kept_staple staple;
-    size_t message_size; /* of Certificate, without extensions */
     struct place *next;
     struct place *newer, *older;
 };
@@ -143,7 +144,6 @@ static struct place *place_new(struct ready_chains *chains, const struct certifi
         return NULL;
     place->certificate = certificate_hold(certificate);
     place->staple.at = STAPLE_NOWHERE;
-    place->message_size = certificate_message_size(certificate);
     if (!chain_fill(&place->chain, certificate, chains->signer)) {
         place_free(place);
         return NULL;
@@ -184,31 +184,46 @@ const struct ready_chain *ready_chains_get(struct ready_chains *chains, const st
 
 /* ---- Its OCSP response. */
 
-/* In TLS 1.3 it stands in the leaf's CertificateEntry, as an extension (RFC 8446 section 4.4.2.1). */
-#define STAPLE_HEAD 8
-
-static void staple_set(struct kept_staple *kept, struct bytes response, time_t next_update)
+/* False: no memory, and it is tried again. */
+static bool staple_set(struct kept_staple *kept, struct bytes response, time_t next_update)
 {
+    uint8_t *copy = response.size > 0 ? malloc(response.size) : NULL;
+    if (copy == NULL && response.size > 0)
+        return false;
+    if (copy != NULL)
+        memcpy(copy, response.data, response.size);
     free(kept->response);
-    kept->response = response.size > 0 ? malloc(response.size) : NULL;
-    kept->size = kept->response != NULL ? response.size : 0;
+    kept->response = copy;
+    kept->size = response.size;
     kept->next_update = next_update;
-    if (kept->size > 0)
-        memcpy(kept->response, response.data, response.size);
+    return true;
+}
+
+/* The process that has put it there talks with responders: it is not believed. */
+static bool is_good(const struct certificate *certificate, const struct staple *staple, time_t *next_update)
+{
+    struct ocsp_status status;
+    if (staple->kind != STAPLE_RESPONSE ||
+        ocsp_response_check(bytes_of(staple->response, staple->size), certificate, time(NULL), &status,
+                            NULL) != RESULT_OK)
+        return false;
+    *next_update = status.next_update;
+    return !status.revoked;
 }
 
 /* Where it is not whole, or of another certificate by now, the copy stays, and it is looked for again. */
 static void staple_read(struct ready_chains *chains, struct place *place, uint64_t version)
 {
-    struct staple *read = &chains->scratch;
-    if (!staples_read(chains->staples, place->staple.at, place->certificate, read)) {
+    const struct staple *read = &chains->scratch;
+    time_t next_update = 0;
+    if (!staples_read(chains->staples, place->staple.at, place->certificate, &chains->scratch)) {
         place->staple.at = STAPLE_NOWHERE;
+        place->staple.version = 0;
         return;
     }
-    bool fits = place->message_size + STAPLE_HEAD + read->size <= CERTIFICATE_MESSAGE_MAX;
-    bool shown = fits && read->revoked == 0;
-    place->staple.version = version;
-    staple_set(&place->staple, bytes_of(read->response, shown ? read->size : 0), (time_t)read->next_update);
+    bool good = is_good(place->certificate, read, &next_update);
+    if (staple_set(&place->staple, bytes_of(read->response, good ? read->size : 0), next_update))
+        place->staple.version = version;
 }
 
 static void staple_refresh(struct ready_chains *chains, struct place *place)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <openssl/evp.h>
 
@@ -12,8 +13,10 @@
 /* More than there are chains; memory is taken for those in use alone. */
 #define PLACES ((size_t)16384)
 /* Where a mark may be: from its own place on. */
-#define PROBES 64
-#define DAY    86400
+#define PROBES    64
+#define DAY       86400
+#define AHEAD_MAX 600                   /* seconds that another process's clock may be ahead */
+#define LIFE_MAX  ((int64_t)3660 * DAY) /* of a response, or a certificate */
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words are shared between processes: no locks behind them");
 
@@ -112,16 +115,30 @@ static bool is_whole(const struct staple *staple)
            memcmp(digest, staple->digest, sizeof digest) == 0;
 }
 
+/* Times that would keep everything else out for ever. */
+static bool is_possible(const struct staple *staple)
+{
+    const int64_t latest = (int64_t)time(NULL) + AHEAD_MAX;
+    return staple->this_update >= 0 && staple->this_update <= latest && staple->taken >= 0 &&
+           staple->taken <= latest && staple->next_update >= 0 && staple->next_update <= latest + LIFE_MAX;
+}
+
+static bool read_record(const struct staples *staples, size_t place, const struct certificate *certificate,
+                        struct staple *staple)
+{
+    return status_area_read(staples->records, place, staple) &&
+           memcmp(staple->mark, certificate->mark, sizeof staple->mark) == 0 && is_possible(staple);
+}
+
 bool staples_read(const struct staples *staples, size_t place, const struct certificate *certificate,
                   struct staple *staple)
 {
-    return status_area_read(staples->records, place, staple) &&
-           memcmp(staple->mark, certificate->mark, sizeof staple->mark) == 0 && is_whole(staple);
+    return read_record(staples, place, certificate, staple) && is_whole(staple);
 }
 
 bool staple_is_good(const struct staple *staple, time_t now)
 {
-    return staple->revoked == 0 && staple->size > 0 && now < staple->next_update;
+    return staple->kind == STAPLE_RESPONSE && staple->size > 0 && now < staple->next_update;
 }
 
 bool staples_have(const struct staples *staples, const struct certificate *certificate, time_t now)
@@ -137,36 +154,41 @@ enum staple_state staples_state(const struct staples *staples, const struct cert
 {
     struct staple staple;
     size_t place = staples_find(staples, certificate);
-    if (place == STAPLE_NOWHERE || !status_area_read(staples->records, place, &staple) ||
-        memcmp(staple.mark, certificate->mark, sizeof staple.mark) != 0 || staple.next_update <= now)
+    if (place == STAPLE_NOWHERE || !read_record(staples, place, certificate, &staple))
         return STAPLE_MISSING;
+    if (staple.kind == STAPLE_NO_RESPONDER)
+        return STAPLE_UNNAMED;
     *next_update = (time_t)staple.next_update;
-    return staple.revoked != 0 ? STAPLE_REVOKED : STAPLE_GOOD;
+    if (staple.kind == STAPLE_REVOCATION)
+        return STAPLE_REVOKED;
+    return now < staple.next_update ? STAPLE_GOOD : STAPLE_MISSING;
 }
 
 /* ---- Writing. */
 
-/* One that was claimed by another writer meanwhile is not this one's. */
+/* Another writer may claim a place meanwhile, and for the same certificate. */
 static size_t claim(struct staples *staples, uint64_t key)
 {
-    for (size_t place = find(staples, key, key); place == STAPLE_NOWHERE;) {
+    for (;;) {
         uint64_t none = 0;
-        size_t empty = find(staples, key, 0);
-        if (empty == STAPLE_NOWHERE ||
-            atomic_compare_exchange_strong(&staples->shared->keys[empty], &none, key))
-            return empty;
+        size_t place = find(staples, key, key);
+        if (place != STAPLE_NOWHERE)
+            return place;
+        place = find(staples, key, 0);
+        if (place == STAPLE_NOWHERE ||
+            atomic_compare_exchange_strong(&staples->shared->keys[place], &none, key))
+            return place;
     }
-    return find(staples, key, key);
 }
 
-bool staples_put(struct staples *staples, const struct certificate *certificate, struct bytes response,
-                 bool revoked, time_t this_update, time_t next_update, time_t now)
+bool staples_put(struct staples *staples, const struct certificate *certificate, enum staple_kind kind,
+                 struct bytes response, const struct staple_times *times)
 {
-    struct staple staple = {.this_update = this_update,
-                            .next_update = next_update,
-                            .taken = now,
+    struct staple staple = {.this_update = times->this_update,
+                            .next_update = times->next_update,
+                            .taken = times->taken,
                             .size = (uint32_t)response.size,
-                            .revoked = revoked};
+                            .kind = kind};
     size_t place = response.size <= STAPLE_MAX ? claim(staples, key_of(certificate)) : STAPLE_NOWHERE;
     if (place == STAPLE_NOWHERE || !digest_of(response, staple.digest))
         return false;

@@ -20,13 +20,16 @@
 
 struct staples;
 
+/* What is known of a leaf; but for the first without a response. */
+enum staple_kind { STAPLE_RESPONSE, STAPLE_REVOCATION, STAPLE_NO_RESPONDER };
+
 struct staple {
     uint8_t mark[CERTIFICATE_MARK_SIZE];   /* of the leaf */
     uint8_t digest[CERTIFICATE_MARK_SIZE]; /* of the response: that it is whole */
     int64_t this_update, next_update;      /* Unix seconds */
     int64_t taken;                         /* when it was read or fetched */
     uint32_t size;
-    uint32_t revoked; /* 1: the leaf is, and there is no response */
+    uint32_t kind; /* enum staple_kind */
     uint8_t response[STAPLE_MAX];
 };
 
@@ -43,7 +46,8 @@ void staples_free(struct staples *staples);
 size_t staples_find(const struct staples *staples, const struct certificate *certificate);
 /* Another number: what is there has changed. */
 uint64_t staples_version(const struct staples *staples, size_t place);
-/* What is there, good or not. False: nothing of this certificate, or nothing whole. */
+/* What is there, good or not. False: nothing of this certificate, nothing whole, or nothing that can be true.
+ */
 MUST_CHECK bool staples_read(const struct staples *staples, size_t place,
                              const struct certificate *certificate, struct staple *staple);
 /* Whether it may be shown to a client now. */
@@ -53,18 +57,27 @@ bool staples_have(const struct staples *staples, const struct certificate *certi
 
 /* ---- For who shows what there is. */
 
-enum staple_state { STAPLE_MISSING, STAPLE_GOOD, STAPLE_REVOKED };
+enum staple_state {
+    STAPLE_MISSING,
+    STAPLE_GOOD,
+    STAPLE_REVOKED,
+    STAPLE_UNNAMED, /* the certificate names no responder */
+    STAPLE_STATE_COUNT
+};
 
-/* next_update is set unless it is missing. */
+/* next_update is set if it is good or revoked. */
 enum staple_state staples_state(const struct staples *staples, const struct certificate *certificate,
                                 time_t now, time_t *next_update);
 
 /* ---- For who verifies. */
 
-/* response.size at most STAPLE_MAX; none with revoked. False: there is no place left. */
+struct staple_times {
+    time_t this_update, next_update, taken;
+};
+
+/* response.size at most STAPLE_MAX; 0 but for a response. False: there is no place left. */
 MUST_CHECK bool staples_put(struct staples *staples, const struct certificate *certificate,
-                            struct bytes response, bool revoked, time_t this_update, time_t next_update,
-                            time_t now);
+                            enum staple_kind kind, struct bytes response, const struct staple_times *times);
 /* Gives back the places of what has been out of date for a day: their chains are gone. */
 void staples_forget(struct staples *staples, time_t now);
 

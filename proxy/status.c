@@ -176,9 +176,10 @@ static void write_names(const struct certificate *certificate, struct json *json
     json_number(json, "name_count", (int64_t)certificate->name_count);
 }
 
-static const char *const STAPLE_STATES[] = {
-    [STAPLE_MISSING] = "missing", [STAPLE_GOOD] = "good", [STAPLE_REVOKED] = "revoked"};
-#define STAPLE_STATE_COUNT (sizeof STAPLE_STATES / sizeof *STAPLE_STATES)
+static const char *const STAPLE_STATE_NAMES[] = {[STAPLE_MISSING] = "missing",
+                                                 [STAPLE_GOOD] = "good",
+                                                 [STAPLE_REVOKED] = "revoked",
+                                                 [STAPLE_UNNAMED] = "none"};
 
 /* Null where nothing is stapled. */
 static void write_staple(const struct proxy_setup *setup, const struct certificate *certificate,
@@ -187,8 +188,8 @@ static void write_staple(const struct proxy_setup *setup, const struct certifica
     time_t until = 0;
     bool off = ocsp_settings_of(setup->config, certificate)->source == OCSP_OFF;
     enum staple_state state = staples_state(setup->staples, certificate, time(NULL), &until);
-    json_text(json, "ocsp", off ? NULL : STAPLE_STATES[state]);
-    if (!off && state != STAPLE_MISSING)
+    json_text(json, "ocsp", off ? NULL : STAPLE_STATE_NAMES[state]);
+    if (!off && (state == STAPLE_GOOD || state == STAPLE_REVOKED))
         json_time(json, "ocsp_next_update", until);
 }
 
@@ -298,7 +299,7 @@ static void staple_metrics(const struct proxy_setup *setup, struct evbuffer *to)
     metrics_write_head(to, STAPLES, METRIC_GAUGE,
                        "Chains to which an OCSP response is to be stapled, by what there is.");
     for (size_t i = 0; i < STAPLE_STATE_COUNT; i++) {
-        const struct metric_label state = {"state", STAPLE_STATES[i]};
+        const struct metric_label state = {"state", STAPLE_STATE_NAMES[i]};
         metrics_write_line(to, STAPLES, &state, 1, counts[i]);
     }
 }

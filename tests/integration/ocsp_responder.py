@@ -2,6 +2,7 @@
 go wrong."""
 
 import base64
+import contextlib
 import datetime
 import http.server
 import socket
@@ -73,7 +74,7 @@ class Responder:
     """Runs in threads. `behaviour` is a name in BEHAVIOURS and may be changed at any time; `behaviours` has what is otherwise
     for some certificates, by their serial numbers."""
 
-    def __init__(self, authority, behaviour="good", address="127.0.0.1"):
+    def __init__(self, authority, behaviour="good", address="127.0.0.1", name=None):
         self.signer = Signer(authority)
         self.leafs = {}
         self.behaviour = behaviour
@@ -97,11 +98,13 @@ class Responder:
                 responder._answer(self, self.rfile.read(int(self.headers["Content-Length"])))
 
         class Server(http.server.ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
             daemon_threads = True
             request_queue_size = 128
 
         self.server = Server((address, 0), Handler)
-        self.url = f"http://{address}:{self.server.server_address[1]}/ocsp"
+        self.port = self.server.server_address[1]
+        self.url = f"http://{name or address}:{self.port}/ocsp"
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
 
@@ -206,14 +209,31 @@ def _trickles(responder, handler, leaf):
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
-    try:
+    with contextlib.suppress(OSError):
         for _ in range(1000):
             handler.wfile.write(b"x")
             handler.wfile.flush()
             if responder.stalled.wait(0.05):
                 break
-    except OSError:
-        pass
+    handler.close_connection = True
+
+
+def _continues(responder, handler, leaf):
+    """Interim responses without end."""
+    with contextlib.suppress(OSError):
+        while not responder.stalled.is_set():
+            handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    handler.close_connection = True
+
+
+def _chunk_without_end(responder, handler, leaf):
+    """The length of a chunk, which goes on and on."""
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while not responder.stalled.is_set():
+            handler.wfile.write(b"1" * 10000)
     handler.close_connection = True
 
 
@@ -250,6 +270,8 @@ BEHAVIOURS = {
     "delegated": _delegated(),
     "only by POST": _only_post,
     "revoked": _says(status="revoked"),
+    "revoked without an end": _says(status="revoked", next_update=False),
+    "revoked for a moment": _says(status="revoked", lasts=2),
     "unknown": _says(status="unknown"),
     "out of date": _says(since=7200, lasts=3600),
     "in the future": _says(since=-3600),
@@ -274,6 +296,8 @@ BEHAVIOURS = {
     "no HTTP": _is_no_http,
     "stalls": _stalls,
     "trickles": _trickles,
+    "continues": _continues,
+    "a chunk without end": _chunk_without_end,
 }
 
 

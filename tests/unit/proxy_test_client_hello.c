@@ -126,7 +126,7 @@ static const struct {
 
 static struct client_hello hello_of(struct bytes schemes, struct bytes groups)
 {
-    struct client_hello hello = {0};
+    struct client_hello hello = {.rsa = true, .ecdsa = true};
     client_hello_read_schemes(&hello, schemes);
     client_hello_read_groups(&hello, groups);
     return hello;
@@ -225,12 +225,32 @@ static void test_protocols(void **state)
     }
 }
 
+/* Before TLS 1.3 a key is of no use to a client whose suites are authenticated by others alone. */
+static void test_suites(void **state)
+{
+    static const uint8_t WITH_ECDSA[] = {0x13, 0x01, 0xc0, 0x2b, 0x00, 0xff}, WITH_RSA[] = {0xcc, 0xa8},
+                         OTHERS[] = {0x00, 0x2f, 0xc0}, OFFERED[] = {0x00, 0x04, 0x04, 0x03, 0x08, 0x04};
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct client_hello hello = {0};
+        client_hello_read_schemes(&hello, bytes_of(OFFERED, sizeof OFFERED));
+        client_hello_read_suites(&hello, bytes_of(WITH_ECDSA, i & 1 ? sizeof WITH_ECDSA : 0));
+        client_hello_read_suites(&hello, bytes_of(WITH_RSA, i & 2 ? sizeof WITH_RSA : 0));
+        client_hello_read_suites(&hello, bytes_of(OTHERS, sizeof OTHERS));
+        assert_int_equal(client_hello_verifies(&hello, KEY_TYPE_P256, false), (i & 1) != 0);
+        assert_int_equal(client_hello_verifies(&hello, KEY_TYPE_RSA, false), (i & 2) != 0);
+        assert_true(client_hello_verifies(&hello, KEY_TYPE_P256, true));
+        assert_true(client_hello_verifies(&hello, KEY_TYPE_RSA, true));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),         cmocka_unit_test(test_longest_name),
         cmocka_unit_test(test_named_schemes), cmocka_unit_test(test_verifies),
         cmocka_unit_test(test_choices),       cmocka_unit_test(test_protocols),
+        cmocka_unit_test(test_suites),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,6 +166,7 @@ static const struct {
     {{V_OCSP_CERTSTATUS_GOOD, 301, 400}, "it is not in force yet"},
     {{V_OCSP_CERTSTATUS_GOOD, -10, -1}, "it is out of date"},
     {{V_OCSP_CERTSTATUS_GOOD, -NOW, -NOW + 1}, "it has no good thisUpdate"},
+    {{V_OCSP_CERTSTATUS_REVOKED, -10, 0}, NULL}, /* it counts for a week */
     {{V_OCSP_CERTSTATUS_GOOD, -10, 0}, "it has no nextUpdate, and so no end"},
     {{V_OCSP_CERTSTATUS_UNKNOWN, -10, 10}, "the responder does not know the certificate"},
 };
@@ -183,7 +184,7 @@ static void responses(void **state)
             assert_int_equal(result, RESULT_OK);
             assert_int_equal(status.revoked, answer->status == V_OCSP_CERTSTATUS_REVOKED);
             assert_int_equal(status.this_update, NOW + answer->from);
-            assert_int_equal(status.next_update, NOW + answer->until);
+            assert_int_equal(status.next_update, NOW + (answer->until != 0 ? answer->until : 7 * 86400));
         } else {
             assert_int_equal(result, RESULT_PROTOCOL);
             assert_string_equal(why.text, ANSWERS[i].reason);

@@ -219,6 +219,22 @@ static void test_equal(void **state)
     assert_true(address_equal(&with_zero, &without));
 }
 
+static void test_from_ip(void **state)
+{
+    static const uint8_t IP4[] = {192, 0, 2, 1}, IP6[16] = {0x20, 0x01, 0x0d, 0xb8, [15] = 1};
+    char text[ADDRESS_TEXT_SIZE];
+    struct address address;
+    (void)state;
+    assert_true(address_from_ip(&address, bytes_of(IP4, sizeof IP4), 80));
+    assert_string_equal(address_format(&address, text), "192.0.2.1:80");
+    assert_true(address_from_ip(&address, bytes_of(IP6, sizeof IP6), 80));
+    assert_string_equal(address_format(&address, text), "[2001:db8::1]:80");
+    address_set_port(&address, 81);
+    assert_string_equal(address_format(&address, text), "[2001:db8::1]:81");
+    assert_false(address_from_ip(&address, bytes_of(IP6, 5), 80));
+    assert_int_equal(address.size, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +245,7 @@ int main(void)
         cmocka_unit_test(test_resolve_refuses),
         cmocka_unit_test(test_unix_peers),
         cmocka_unit_test(test_equal),
+        cmocka_unit_test(test_from_ip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
