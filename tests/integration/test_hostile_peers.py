@@ -4,7 +4,6 @@ front end's memory stays bounded, and each hostile connection is ended, told and
 Who never reads its answers, and who holds all places there are, is in test_keyserver_life.py."""
 
 import contextlib
-import os
 import random
 import resource
 import select
@@ -32,13 +31,6 @@ CLOSED = "keyless_keyserver_connections_closed_total"
 FAILED = "keyless_keyserver_handshake_failures_total"
 REFUSED = "keyless_keyserver_connections_refused_total"
 OPEN = "keyless_keyserver_connections"
-
-
-@pytest.fixture
-def lean(monkeypatch):
-    """The sanitizer's quarantine would hide what the program itself keeps."""
-    options = os.environ.get("ASAN_OPTIONS", "")
-    monkeypatch.setenv("ASAN_OPTIONS", ":".join(filter(None, [options, "quarantine_size_mb=1"])))
 
 
 def serve_another(server, times=1):
