@@ -81,6 +81,14 @@ def silent(server, stack_of, count, source="127.0.0.1"):
 # ---- Too slow.
 
 
+def has_closed(raw):
+    """Whether the other side has, with an octet of ours still unread (a reset) or not."""
+    try:
+        return not raw.recv(65536)
+    except ConnectionResetError:
+        return True
+
+
 def trickle(peers, data, period):
     """An octet of data to each that is left, every period seconds, until all are closed; how long that took."""
     began = time.monotonic()
@@ -94,7 +102,7 @@ def trickle(peers, data, period):
         due = time.monotonic() + period
         while left and (wait := due - time.monotonic()) > 0:
             for raw in select.select(list(left), [], [], wait)[0]:
-                if not raw.recv(65536):
+                if has_closed(raw):
                     del left[raw]
         if not left:
             return time.monotonic() - began
