@@ -298,11 +298,13 @@ def test_slow_readers_cost_bounded_memory(proxy_for, lean, slow):
 
     def stand_still(connection):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        go_on.wait(PATIENCE)
+        connection.settimeout(None)  # the clients end one after the other, and all of that takes longer than one may
+        go_on.wait()
         got = len(read_all(connection))
         connection.sendall(str(got).encode())
 
     with Backend(pour if slow == "client" else stand_still) as backend, contextlib.ExitStack() as exits:
+        exits.callback(go_on.set)
         proxy = proxy_for(backend)
         (worker,) = proxy.children("worker")
         with Client(proxy.port) as first:  # what is allocated once
