@@ -274,7 +274,7 @@ def test_refusing(proxy, nss, tool, site, options, alert):
 @pytest.mark.parametrize("version", [ONLY13, ONLY12], ids=["1.3", "1.2"])
 def test_resumption_wanted(proxy, nss, version):
     observed = Observed(proxy)
-    status, text = run("gnutls", proxy, nss, "p256.example", [priority(version), "--resume"])
+    status, text = run("gnutls", proxy, nss, "p256.example", [priority(version), "--resume", "--waitresumption"])
     assert status == 0, text
     resumes = version == ONLY13  # in TLS 1.2 there are no tickets by default
     assert ("This is a resumed session" in text) == resumes and answer_of(text)["resumed"] == resumes, text
