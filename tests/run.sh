@@ -130,12 +130,19 @@ integration() {
     reported "$name" "$status" "$results/$name.xml"
 }
 
-group_format() {
-    # What is right to one version of clang-format is not to another; .clang-format is for Debian 12's.
-    case $(clang-format --version) in
-    *"version 14."*) ;;
-    *) say "format: skipped, as clang-format here is not version 14: $(clang-format --version)"; return 0 ;;
+# What is right to one version of clang's tools is not to another; .clang-format and .clang-tidy are for Debian 12's.
+# is_ours GROUP TOOL: whether it is that version; if not, says so
+is_ours() {
+    found=$("$2" --version | grep version)
+    case $found in
+    *"version 14."*) return 0 ;;
     esac
+    say "$1: skipped, as $2 here is not version 14: $found"
+    return 1
+}
+
+group_format() {
+    is_ours format clang-format || return 0
     say "format"
     record format sh -c 'find common proxy keyserver tests -name "*.[ch]" | xargs clang-format --dry-run --Werror'
 }
@@ -203,6 +210,7 @@ group_release_all() {
 }
 
 group_tidy() {
+    is_ours tidy clang-tidy || return 0
     build dev
     say "clang-tidy"
     record tidy sh -c 'find common proxy keyserver -name "*.c" | xargs -n 1 -P 2 clang-tidy -p build/dev --quiet'
