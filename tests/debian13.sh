@@ -35,6 +35,7 @@ for group in "$@"; do groups="$groups --group $group"; done
 exec unshare --mount --pid --fork sh -euc '
     trap "exit 130" INT TERM
     mount --make-rprivate /
+    mount --bind "$1" "$1" # so that tests/systemd.sh can make namespaces in there: their root must be a mount
     mount -t proc proc "$1/proc"
     mount --rbind /dev "$1/dev"
     mount --rbind /sys "$1/sys"
