@@ -1,14 +1,14 @@
 #!/bin/sh
-# The tests on Debian 13, with its OpenSSL 3.5 and gcc 14: in a root made by debootstrap below build/, in namespaces of their own,
-# so that no process and no mount stays behind. Needs root.
-#   sh tests/debian13.sh [GROUP ...]      (groups of tests/run.sh; default: unit integration release quickstart)
+# Groups of tests/run.sh on Debian 13, with its OpenSSL 3.5 and gcc 14: in a root made by debootstrap below build/, in namespaces of
+# their own, so that no process and no mount stays behind. Needs root. This is what sh tests/run.sh --debian 13 runs.
+#   sh tests/debian13.sh GROUP ...
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 top=$(dirname -- "$here")
 base=$top/build/debian13
 [ "$(id -u)" -eq 0 ] || { echo "debian13.sh: needs root, to make a root of Debian 13 and to change into it" >&2; exit 1; }
-[ $# -gt 0 ] || set -- unit integration release quickstart
+[ $# -gt 0 ] || { echo "usage: sh tests/debian13.sh GROUP ..." >&2; exit 2; }
 
 if [ ! -e "$base/made" ]; then
     command -v debootstrap >/dev/null || sh "$top/conf/install-packages.sh" debian13
@@ -31,10 +31,14 @@ find "$base/root/work" -mindepth 1 -maxdepth 1 ! -name build ! -name certs -exec
 
 groups=
 for group in "$@"; do groups="$groups --group $group"; done
+# The first process of a namespace ignores what it does not trap, and ends all others with it: so an interrupted run is one.
 exec unshare --mount --pid --fork sh -euc '
+    trap "exit 130" INT TERM
     mount --make-rprivate /
+    mount --bind "$1" "$1" # so that tests/systemd.sh can make namespaces in there: their root must be a mount
     mount -t proc proc "$1/proc"
     mount --rbind /dev "$1/dev"
     mount --rbind /sys "$1/sys"
-    exec env -u DESTDIR LC_ALL=C.UTF-8 chroot "$1" sh -c "cd /work && exec sh tests/run.sh$2"
+    env -u DESTDIR LC_ALL=C.UTF-8 chroot "$1" sh -c "cd /work && exec sh tests/run.sh$2" &
+    wait $!
 ' sh "$base/root" "$groups"

@@ -3,6 +3,7 @@
 #   sh tests/run.sh                    what CI runs
 #   sh tests/run.sh --all              the long ones too
 #   sh tests/run.sh --group NAME ...   only these groups
+#   sh tests/run.sh --debian 13 ...    the same in a root of Debian 13 (OpenSSL 3.5, gcc 14) that debootstrap makes; needs root
 #   sh tests/run.sh --list             the groups
 # Ends with the ten slowest tests and a line that counts; its exit status is 0 only when nothing failed.
 set -eu
@@ -28,15 +29,25 @@ release-all  all      every integration test against the release build, limits i
 tidy         all      clang-tidy over everything
 testssl      all      testssl.sh against the proxy's default configuration; its report stays in build/testssl
 systemd      all      the units in a systemd of their own, if root may make one here
-debian13     all      unit and integration tests, release build and quickstart on Debian 13
+debian13     all      --debian 13: the default groups on Debian 13
 LIST
+}
+
+usage() {
+    sed -n '2,8s/^# \{0,1\}//p' "$0"
 }
 
 chosen=
 which=default
+debian=
 while [ $# -gt 0 ]; do
     case $1 in
-    --list) groups; exit 0 ;;
+    --list)
+        groups
+        echo "With --debian 13 they run on Debian 13: the default ones, those named, or with --all all of them but debian13."
+        exit 0
+        ;;
+    --help) usage; exit 0 ;;
     --all) which=all ;;
     --group)
         [ $# -gt 1 ] || { echo "run.sh: --group wants a name" >&2; exit 2; }
@@ -44,12 +55,25 @@ while [ $# -gt 0 ]; do
         chosen="$chosen $2"
         shift
         ;;
-    *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    --debian)
+        [ "${2:-}" = 13 ] || { echo "run.sh: --debian ${2:-}: only 13 is supported" >&2; exit 2; }
+        debian=$2
+        shift
+        ;;
+    *) usage; exit 2 ;;
     esac
     shift
 done
 if [ -z "$chosen" ]; then
-    chosen=$(groups | awk -v which=$which '$2 == "default" || which == "all" {print $1}')
+    chosen=$(groups | awk -v which=$which -v debian="$debian" '
+        ($2 == "default" || which == "all") && !(debian && $1 == "debian13") {print $1}')
+fi
+if [ -n "$debian" ]; then
+    case " $chosen " in
+    *" debian13 "*) echo "run.sh: the group debian13 is what --debian 13 does; it cannot run in there" >&2; exit 2 ;;
+    esac
+    # shellcheck disable=SC2086  # one word a group
+    exec sh tests/debian13.sh $chosen
 fi
 
 say() {
@@ -106,12 +130,19 @@ integration() {
     reported "$name" "$status" "$results/$name.xml"
 }
 
-group_format() {
-    # What is right to one version of clang-format is not to another; .clang-format is for Debian 12's.
-    case $(clang-format --version) in
-    *"version 14."*) ;;
-    *) say "format: skipped, as clang-format here is not version 14: $(clang-format --version)"; return 0 ;;
+# What is right to one version of clang's tools is not to another; .clang-format and .clang-tidy are for Debian 12's.
+# is_ours GROUP TOOL: whether it is that version; if not, says so
+is_ours() {
+    found=$("$2" --version | grep version)
+    case $found in
+    *"version 14."*) return 0 ;;
     esac
+    say "$1: skipped, as $2 here is not version 14: $found"
+    return 1
+}
+
+group_format() {
+    is_ours format clang-format || return 0
     say "format"
     record format sh -c 'find common proxy keyserver tests -name "*.[ch]" | xargs clang-format --dry-run --Werror'
 }
@@ -179,6 +210,7 @@ group_release_all() {
 }
 
 group_tidy() {
+    is_ours tidy clang-tidy || return 0
     build dev
     say "clang-tidy"
     record tidy sh -c 'find common proxy keyserver -name "*.c" | xargs -n 1 -P 2 clang-tidy -p build/dev --quiet'
@@ -220,7 +252,8 @@ group_systemd() {
 
 group_debian13() {
     say "Debian 13"
-    record debian13 sh tests/debian13.sh
+    record debian13 sh tests/run.sh --debian 13
+    say "Debian 13: $(tail -n 1 "$results/debian13.log")"
 }
 
 rm -rf "$results"

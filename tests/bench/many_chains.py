@@ -3,7 +3,7 @@
     many_chains.py DIRECTORY COUNT
 
 makes DIRECTORY/chains/NAME-ec.pem and NAME-rsa.pem for the names site0.example .., DIRECTORY/keys/*.key and
-DIRECTORY/ca.pem. What is there already, complete and with a month to go, is kept.
+DIRECTORY/ca.pem. What is there already, complete, made by this file as it is and with a month to go, is kept.
 """
 
 import datetime
@@ -20,6 +20,8 @@ from cryptography.x509.oid import NameOID
 
 KEYS_OF_A_TYPE = 4
 DAYS, DAYS_LEFT = 90, 30
+# Certificates and lists are what a CA signs. A strict verifier, as Python 3.13's is, wants to be told; and who issued a CA, too.
+CA_USAGE = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
 
 
 def name_of(number):
@@ -57,7 +59,9 @@ class Authority:
         return (
             self._builder(subject, public_key, issuer)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(CA_USAGE, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
             .sign(signer, hashes.SHA256())
         )
 
@@ -103,7 +107,10 @@ def _keys(directory):
 
 def _is_good(directory):
     stamp = directory / "complete"
-    return stamp.exists() and time.time() - stamp.stat().st_mtime < (DAYS - DAYS_LEFT) * 86400
+    if not stamp.exists():
+        return False
+    made = stamp.stat().st_mtime
+    return made > pathlib.Path(__file__).stat().st_mtime and time.time() - made < (DAYS - DAYS_LEFT) * 86400
 
 
 def make(directory, count):

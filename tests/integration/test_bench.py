@@ -110,11 +110,12 @@ def test_what_is_offered(options, extension, content):
 
 
 @pytest.mark.parametrize("options, suites", [
-    (["--tls", "1.2", "--ciphers", "ECDHE-ECDSA-CHACHA20-POLY1305"], "cca9 00ff"),
-    (["--tls", "1.3", "--ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], "1303 00ff"),
+    (["--tls", "1.2", "--ciphers", "ECDHE-ECDSA-CHACHA20-POLY1305"], "cca9"),
+    (["--tls", "1.3", "--ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], "1303"),
 ], ids=["1.2", "1.3"])
 def test_suites_offered(options, suites):
-    assert client_hello(*options)[0] == bytes.fromhex(suites)
+    # OpenSSL 3.0 ends the list with RFC 5746's signalling value, 3.5 sends the extension instead.
+    assert client_hello(*options)[0].removesuffix(b"\x00\xff") == bytes.fromhex(suites)
 
 
 @pytest.mark.parametrize("options, words", [

@@ -17,6 +17,9 @@ from observed import Observed
 
 pytestmark = pytest.mark.browser
 
+# The first that Chromium and our default groups have in common.
+GROUP = "X25519MLKEM768" if harness.openssl_version() >= (3, 5) else "X25519"
+
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
            "--disable-background-networking", "--disable-component-update", "--disable-sync",
            "--host-resolver-rules=MAP * 127.0.0.1", "--dump-dom", "--virtual-time-budget=20000"]
@@ -66,9 +69,10 @@ def pair(module_stack):
 
 
 @pytest.mark.parametrize("site, options, expected", [
-    ("p256.example", [], {"version": "TLSv1.3", "scheme": "ecdsa_secp256r1_sha256", "group": "X25519", "retries": "0"}),
-    ("p256.example", ["--ssl-version-max=tls1.2"], {"version": "TLSv1.2", "scheme": "ecdsa_secp256r1_sha256"}),
-    ("rsa2048.example", [], {"version": "TLSv1.3", "scheme": "rsa_pss_rsae_sha256"}),
+    ("p256.example", [], {"version": "TLSv1.3", "scheme": "ecdsa_secp256r1_sha256", "group": GROUP, "retries": "0"}),
+    ("p256.example", ["--ssl-version-max=tls1.2"],
+     {"version": "TLSv1.2", "scheme": "ecdsa_secp256r1_sha256", "group": "X25519"}),
+    ("rsa2048.example", [], {"version": "TLSv1.3", "scheme": "rsa_pss_rsae_sha256", "group": GROUP}),
     ("rsa2048.example", ["--ssl-version-max=tls1.2"], {"version": "TLSv1.2", "scheme": "rsa_pss_rsae_sha256"}),
     ("p384.example", [], {"scheme": "ecdsa_secp384r1_sha384"}),
     ("dual.example", [], {"scheme": "ecdsa_secp256r1_sha256"}),

@@ -382,7 +382,6 @@ def test_operation_that_is_not_offered(stack, offered, version):
 # ---- The same fault, again and again.
 
 OFTEN = 500
-LEAN = "quarantine_size_mb=0:thread_local_quarantine_size_kb=0"  # ASan keeps freed memory, which would hide a leak
 
 
 def often(watched, fault, count):
@@ -403,13 +402,11 @@ AGAIN = {
 
 @pytest.mark.release
 @pytest.mark.parametrize("fault", AGAIN)
-def test_memory_of_a_fault_that_goes_on(stack, fault):
+def test_memory_of_a_fault_that_goes_on(stack, lean, fault):
     """One leaked fibre has 34 kB, one TLS connection more: hundreds of them would be seen."""
     behaviour, seen = AGAIN[fault]
     server = stack.fake_key_server()
-    proxy = stack.proxy(server, start=False, key_channel=key_channel(), log={"level": "debug", "rate": 0})
-    proxy.environment["ASAN_OPTIONS"] = LEAN
-    watched = Watched(proxy.start())
+    watched = Watched(stack.proxy(server, key_channel=key_channel(), log={"level": "debug", "rate": 0}))
     server.behaviour = behaviour()
     often(watched, seen, OFTEN // 5)  # what is made once is there
     resident = watched.worker.resident()

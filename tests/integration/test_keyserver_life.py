@@ -469,13 +469,6 @@ def test_check_lists_keys(stack, own_keys):
 # ---- Bounds.
 
 
-@pytest.fixture
-def lean(monkeypatch):
-    """The sanitizer's quarantine would hide what the program itself keeps."""
-    options = os.environ.get("ASAN_OPTIONS", "")
-    monkeypatch.setenv("ASAN_OPTIONS", ":".join(filter(None, [options, "quarantine_size_mb=1"])))
-
-
 def small_buffers(peer):
     """So that what a connection takes is held by the server, and not by the kernel."""
     peer.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)

@@ -69,11 +69,14 @@ def test_what_is_in_force_is_shown(stack, server, proxies):
 
 
 @pytest.mark.skipif(not HYBRID, reason="OpenSSL before 3.5")
-def test_hybrid_group_comes_first(proxies):
-    """A client that has a share of each, and the other one first."""
-    status, text = s_client(proxies["intermediate"].port, "-servername", "p256.example", "-ign_eof",
-                            "-groups", "*X25519:*X25519MLKEM768", stdin=b"GET / HTTP/1.0\r\n\r\n")
-    assert status == 0 and '"group": "X25519MLKEM768"' in text, text
+@pytest.mark.parametrize("policy", ["intermediate", "modern"])
+@pytest.mark.parametrize("groups", [[], ["-groups", "*X25519:*X25519MLKEM768"]], ids=["its own", "X25519 first"])
+def test_hybrid_group_comes_first(proxies, policy, groups):
+    """For s_client as it comes, and for a client that has a share of each, and the other one first."""
+    status, text = s_client(proxies[policy].port, "-servername", "p256.example", "-ign_eof", *groups,
+                            stdin=b"GET / HTTP/1.0\r\n\r\n")
+    assert status == 0 and '"group": "X25519MLKEM768"' in text and '"retries": 0' in text, text
+    assert "Negotiated TLS1.3 group: X25519MLKEM768" in text, text
 
 
 @pytest.mark.parametrize("scheme, site", [

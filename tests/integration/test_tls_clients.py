@@ -92,8 +92,10 @@ class Served:
     facts: dict
     options: dict  # by tool
     site: str = "p256.example"
+    marks: tuple = ()
 
 
+NEW = pytest.mark.skipif(harness.openssl_version() < (3, 5), reason="OpenSSL before 3.5")
 V13, V12, RETRY = {"version": "TLSv1.3"}, {"version": "TLSv1.2"}, {"retries": 1}
 RSA_PSS, RSA_PKCS1 = {"scheme": "rsa_pss_rsae_sha256"}, {"scheme": "rsa_pkcs1_sha256"}
 ECDSA, CHACHA = {"scheme": "ecdsa_secp256r1_sha256"}, {"suite": "TLS_CHACHA20_POLY1305_SHA256"}
@@ -109,6 +111,8 @@ SERVED = [
         "openssl": ["-groups", "P-384:P-256"],
         "gnutls": [priority(":-GROUP-ALL:+GROUP-SECP384R1:+GROUP-SECP256R1"), "--single-key-share"],
         "nss": ["-I", "P384,P256"]}),
+    Served("X25519MLKEM768", {**V13, "group": "X25519MLKEM768", "retries": 0}, {
+        "openssl": [], "nss": ["-I", "mlkem768x25519,x25519"]}, marks=(NEW,)),
     Served("RSA alone, TLS 1.3", {**V13, **RSA_PSS}, {
         "openssl": ["-sigalgs", "rsa_pss_rsae_sha256"], "gnutls": [priority(":-SIGN-ALL:+SIGN-RSA-PSS-RSAE-SHA256")],
         "nss": ["-J", "rsa_pss_rsae_sha256", "-o"]}, site="dual.example"),
@@ -162,7 +166,7 @@ SERVED = [
 
 
 def served_rows():
-    return [pytest.param(tool, row, id=f"{tool} {row.name}") for row in SERVED for tool in row.options]
+    return [pytest.param(tool, row, id=f"{tool} {row.name}", marks=row.marks) for row in SERVED for tool in row.options]
 
 
 def answer_of(text):
@@ -270,7 +274,7 @@ def test_refusing(proxy, nss, tool, site, options, alert):
 @pytest.mark.parametrize("version", [ONLY13, ONLY12], ids=["1.3", "1.2"])
 def test_resumption_wanted(proxy, nss, version):
     observed = Observed(proxy)
-    status, text = run("gnutls", proxy, nss, "p256.example", [priority(version), "--resume"])
+    status, text = run("gnutls", proxy, nss, "p256.example", [priority(version), "--resume", "--waitresumption"])
     assert status == 0, text
     resumes = version == ONLY13  # in TLS 1.2 there are no tickets by default
     assert ("This is a resumed session" in text) == resumes and answer_of(text)["resumed"] == resumes, text
