@@ -64,6 +64,8 @@ static const struct config_word TICKET_SOURCE_WORDS[] = {{"keyserver", TICKETS_K
 
 /* ---- key_servers */
 
+static const struct config_word HEDGE_WORDS[] = {{"auto", 0}, {"off", -1}, {NULL, 0}};
+
 static const struct config_word MODE_WORDS[] = {
     {"transcript", KEY_MODE_TRANSCRIPT}, {"tbs", KEY_MODE_TBS}, {"digest", KEY_MODE_DIGEST}, {NULL, 0}};
 
@@ -104,6 +106,23 @@ static const struct config_row KEY_SERVER_ROWS[] = {
         .max = 128,
         .expected = "a name of at most 128 octets",
         .help = "Its name in logs and metrics. Without it: the address as written.",
+    },
+    {
+        .path = "weight",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct proxy_key_server, weight),
+        .min = 1,
+        .max = 1000,
+        .fallback = "1",
+        .help = "How much it gets beside others of the same priority.",
+    },
+    {
+        .path = "priority",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct proxy_key_server, priority),
+        .max = 100,
+        .fallback = "0",
+        .help = "It is used only while none with a lower number can be.",
     },
 };
 
@@ -343,7 +362,8 @@ static const struct config_row ROWS[] = {
         CONFIG_LIST_AT(struct proxy_config, key_servers, key_server_count),
         .required = true,
         .expected = "a list such as [{address: \"keys.example:2407\"}]",
-        .help = "Who holds the sites' private keys. One, in this version.",
+        .most = PROXY_KEY_SERVERS_MAX,
+        .help = "Who holds the sites' private keys: several that hold the same, or each its own.",
     },
     {
         .path = "key_channel.certificate",
@@ -378,6 +398,46 @@ static const struct config_row ROWS[] = {
             "At most limits.handshake_timeout.",
     },
     {
+        .path = "key_channel.attempt_timeout",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, key_channel.attempt_timeout),
+        .min = CONFIG_MILLISECOND,
+        .max = CONFIG_HOUR,
+        .fallback = "500ms",
+        .help = "Until one key server must have answered; then another is asked. At most timeout.",
+    },
+    {
+        .path = "key_channel.fail_fast",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, key_channel.fail_fast),
+        .min = CONFIG_MILLISECOND,
+        .max = CONFIG_HOUR,
+        .fallback = "200ms",
+        .help =
+            "How long a handshake waits while no key server can be reached; then it fails. At most timeout.",
+    },
+    {
+        .path = "key_channel.hedge",
+        .type = &CONFIG_DURATION,
+        CONFIG_AT(struct proxy_config, key_channel.hedge),
+        .words = HEDGE_WORDS,
+        .min = 100,
+        .max = CONFIG_HOUR,
+        .fallback = "auto",
+        .help = "When an answer is later than this, another key server is asked the same, and the first good "
+                "answer counts. "
+                "auto: than 95 of 100 of the server's last answers.",
+    },
+    {
+        .path = "key_channel.hedge_share",
+        .type = &CONFIG_COUNT,
+        CONFIG_AT(struct proxy_config, key_channel.hedge_share),
+        .max = 100,
+        .fallback = "5",
+        .unit = "percent of requests",
+        .help = "At most so many are hedged.",
+    },
+    {
         .path = "key_channel.in_flight",
         .type = &CONFIG_COUNT,
         CONFIG_AT(struct proxy_config, key_channel.in_flight),
@@ -385,7 +445,7 @@ static const struct config_row ROWS[] = {
         .max = PROXY_IN_FLIGHT_MAX,
         .fallback = "512",
         .unit = "requests of one worker",
-        .help = "Unanswered on one key server's channel; others wait.",
+        .help = "Unanswered on one key server's channel; others go elsewhere, or wait.",
     },
     {
         .path = "key_channel.verify",

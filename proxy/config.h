@@ -15,8 +15,9 @@
 
 /* As many as a request's id can tell apart (key_client.c): those that are waited for, and those on the wire.
  */
-#define PROXY_HANDSHAKES_MAX 32768
-#define PROXY_IN_FLIGHT_MAX  32766
+#define PROXY_HANDSHAKES_MAX  32768
+#define PROXY_KEY_SERVERS_MAX 16
+#define PROXY_IN_FLIGHT_MAX   32766
 
 struct proxy_listen {
     struct config_position where;
@@ -104,6 +105,8 @@ struct proxy_key_server {
     struct address address; /* names are resolved when the file is read */
     char *server_name;      /* verified against its certificate */
     enum proxy_key_mode mode;
+    unsigned weight;   /* how much it gets beside others of its priority */
+    unsigned priority; /* those with a lower one go before it, while they can be used */
 };
 
 struct proxy_backend_server {
@@ -154,12 +157,17 @@ struct proxy_config {
     struct proxy_site_name *site_names; /* of all sites, sorted */
     size_t site_name_count;
 
-    struct proxy_key_server *key_servers; /* exactly one for now */
+    struct proxy_key_server *key_servers; /* at least one */
     size_t key_server_count;
 
     struct {
         char *certificate, *key, *ca;
-        uint64_t timeout; /* of one signature, queueing and reconnecting included */
+        uint64_t timeout;         /* of one signature, queueing, reconnecting and other servers included */
+        uint64_t attempt_timeout; /* of one server's answer, until another one is asked */
+        uint64_t fail_fast;       /* of what waits while no server can be reached */
+        uint64_t hedge; /* the wait until another one is asked, too; 0: by what it took lately; UINT64_MAX:
+                           never */
+        unsigned hedge_share; /* percent of requests that may be */
         unsigned in_flight;
         enum proxy_key_verify verify;
     } key_channel;

@@ -113,16 +113,37 @@ static enum result settle_policy(struct proxy_config *config, struct failure *wh
 /* Key servers that sign digests take 1,024 requests of a connection, ours and the pings among them. */
 #define IN_FLIGHT_BARE_MAX 1000
 
-static enum result check_key_servers(const struct config_scope *scope, const struct proxy_config *config,
-                                     struct failure *why)
+static enum result check_key_server(const struct config_scope *scope, const struct proxy_config *config,
+                                    size_t i, struct failure *why)
 {
-    if (config->key_server_count != 1)
-        return config_refuse(scope, why, "key_servers[1]",
-                             "expected exactly one key server: several are not supported yet");
-    if (config->key_servers[0].mode == KEY_MODE_DIGEST && config->key_channel.in_flight > IN_FLIGHT_BARE_MAX)
+    const struct proxy_key_server *server = &config->key_servers[i];
+    char path[64];
+    (void)snprintf(path, sizeof path, "key_servers[%zu].name", i);
+    for (size_t k = 0; k < i; k++)
+        if (strcmp(config->key_servers[k].name, server->name) == 0)
+            return config_refuse(scope, why, path, "expected a name of its own: key_servers[%zu] has it, too",
+                                 k);
+    if (server->mode == KEY_MODE_DIGEST && config->key_channel.in_flight > IN_FLIGHT_BARE_MAX)
         return config_refuse(scope, why, "key_channel.in_flight",
                              "expected at most %d with a key server of mode digest", IN_FLIGHT_BARE_MAX);
     return RESULT_OK;
+}
+
+static enum result check_key_servers(const struct config_scope *scope, const struct proxy_config *config,
+                                     struct failure *why)
+{
+    enum result result = RESULT_OK;
+    for (size_t i = 0; result == RESULT_OK && i < config->key_server_count; i++)
+        result = check_key_server(scope, config, i, why);
+    return result;
+}
+
+static bool all_bare(const struct proxy_config *config)
+{
+    for (size_t i = 0; i < config->key_server_count; i++)
+        if (config->key_servers[i].mode != KEY_MODE_DIGEST)
+            return false;
+    return true;
 }
 
 static enum result check_ticket_times(const struct config_scope *scope, const struct proxy_config *config,
@@ -147,10 +168,23 @@ static enum result check_tickets(const struct config_scope *scope, const struct 
         return config_refuse(scope, why, "tickets.files", "expected at least one for source: file");
     if (!from_files && config->tickets.file_count > 0)
         return config_refuse(scope, why, "tickets.files", "expected source: file for them");
-    if (config->tickets.source == TICKETS_KEYSERVER && config->key_servers[0].mode == KEY_MODE_DIGEST)
+    if (config->tickets.source == TICKETS_KEYSERVER && all_bare(config))
         return config_refuse(scope, why, "tickets.source",
                              "expected another source: a key server of mode digest has no ticket keys");
     return check_ticket_times(scope, config, why);
+}
+
+/* Defaults yield to a shorter timeout. */
+static enum result settle_key_times(const struct config_scope *scope, struct proxy_config *config,
+                                    struct failure *why)
+{
+    const uint64_t most = config->key_channel.timeout;
+    if (!config_settle_most(scope, "key_channel.attempt_timeout", &config->key_channel.attempt_timeout, most))
+        return config_refuse(scope, why, "key_channel.attempt_timeout",
+                             "expected at most key_channel.timeout");
+    if (!config_settle_most(scope, "key_channel.fail_fast", &config->key_channel.fail_fast, most))
+        return config_refuse(scope, why, "key_channel.fail_fast", "expected at most key_channel.timeout");
+    return RESULT_OK;
 }
 
 static enum result settle_limits(const struct config_scope *scope, struct proxy_config *config,
@@ -166,7 +200,7 @@ static enum result settle_limits(const struct config_scope *scope, struct proxy_
         return config_refuse(scope, why, "key_channel.timeout",
                              "expected at most limits.handshake_timeout, which is %llums",
                              (unsigned long long)(config->limits.handshake_timeout / CONFIG_MILLISECOND));
-    return RESULT_OK;
+    return settle_key_times(scope, config, why);
 }
 
 enum result proxy_config_settle(const struct config_scope *scope, void *object, struct failure *why)

@@ -13,6 +13,7 @@
 
 #define BACKOFF_FIRST   50000u /* microseconds */
 #define BACKOFF_MAX     1000000u
+#define LIST_EVERY      60000000u
 #define UP_FOR_GOOD     1000000u /* up at least this long: the next attempt is not a retry */
 #define REPEAT_LOG      60000000u
 #define CLOCK_SKEW_MAX  60 /* seconds */
@@ -36,6 +37,11 @@ struct key_link {
     bool own_pending;           /* that is not answered yet */
     uint32_t tickets_id;        /* of the last question for ticket keys */
     bool tickets_pending;
+    uint32_t keys_id; /* of the last question for a page of keys */
+    bool keys_pending;
+    uint64_t keys_at; /* when the list is asked for again; 0: never */
+    uint8_t keys_after[KEY_ID_SKI_SIZE];
+    bool keys_first;
 
     uint64_t latency;
     char failure[KEY_SERVER_FAILURE_SIZE]; /* why it was last down */
@@ -161,6 +167,8 @@ static void warn_of_missing(const struct key_link *link)
     }
 }
 
+static void list_begin(struct key_link *link);
+
 static void link_go_up(struct key_link *link)
 {
     link->state = STATE_UP;
@@ -174,7 +182,45 @@ static void link_go_up(struct key_link *link)
              log_text("tls", channel_tls_version(link->channel)));
     warn_of_missing(link);
     timer_set(link, link->received_at + link->settings.idle);
+    link->keys_pending = false;
     link->handler->up(link, link->owner);
+    if (link->state == STATE_UP)
+        list_begin(link);
+}
+
+/* ---- The list of keys. */
+
+static enum result send_own(struct key_link *link, uint8_t opcode, struct bytes payload, uint32_t *id);
+
+static void list_ask(struct key_link *link)
+{
+    struct bytes after = bytes_of(link->keys_after, link->keys_first ? 0 : sizeof link->keys_after);
+    link->keys_pending = send_own(link, KSSL_OP_LIST, after, &link->keys_id) == RESULT_OK;
+}
+
+/* Those that do not tell are asked all the same: it is only a hint. */
+static void list_begin(struct key_link *link)
+{
+    link->keys_at = 0;
+    if (link->handler->keys == NULL || !key_link_offers(link, KSSL_OP_LIST))
+        return;
+    link->keys_at = clock_now() + LIST_EVERY;
+    link->keys_first = true;
+    list_ask(link);
+}
+
+static void on_list(struct key_link *link, const struct kssl_message *message)
+{
+    bool more = false, first = link->keys_first;
+    link->keys_pending = false;
+    link->keys_first = false;
+    if (message->opcode != KSSL_OP_SUCCESS)
+        return;
+    if (!link->handler->keys(link, message->payload, first, link->keys_after, &more, link->owner))
+        log_warn(link->settings.log, "list of keys does not parse",
+                 log_text("server", link->settings.server->name));
+    else if (more)
+        list_ask(link);
 }
 
 /* A share of an eighth for the newest, as TCP does it (RFC 6298 section 2). */
@@ -265,6 +311,10 @@ static void on_own_answer(struct key_link *link, uint32_t id, const struct kssl_
         link->handler->ticket_keys(link, message, link->owner);
         return;
     }
+    if (id == link->keys_id && link->keys_pending) {
+        on_list(link, message);
+        return;
+    }
     if (id != link->alive_id || !link->own_pending) {
         key_link_stray(link, id, own_stray(link, id));
         return;
@@ -278,6 +328,8 @@ static void on_own_answer(struct key_link *link, uint32_t id, const struct kssl_
             note_latency(link, clock_now() - link->pinged_at);
         link->pinged = false; /* any answer shows that it lives */
         timer_set(link, silence_due(link));
+        if (link->handler->alive != NULL)
+            link->handler->alive(link, link->owner);
     }
 }
 
@@ -376,6 +428,8 @@ static void link_ping(struct key_link *link)
 
 static void check_silence(struct key_link *link)
 {
+    if (link->keys_at != 0 && clock_now() >= link->keys_at)
+        list_begin(link);
     if (link->pinged && link->received_at > link->pinged_at)
         link->pinged = false;
     uint64_t due = silence_due(link);
@@ -484,6 +538,12 @@ enum result key_link_send(struct key_link *link, struct bytes frame)
             timer_set(link, due);
     }
     return RESULT_OK;
+}
+
+void key_link_probe(struct key_link *link)
+{
+    if (link->state == STATE_UP && !link->pinged)
+        link_ping(link);
 }
 
 void key_link_settle(struct key_link *link)

@@ -19,6 +19,7 @@
 #include <openssl/ssl.h>
 
 #include "common/bytes.h"
+#include "common/key_id.h"
 #include "common/kssl.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -45,6 +46,13 @@ struct key_link_handler {
     /* To key_link_ask_ticket_keys; an answer to a question whose channel was lost never comes. */
     void (*ticket_keys)(struct key_link *link, const struct kssl_message *message, void *owner);
     void (*writable)(struct key_link *link, void *owner); /* key_link_full has ended */
+    void (*alive)(struct key_link *link,
+                  void *owner); /* it has answered a ping. NULL: nobody wants to know */
+    /* A page of the keys that it has for us (operation 0x67), which is asked for when the channel is up and
+     * then every minute: after is set to the last one, more if others follow. False: it does not parse. NULL:
+     * nobody wants them. */
+    bool (*keys)(struct key_link *link, struct bytes page, bool first, uint8_t after[static KEY_ID_SKI_SIZE],
+                 bool *more, void *owner);
 };
 
 struct key_link_settings {
@@ -76,6 +84,8 @@ MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);
 /* Asks for ticket keys, beside what key_link_send has asked; an answer to an earlier such question is no
  * longer waited for. False: it cannot be sent. */
 MUST_CHECK bool key_link_ask_ticket_keys(struct key_link *link);
+/* Asks whether it is alive, now. */
+void key_link_probe(struct key_link *link);
 /* One request will not be waited for any longer. */
 void key_link_settle(struct key_link *link);
 /* One request was answered, so many microseconds after it was sent. A key server that answers is of use, even

@@ -24,8 +24,10 @@ struct signature_check {
     struct prepared prepared[PREPARED_MAX];
     unsigned prepared_count;
 
-    uint32_t trust;
-    unsigned seen;   /* since trust changed, up to SIGNATURE_CHECK_FIRST */
+    struct {
+        uint32_t trust;
+        unsigned seen; /* since trust changed, up to SIGNATURE_CHECK_FIRST */
+    } servers[SIGNATURE_CHECK_SERVERS];
     uint32_t chance; /* random bits not yet used */
 };
 
@@ -74,16 +76,16 @@ static bool chance_hits(struct signature_check *check)
     return hits;
 }
 
-bool signature_check_due(struct signature_check *check, uint32_t trust)
+bool signature_check_due(struct signature_check *check, size_t server, uint32_t trust)
 {
-    if (check->type == KEY_TYPE_RSA)
+    if (check->type == KEY_TYPE_RSA || server >= SIGNATURE_CHECK_SERVERS)
         return true;
-    if (check->trust != trust)
-        check->seen = 0;
-    check->trust = trust;
-    if (check->seen == SIGNATURE_CHECK_FIRST)
+    if (check->servers[server].trust != trust)
+        check->servers[server].seen = 0;
+    check->servers[server].trust = trust;
+    if (check->servers[server].seen == SIGNATURE_CHECK_FIRST)
         return chance_hits(check);
-    check->seen++;
+    check->servers[server].seen++;
     return true;
 }
 

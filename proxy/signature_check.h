@@ -10,6 +10,7 @@
 #define KEYLESS_PROXY_SIGNATURE_CHECK_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <openssl/evp.h>
@@ -17,8 +18,9 @@
 #include "common/bytes.h"
 #include "common/key_id.h"
 
-#define SIGNATURE_CHECK_FIRST  256
-#define SIGNATURE_CHECK_ONE_IN 16
+#define SIGNATURE_CHECK_FIRST   256
+#define SIGNATURE_CHECK_ONE_IN  16
+#define SIGNATURE_CHECK_SERVERS 16
 
 struct signature_check;
 
@@ -27,9 +29,10 @@ struct signature_check *signature_check_new(OSSL_LIB_CTX *libctx, EVP_PKEY *publ
 /* NULL is allowed. */
 void signature_check_free(struct signature_check *check);
 
-/* Whether the signature that has come now is one to check. Counting begins anew with each new number of
- * trust: after a reconnect, and after a signature that was wrong. */
-bool signature_check_due(struct signature_check *check, uint32_t trust);
+/* Whether the signature that has come now from this key server (its number, below SIGNATURE_CHECK_SERVERS) is
+ * one to check. Counting begins anew with each new number of trust: after a reconnect, and after a signature
+ * that was wrong. */
+bool signature_check_due(struct signature_check *check, size_t server, uint32_t trust);
 
 /* scheme is a TLS SignatureScheme; false also for one that nobody may sign with. Leaves OpenSSL's error queue
  * as it was. */

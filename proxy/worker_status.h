@@ -18,6 +18,8 @@ struct key_server_status {
     uint32_t up;        /* 1: its channel is ready for use */
     uint32_t in_flight; /* requests sent and not yet answered */
     uint64_t latency;   /* microseconds, smoothed; 0: not known */
+    uint32_t breaker;   /* enum key_breaker */
+    uint32_t lied;      /* 1: its signatures are not trusted */
     int64_t failed;     /* time(2) of the last failure; 0: none */
     char failure[KEY_SERVER_FAILURE_SIZE];
 };

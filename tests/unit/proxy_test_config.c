@@ -391,7 +391,7 @@ static const struct {
     {LISTEN CERTIFICATES
      "key_servers: [{address: \"keys.example:2407\"}, {address: \"keys.example:2407\"}]\n" KEY_CHANNEL
          BACKENDS,
-     "3:47: key_servers[1]: got a mapping, expected exactly one key server: several are not supported yet"},
+     "3:47: key_servers[1].name: missing, expected a name of its own: key_servers[0] has it, too"},
     {LISTEN CERTIFICATES "key_servers: [{address: \"192.0.2.1:2407\"}]\n" KEY_CHANNEL BACKENDS,
      "3:15: key_servers[0].server_name: missing, expected the name in the key server's certificate, as its "
      "address is no host name"},

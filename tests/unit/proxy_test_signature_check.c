@@ -109,7 +109,7 @@ static unsigned due(struct signature_check *check, uint32_t trust, unsigned coun
 {
     unsigned found = 0;
     for (unsigned i = 0; i < count; i++)
-        found += signature_check_due(check, trust);
+        found += signature_check_due(check, 0, trust);
     return found;
 }
 
@@ -151,7 +151,7 @@ static void test_sample_cannot_be_foreseen(void **state)
     (void)due(check, 0, SIGNATURE_CHECK_FIRST);
     bool last = false;
     for (unsigned i = 0; i < ROUNDS; i++) {
-        bool now = signature_check_due(check, 0);
+        bool now = signature_check_due(check, 0, 0);
         at[i % POSITIONS] += now;
         after_another += now && last;
         last = now;

@@ -79,7 +79,7 @@ void test_world_configure(struct test_world *world)
     static char *alpn[] = {"h2", "http/1.1"};
     for (size_t i = 0; i < WORLD_SITES; i++)
         world->sources[i] = (struct proxy_certificate_source){.file = world->sites[i].certificate};
-    world->key_server_config = (struct proxy_key_server){.name = "keys", .server_name = "keys.example"};
+    world->key_server_config = (struct proxy_key_server){.name = "keys", .server_name = "keys.example", .weight = 1};
     world->config = (struct proxy_config){
         .tls = {.min_version = TLS1_2_VERSION,
                 .groups = "X25519:P-256:P-384",
@@ -94,7 +94,11 @@ void test_world_configure(struct test_world *world)
         .certificate_count = WORLD_SITES,
         .key_servers = &world->key_server_config,
         .key_server_count = 1,
-        .key_channel = {.timeout = 5000000, .in_flight = 512},
+        .key_channel = {.timeout = 5000000,
+                        .attempt_timeout = 5000000,
+                        .fail_fast = 5000000,
+                        .hedge = UINT64_MAX,
+                        .in_flight = 512},
         .limits = {.handshakes = 64},
     };
 }

@@ -1,0 +1,496 @@
+#include "proxy/key_client_private.h"
+
+#include <string.h>
+
+#include "common/clock.h"
+#include "proxy/proxy_metrics.h"
+
+/* Operations that are given up in one turn of the loop. Each ends a handshake, and all of a house full of
+ * them may have been asked at the same time: the worker's other connections want their turn in between. */
+#define EXPIRED_PER_TURN 32
+
+#define WRONG_SIGNATURE "wrong signature from key server"
+#define NOT_OFFERED     "operation not offered by key server"
+
+static const struct key_answer NO_SERVER = {KEY_OUTCOME_NO_SERVER, RESULT_PEER, 0, "no key server"};
+static const struct key_answer TIMEOUT = {KEY_OUTCOME_TIMEOUT, RESULT_PEER, 0, "key server timeout"};
+
+/* ---- Attempts of a slot. */
+
+static struct key_attempt *attempt_at(struct key_slot *slot, const struct key_server *server)
+{
+    for (unsigned i = 0; i < ATTEMPTS_MAX; i++)
+        if (slot->attempts[i].server == server)
+            return &slot->attempts[i];
+    return NULL;
+}
+
+static uint32_t bit_of(const struct key_server *server)
+{
+    return UINT32_C(1) << server->number;
+}
+
+/* Those that have it, and those that it is no use to ask. */
+static uint32_t without_of(const struct key_slot *slot)
+{
+    uint32_t without = slot->refused;
+    for (unsigned i = 0; i < ATTEMPTS_MAX; i++)
+        if (slot->attempts[i].server != NULL)
+            without |= bit_of(slot->attempts[i].server);
+    return without;
+}
+
+static struct key_wish wish_of(const struct key_client *client, const struct key_slot *slot)
+{
+    return (struct key_wish){.ski = slot->operation->key->ski,
+                             .without = without_of(slot),
+                             .in_flight_max = client->in_flight_max,
+                             .first = slot->asked == 0};
+}
+
+void key_attempts_forget(struct key_slot *slot)
+{
+    for (unsigned i = 0; i < ATTEMPTS_MAX; i++) {
+        struct key_server *server = slot->attempts[i].server;
+        if (server == NULL)
+            continue;
+        slot->answered &= ~UINT64_C(1); /* what may still come is no second answer */
+        key_link_settle(server->link);
+        key_server_unsent(server, &slot->attempts[i]);
+    }
+}
+
+/* ---- Sending. */
+
+/* The request as this server's mode has it. False: it cannot be made so. */
+static bool request_fit(struct key_slot *slot, enum proxy_key_mode mode)
+{
+    const char *reason;
+    if (slot->mode == mode)
+        return true;
+    slot->mode = mode;
+    return key_request_make(&slot->request, mode, slot->operation, &reason) == KEY_OUTCOME_OK;
+}
+
+static bool send_to(struct key_client *client, struct key_slot *slot, struct key_server *server)
+{
+    struct writer to = writer_of(client->frame, client->frame_size);
+    struct key_attempt *attempt = attempt_at(slot, NULL);
+    if (attempt == NULL || !key_request_write(&to, key_slot_id(slot), &slot->request, slot->operation) ||
+        key_link_send(server->link, writer_bytes(&to)) != RESULT_OK)
+        return false;
+    *attempt = (struct key_attempt){.slot = slot, .is_hedge = slot->asked > 0};
+    key_server_sent(server, attempt, clock_now());
+    if (slot->state == SLOT_WAITING)
+        TAILQ_REMOVE(&client->waiting, slot, waiting);
+    slot->state = SLOT_ASKED;
+    slot->asked++;
+    slot->operation->opcode = slot->request.opcode;
+    slot->operation->server = server->config->name;
+    slot->server_value = key_link_metric_value(server->link);
+    return true;
+}
+
+static struct key_answer not_offered(void)
+{
+    return (struct key_answer){KEY_OUTCOME_REFUSED, RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE, NOT_OFFERED};
+}
+
+/* Of servers that do not have the operation the next best is taken. */
+static struct key_server *choose(struct key_client *client, struct key_slot *slot, uint64_t now)
+{
+    for (;;) {
+        const struct key_wish wish = wish_of(client, slot);
+        struct key_server *server = key_pool_choose(&client->pool, &wish, now);
+        if (server == NULL ||
+            (request_fit(slot, server->config->mode) && key_link_offers(server->link, slot->request.opcode)))
+            return server;
+        slot->refused |= bit_of(server);
+        slot->failed = not_offered();
+    }
+}
+
+static bool attempts_start(struct key_client *client, struct key_slot *slot)
+{
+    const uint64_t now = clock_now();
+    struct key_server *server = choose(client, slot, now);
+    if (server == NULL || !send_to(client, slot, server))
+        return false;
+    key_attempts_arm(client);
+    return true;
+}
+
+bool key_attempts_all_refused(const struct key_client *client, const struct key_slot *slot)
+{
+    const uint32_t all = client->pool.count < 32 ? (UINT32_C(1) << client->pool.count) - 1 : UINT32_MAX;
+    return (slot->refused & all) == all;
+}
+
+static void wait_for_server(struct key_client *client, struct key_slot *slot)
+{
+    slot->state = SLOT_WAITING;
+    TAILQ_INSERT_TAIL(&client->waiting, slot, waiting);
+    key_attempts_arm(client);
+}
+
+/* Nobody has it any more: another server gets it, or it waits for one; or it was the last. */
+static void go_on(struct key_client *client, struct key_slot *slot)
+{
+    if (key_slot_is_asked(slot))
+        return;
+    if (slot->asked < client->pool.count + ATTEMPTS_MAX && attempts_start(client, slot))
+        return;
+    if (key_attempts_all_refused(client, slot) || slot->asked >= client->pool.count + ATTEMPTS_MAX)
+        key_slot_complete(client, slot, &slot->failed);
+    else if (slot->state != SLOT_WAITING)
+        wait_for_server(client, slot);
+}
+
+void key_attempts_begin(struct key_client *client, struct key_slot *slot)
+{
+    if (TAILQ_FIRST(&client->waiting) == slot)
+        (void)attempts_start(client, slot);
+}
+
+void key_attempts_send_waiting(struct key_client *client)
+{
+    struct key_slot *slot = TAILQ_FIRST(&client->waiting);
+    while (slot != NULL) {
+        struct key_slot *next = TAILQ_NEXT(slot, waiting);
+        if (!attempts_start(client, slot)) {
+            if (!key_attempts_all_refused(client, slot))
+                return; /* there is no room, for this one or any other */
+            key_slot_complete(client, slot, &slot->failed);
+            next = TAILQ_FIRST(&client->waiting); /* done may have changed the list */
+        }
+        slot = next;
+    }
+}
+
+/* ---- Answers. */
+
+static bool verification_due(const struct key_client *client, const struct key_server *server,
+                             const struct key_operation *operation)
+{
+    if (operation->check == NULL)
+        return false;
+    return client->verify == KEY_VERIFY_ALL || server->lied ||
+           signature_check_due(operation->check, server->number, server->trust);
+}
+
+/* What a key server that was found lying says next is no better: the checks begin anew for all of its keys.
+ */
+static void distrust(struct key_client *client, struct key_server *server,
+                     const struct key_operation *operation)
+{
+    log_error(client->log, WRONG_SIGNATURE, log_text("server", server->config->name),
+              log_text("request", operation->request_id),
+              log_hex("ski", bytes_of(operation->key->ski, sizeof operation->key->ski)));
+    key_pool_lied(&client->pool, server, clock_now());
+}
+
+static struct key_answer answer_take(struct key_client *client, struct key_server *server,
+                                     struct key_operation *operation, const struct kssl_message *message)
+{
+    struct key_answer answer = key_answer_read(operation, message);
+    if (answer.outcome != KEY_OUTCOME_OK || !verification_due(client, server, operation))
+        return answer;
+    if (key_answer_verify(operation)) {
+        key_pool_told_truth(&client->pool, server);
+        return answer;
+    }
+    distrust(client, server, operation);
+    return (struct key_answer){KEY_OUTCOME_WRONG, RESULT_CRYPTO, 0, WRONG_SIGNATURE};
+}
+
+/* What an error means for the server, and whether another may do better (the table of protocol.md). */
+static bool may_move(struct key_client *client, struct key_server *server, struct key_slot *slot,
+                     const struct key_answer *answer)
+{
+    const uint64_t now = clock_now();
+    if (answer->outcome != KEY_OUTCOME_ERROR) {
+        if (answer->outcome != KEY_OUTCOME_WRONG)
+            key_pool_bad(&client->pool, server, answer->reason);
+        return true;
+    }
+    switch (answer->error) {
+    case KSSL_ERROR_KEY_NOT_FOUND:
+        key_map_note(server->keys, slot->operation->key->ski, false, now);
+        return true;
+    case KSSL_ERROR_INTERNAL:
+        key_pool_bad(&client->pool, server, answer->reason);
+        return true;
+    case KSSL_ERROR_OVERLOADED: {
+        bool first = !slot->overloaded;
+        key_pool_overloaded(server, now);
+        slot->overloaded = true;
+        return first;
+    }
+    default:
+        return false;
+    }
+}
+
+/* Wrong once, wrong for this request: nobody is asked twice who has answered. */
+static void on_bad_answer(struct key_client *client, struct key_server *server, struct key_slot *slot,
+                          const struct key_answer *answer)
+{
+    bool moves = may_move(client, server, slot, answer);
+    slot->refused |= bit_of(server);
+    slot->failed = *answer;
+    if (!moves) {
+        key_slot_complete(client, slot, answer);
+        return;
+    }
+    if (!key_slot_is_asked(slot))
+        metric_add_for(client->metrics, PROXY_KEY_MOVED, key_link_metric_value(server->link), 1);
+    go_on(client, slot);
+}
+
+static void on_good_answer(struct key_client *client, struct key_server *server, struct key_slot *slot,
+                           bool was_hedge, const struct key_answer *answer)
+{
+    key_pool_good(&client->pool, server);
+    key_map_note(server->keys, slot->operation->key->ski, true, clock_now());
+    slot->operation->server = server->config->name;
+    slot->server_value = key_link_metric_value(server->link);
+    if (was_hedge && key_slot_is_asked(slot))
+        metric_add_for(client->metrics, PROXY_KEY_HEDGES_WON, slot->server_value, 1);
+    key_slot_complete(client, slot, answer);
+}
+
+/* Of an operation that has ended: it shows at least how long the server took. */
+static void on_late_answer(struct key_client *client, const struct key_server *server, struct key_slot *slot,
+                           uint32_t id)
+{
+    key_link_stray(server->link, id, KEY_STRAY_LATE);
+    if (!key_slot_is_asked(slot))
+        key_slot_release(client, slot);
+}
+
+static void on_answer(struct key_link *link, uint32_t id, const struct kssl_message *message, void *owner)
+{
+    struct key_client *client = owner;
+    struct key_server *server = key_pool_of(&client->pool, link);
+    struct key_slot *slot = key_slot_find(client, id);
+    struct key_attempt *attempt = slot != NULL ? attempt_at(slot, server) : NULL;
+    if (attempt == NULL) {
+        key_link_stray(link, id, slot != NULL ? KEY_STRAY_SECOND : key_slot_stray(client, id));
+        return;
+    }
+    const uint64_t took = clock_now() - attempt->sent;
+    const bool was_hedge = attempt->is_hedge;
+    slot->answered |= 1;
+    key_server_unsent(server, attempt);
+    key_link_answered(link, took);
+    key_pool_heard(&client->pool, server);
+    key_latency_note(&server->latency, took);
+    if (slot->state == SLOT_ORPHAN) {
+        on_late_answer(client, server, slot, id);
+    } else {
+        struct key_answer answer = answer_take(client, server, slot->operation, message);
+        if (answer.outcome == KEY_OUTCOME_OK)
+            on_good_answer(client, server, slot, was_hedge, &answer);
+        else
+            on_bad_answer(client, server, slot, &answer);
+    }
+    key_attempts_send_waiting(client);
+}
+
+/* ---- The link's other callbacks. */
+
+static void on_up(struct key_link *link, void *owner)
+{
+    struct key_client *client = owner;
+    client->down_since = 0;
+    if (client->tickets != NULL)
+        client->tickets->up(key_link_name(link), key_link_offers(link, KSSL_OP_TICKET_KEYS),
+                            client->tickets_owner);
+    key_attempts_send_waiting(client);
+    if (client->ready != NULL) {
+        void (*ready)(void *) = client->ready;
+        client->ready = NULL;
+        ready(client->ready_owner);
+    }
+}
+
+/* What it had been asked somebody else is asked now, in the old order; signing twice is harmless. */
+static void on_down(struct key_link *link, void *owner)
+{
+    struct key_client *client = owner;
+    struct key_server *server = key_pool_of(&client->pool, link);
+    struct key_attempt *attempt;
+    key_pool_down(server);
+    if (!key_pool_any_up(&client->pool))
+        client->down_since = clock_now();
+    while ((attempt = TAILQ_FIRST(&server->sent)) != NULL) {
+        struct key_slot *slot = attempt->slot;
+        key_server_unsent(server, attempt);
+        if (slot->state != SLOT_ORPHAN) {
+            metric_add_for(client->metrics, PROXY_KEY_RESENT, key_link_metric_value(link),
+                           key_slot_is_asked(slot) ? 0 : 1);
+            slot->failed = NO_SERVER;
+            go_on(client, slot);
+        } else if (!key_slot_is_asked(slot)) {
+            key_slot_release(client, slot);
+        }
+    }
+    key_attempts_arm(client);
+}
+
+static void on_ticket_keys(struct key_link *link, const struct kssl_message *message, void *owner)
+{
+    struct key_client *client = owner;
+    if (client->tickets != NULL)
+        client->tickets->answer(key_link_name(link), message, client->tickets_owner);
+}
+
+static void on_writable(struct key_link *link, void *owner)
+{
+    (void)link;
+    key_attempts_send_waiting(owner);
+}
+
+static void on_alive(struct key_link *link, void *owner)
+{
+    struct key_client *client = owner;
+    key_pool_heard(&client->pool, key_pool_of(&client->pool, link));
+}
+
+static bool on_keys(struct key_link *link, struct bytes page, bool first,
+                    uint8_t after[static KEY_ID_SKI_SIZE], bool *more, void *owner)
+{
+    struct key_client *client = owner;
+    return key_map_take_page(key_pool_of(&client->pool, link)->keys, page, first, clock_now(), after, more);
+}
+
+const struct key_link_handler key_attempts_handler = {.up = on_up,
+                                                      .down = on_down,
+                                                      .answer = on_answer,
+                                                      .ticket_keys = on_ticket_keys,
+                                                      .writable = on_writable,
+                                                      .alive = on_alive,
+                                                      .keys = on_keys};
+
+/* ---- What is due. */
+
+/* A server that takes longer than it did lately: the same is asked of another, within the budget. */
+static void hedge(struct key_client *client, struct key_attempt *attempt)
+{
+    struct key_slot *slot = attempt->slot;
+    if (slot->state != SLOT_ASKED || slot->asked != 1 || !key_budget_spend(&client->hedge_budget))
+        return;
+    if (attempts_start(client, slot))
+        metric_add_for(client->metrics, PROXY_KEY_HEDGED, key_link_metric_value(attempt->server->link), 1);
+    else
+        key_budget_return(&client->hedge_budget);
+}
+
+/* It may have died: another is asked, and this one's answer is taken if it still comes. */
+static void overdue(struct key_client *client, struct key_attempt *attempt)
+{
+    struct key_slot *slot = attempt->slot;
+    struct key_server *server = attempt->server;
+    attempt->overdue = true;
+    key_pool_bad(&client->pool, server, "its answers do not come within attempt_timeout");
+    if (slot->state != SLOT_ASKED || slot->asked >= ATTEMPTS_MAX || !key_budget_spend(&client->retry_budget))
+        return;
+    if (attempts_start(client, slot))
+        metric_add_for(client->metrics, PROXY_KEY_RETRIED, key_link_metric_value(server->link), 1);
+    else
+        key_budget_return(&client->retry_budget);
+}
+
+static void server_check(struct key_client *client, struct key_server *server, uint64_t now)
+{
+    const uint64_t late = client->hedges ? key_pool_late_after(&client->pool, server) : UINT64_MAX;
+    struct key_attempt *attempt;
+    while (late != UINT64_MAX && (attempt = server->next_hedge) != NULL && attempt->sent + late <= now) {
+        server->next_hedge = TAILQ_NEXT(attempt, by_sent);
+        hedge(client, attempt);
+    }
+    while ((attempt = server->next_overdue) != NULL && attempt->sent + client->attempt_timeout <= now) {
+        server->next_overdue = TAILQ_NEXT(attempt, by_sent);
+        overdue(client, attempt);
+    }
+}
+
+/* Nobody waits long where nobody can be asked. */
+static bool is_hopeless(const struct key_client *client, const struct key_slot *slot, uint64_t now)
+{
+    if (client->down_since == 0 || slot->state != SLOT_WAITING)
+        return false;
+    uint64_t since = slot->started > client->down_since ? slot->started : client->down_since;
+    return since + client->fail_fast <= now;
+}
+
+/* false: none is due. */
+static bool expire_oldest(struct key_client *client, uint64_t now)
+{
+    struct key_slot *slot = TAILQ_FIRST(&client->by_age), *waiting = TAILQ_FIRST(&client->waiting);
+    if (waiting != NULL && is_hopeless(client, waiting, now))
+        slot = waiting;
+    else if (slot == NULL || slot->started + client->timeout > now)
+        return false;
+    const struct key_answer answer =
+        slot->state == SLOT_WAITING && client->down_since != 0 ? NO_SERVER : TIMEOUT;
+    if (slot->state == SLOT_ORPHAN) {
+        key_attempts_forget(slot);
+        key_slot_release(client, slot);
+    } else {
+        key_attempts_forget(slot);
+        key_slot_complete(client, slot, &answer);
+    }
+    return true;
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t next_due(const struct key_client *client)
+{
+    const struct key_slot *oldest = TAILQ_FIRST(&client->by_age), *waiting = TAILQ_FIRST(&client->waiting);
+    uint64_t due = oldest != NULL ? oldest->started + client->timeout : UINT64_MAX;
+    if (waiting != NULL && client->down_since != 0)
+        due = earlier(due, (waiting->started > client->down_since ? waiting->started : client->down_since) +
+                               client->fail_fast);
+    for (size_t i = 0; i < client->pool.count; i++) {
+        const struct key_server *server = &client->pool.servers[i];
+        const uint64_t late = client->hedges ? key_pool_late_after(&client->pool, server) : UINT64_MAX;
+        if (server->next_hedge != NULL && late != UINT64_MAX)
+            due = earlier(due, server->next_hedge->sent + late);
+        if (server->next_overdue != NULL)
+            due = earlier(due, server->next_overdue->sent + client->attempt_timeout);
+    }
+    return due;
+}
+
+/* A timer that comes too early finds nothing, and is set again: cheaper than moving it with each answer. */
+void key_attempts_arm(struct key_client *client)
+{
+    uint64_t due = next_due(client), now = clock_now();
+    if (due == UINT64_MAX || (client->timer_due != 0 && client->timer_due <= due))
+        return;
+    struct timeval delay = clock_timeval(due > now ? due - now : 0);
+    client->timer_due = due;
+    (void)evtimer_add(client->timer, &delay);
+}
+
+void key_attempts_on_timer(evutil_socket_t fd, short events, void *owner)
+{
+    struct key_client *client = owner;
+    uint64_t now = clock_now();
+    (void)fd;
+    (void)events;
+    client->timer_due = 0;
+    for (size_t i = 0; i < client->pool.count; i++)
+        server_check(client, &client->pool.servers[i], now);
+    unsigned expired = 0;
+    while (expired < EXPIRED_PER_TURN && expire_oldest(client, now))
+        expired++;
+    if (expired < EXPIRED_PER_TURN) /* else what is sent now may be due itself */
+        key_attempts_send_waiting(client);
+    key_attempts_arm(client);
+}

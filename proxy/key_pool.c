@@ -1,0 +1,299 @@
+#include "proxy/key_pool.h"
+
+#include <stdlib.h>
+
+#include <event2/util.h>
+
+#include "common/clock.h"
+
+#define SECOND        UINT64_C(1000000)
+#define OPENS_AFTER   3 /* failures in a row */
+#define RECHECK_FIRST SECOND
+#define RECHECK_MOST  (30 * SECOND)
+#define WHOLE_SHARE   1024
+#define SHARE_LEAST   16
+/* What an answer may take before there were enough to know better, and at least. */
+#define LATE_UNKNOWN UINT64_C(20000)
+#define LATE_LEAST   UINT64_C(1000)
+
+_Static_assert(PROXY_KEY_SERVERS_MAX <= 32, "a bit for each");
+
+enum result key_pool_new(const struct proxy_config *config, struct log *log, struct key_pool *pool,
+                         struct failure *why)
+{
+    *pool = (struct key_pool){.hedge = config->key_channel.hedge, .log = log};
+    pool->servers = calloc(config->key_server_count, sizeof *pool->servers);
+    if (pool->servers == NULL)
+        return failure_set_errno(why, "key servers");
+    for (; pool->count < config->key_server_count; pool->count++) {
+        struct key_server *server = &pool->servers[pool->count];
+        *server = (struct key_server){.config = &config->key_servers[pool->count],
+                                      .number = pool->count,
+                                      .share = WHOLE_SHARE,
+                                      .keys = key_map_new()};
+        TAILQ_INIT(&server->sent);
+        if (server->keys == NULL)
+            return failure_set_errno(why, "key servers");
+    }
+    return RESULT_OK;
+}
+
+void key_pool_free(struct key_pool *pool)
+{
+    for (size_t i = 0; i < pool->count; i++) {
+        key_link_free(pool->servers[i].link);
+        key_map_free(pool->servers[i].keys);
+    }
+    free(pool->servers);
+    *pool = (struct key_pool){0};
+}
+
+bool key_pool_any_up(const struct key_pool *pool)
+{
+    for (size_t i = 0; i < pool->count; i++)
+        if (key_link_up(pool->servers[i].link))
+            return true;
+    return false;
+}
+
+struct key_server *key_pool_of(struct key_pool *pool, const struct key_link *link)
+{
+    for (size_t i = 0; i < pool->count; i++)
+        if (pool->servers[i].link == link)
+            return &pool->servers[i];
+    return NULL;
+}
+
+/* ---- Late. */
+
+/* Without measurements, or where they are of a moment when all was quick, it is not taken too strictly. */
+static uint64_t usual(const struct key_server *server)
+{
+    uint64_t late = key_latency_late(&server->latency);
+    if (late == 0)
+        return LATE_UNKNOWN;
+    return late > LATE_LEAST ? late : LATE_LEAST;
+}
+
+uint64_t key_pool_late_after(const struct key_pool *pool, const struct key_server *server)
+{
+    return pool->hedge != 0 ? pool->hedge : usual(server);
+}
+
+static bool is_late(const struct key_server *server, uint64_t now)
+{
+    const struct key_attempt *oldest = TAILQ_FIRST(&server->sent);
+    return oldest != NULL && oldest->sent + usual(server) < now;
+}
+
+/* ---- Choosing. */
+
+/* What the grade is made of: the digits of a number, the most important first. */
+#define GRADE_MISSING 16000u
+#define GRADE_OUT     8000u
+#define GRADE_LATE    4000u
+#define GRADE_TIER    16u
+#define GRADE_UNKNOWN 1u
+
+static unsigned grade_of(const struct key_server *server, const struct key_wish *wish, uint64_t now)
+{
+    enum key_knowledge knowledge = key_map_find(server->keys, wish->ski, now);
+    bool out = server->breaker == KEY_BREAKER_OPEN || server->lied ||
+               (server->breaker == KEY_BREAKER_HALF && !TAILQ_EMPTY(&server->sent));
+    return (knowledge == KEY_MISSING ? GRADE_MISSING : 0u) + (out ? GRADE_OUT : 0u) +
+           (is_late(server, now) ? GRADE_LATE : 0u) + server->config->priority * GRADE_TIER +
+           (knowledge == KEY_UNKNOWN ? GRADE_UNKNOWN : 0u);
+}
+
+static bool can_take(const struct key_server *server, const struct key_wish *wish)
+{
+    return (wish->without >> server->number & 1) == 0 && key_link_up(server->link) &&
+           !key_link_full(server->link) && key_link_asked(server->link) < wish->in_flight_max;
+}
+
+/* Doubles every second until it is whole again. */
+static unsigned share_of(struct key_server *server, uint64_t now)
+{
+    while (server->share < WHOLE_SHARE && now - server->share_at >= SECOND) {
+        server->share *= 2;
+        server->share_at += SECOND;
+    }
+    return server->share;
+}
+
+static uint64_t weight_of(struct key_server *server, uint64_t now)
+{
+    return (uint64_t)server->config->weight * share_of(server, now);
+}
+
+/* What it would take to be answered: the less the better. */
+static uint64_t load_of(struct key_server *server, uint64_t now)
+{
+    uint64_t latency = key_link_latency(server->link);
+    return (key_link_asked(server->link) + 1) * (latency > 0 ? latency : 1) * WHOLE_SHARE /
+           weight_of(server, now);
+}
+
+struct candidates {
+    struct key_server *list[PROXY_KEY_SERVERS_MAX];
+    size_t count;
+    unsigned grade;
+};
+
+static void collect(struct key_pool *pool, const struct key_wish *wish, uint64_t now,
+                    struct candidates *found)
+{
+    for (size_t i = 0; i < pool->count; i++) {
+        struct key_server *server = &pool->servers[i];
+        if (!can_take(server, wish))
+            continue;
+        unsigned grade = grade_of(server, wish, now);
+        if (found->count == 0 || grade < found->grade) {
+            found->grade = grade;
+            found->count = 0;
+        }
+        if (grade == found->grade)
+            found->list[found->count++] = server;
+    }
+}
+
+/* By chance, after their weights; taken out of the list. */
+static struct key_server *draw(struct candidates *from, uint64_t now)
+{
+    uint64_t sum = 0, at;
+    size_t i = 0;
+    for (size_t k = 0; k < from->count; k++)
+        sum += weight_of(from->list[k], now);
+    evutil_secure_rng_get_bytes(&at, sizeof at);
+    at %= sum;
+    while (at >= weight_of(from->list[i], now))
+        at -= weight_of(from->list[i++], now);
+    struct key_server *drawn = from->list[i];
+    from->list[i] = from->list[--from->count];
+    return drawn;
+}
+
+/* One that has lied, and may show that it no longer does: whatever it answers is verified, and if it is wrong
+ * another one is asked at once. */
+static struct key_server *suspect(struct key_pool *pool, const struct key_wish *wish, uint64_t now)
+{
+    for (size_t i = 0; i < pool->count; i++) {
+        struct key_server *server = &pool->servers[i];
+        if (!server->lied || now < server->recheck || !can_take(server, wish) ||
+            key_map_find(server->keys, wish->ski, now) == KEY_MISSING)
+            continue;
+        server->recheck = now + server->recheck_pause;
+        return server;
+    }
+    return NULL;
+}
+
+struct key_server *key_pool_choose(struct key_pool *pool, const struct key_wish *wish, uint64_t now)
+{
+    struct candidates found = {.count = 0};
+    struct key_server *checked = wish->first ? suspect(pool, wish, now) : NULL;
+    if (checked != NULL)
+        return checked;
+    collect(pool, wish, now, &found);
+    if (found.count == 0)
+        return NULL;
+    if (found.count == 1)
+        return found.list[0];
+    struct key_server *one = draw(&found, now), *other = draw(&found, now);
+    return load_of(other, now) < load_of(one, now) ? other : one;
+}
+
+/* ---- The list of what is on its way. */
+
+void key_server_sent(struct key_server *server, struct key_attempt *attempt, uint64_t now)
+{
+    attempt->server = server;
+    attempt->sent = now;
+    attempt->overdue = false;
+    TAILQ_INSERT_TAIL(&server->sent, attempt, by_sent);
+    if (server->next_hedge == NULL)
+        server->next_hedge = attempt;
+    if (server->next_overdue == NULL)
+        server->next_overdue = attempt;
+}
+
+void key_server_unsent(struct key_server *server, struct key_attempt *attempt)
+{
+    if (server->next_hedge == attempt)
+        server->next_hedge = TAILQ_NEXT(attempt, by_sent);
+    if (server->next_overdue == attempt)
+        server->next_overdue = TAILQ_NEXT(attempt, by_sent);
+    TAILQ_REMOVE(&server->sent, attempt, by_sent);
+    attempt->server = NULL;
+}
+
+/* ---- Trouble. */
+
+static void breaker_set(struct key_pool *pool, struct key_server *server, enum key_breaker breaker,
+                        const char *reason)
+{
+    if (server->breaker == breaker)
+        return;
+    if (breaker == KEY_BREAKER_OPEN)
+        log_warn(pool->log, "key server avoided", log_text("server", server->config->name),
+                 log_reason(reason));
+    else if (breaker == KEY_BREAKER_CLOSED)
+        log_info(pool->log, "key server used again", log_text("server", server->config->name));
+    server->breaker = breaker;
+}
+
+void key_pool_good(struct key_pool *pool, struct key_server *server)
+{
+    server->failures = 0;
+    breaker_set(pool, server, KEY_BREAKER_CLOSED, NULL);
+}
+
+void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *reason)
+{
+    server->failures++;
+    if (server->failures < OPENS_AFTER && server->breaker == KEY_BREAKER_CLOSED)
+        return;
+    breaker_set(pool, server, KEY_BREAKER_OPEN, reason);
+    key_link_probe(server->link);
+}
+
+void key_pool_heard(struct key_pool *pool, struct key_server *server)
+{
+    if (server->breaker == KEY_BREAKER_OPEN)
+        breaker_set(pool, server, KEY_BREAKER_HALF, NULL);
+}
+
+void key_pool_lied(struct key_pool *pool, struct key_server *server, uint64_t now)
+{
+    (void)pool;
+    server->trust++;
+    server->recheck_pause = server->lied ? 2 * server->recheck_pause : RECHECK_FIRST;
+    if (server->recheck_pause > RECHECK_MOST)
+        server->recheck_pause = RECHECK_MOST;
+    server->recheck = now + server->recheck_pause;
+    server->lied = true;
+}
+
+void key_pool_told_truth(struct key_pool *pool, struct key_server *server)
+{
+    if (server->lied)
+        log_info(pool->log, "key server trusted again", log_text("server", server->config->name));
+    server->lied = false;
+}
+
+void key_pool_overloaded(struct key_server *server, uint64_t now)
+{
+    if (server->share > SHARE_LEAST)
+        server->share /= 2;
+    server->share_at = now;
+}
+
+/* What was measured and learnt is another's, perhaps. */
+void key_pool_down(struct key_server *server)
+{
+    server->trust++;
+    server->failures = 0;
+    server->breaker = KEY_BREAKER_CLOSED;
+    key_latency_forget(&server->latency);
+    key_map_forget(server->keys);
+}

@@ -1,0 +1,109 @@
+/*
+ * The key servers as one worker sees them, and which of them is asked next.
+ *
+ * Of those that can take a request the best grade is asked: that has the key, is not known to be in trouble,
+ * and has the lowest priority number; among several of one grade, of two taken by chance the one with less to
+ * do. Trouble is: a breaker that is open (too many failures in a row; a ping half-opens it), a wrong
+ * signature (until a right one: now and then it is asked first, and its answer verified), an answer that is
+ * late at this moment.
+ */
+#ifndef KEYLESS_PROXY_KEY_POOL_H
+#define KEYLESS_PROXY_KEY_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "proxy/config.h"
+#include "proxy/key_latency.h"
+#include "proxy/key_link.h"
+#include "proxy/key_map.h"
+
+/*
+ *   CLOSED ── failures in a row ──▶ OPEN ── it answers something ──▶ HALF ── success ──▶ CLOSED
+ *                                     ▲                               │
+ *                                     └────────── failure ────────────┘
+ */
+enum key_breaker { KEY_BREAKER_CLOSED, KEY_BREAKER_HALF, KEY_BREAKER_OPEN };
+
+struct key_slot;
+
+/* A request that was sent to one server. */
+struct key_attempt {
+    struct key_slot *slot;
+    struct key_server *server; /* NULL: this place is free */
+    uint64_t sent;
+    bool is_hedge;
+    bool overdue; /* another server is asked instead; its answer is taken all the same */
+    TAILQ_ENTRY(key_attempt) by_sent;
+};
+
+TAILQ_HEAD(key_attempt_list, key_attempt);
+
+struct key_server {
+    const struct proxy_key_server *config;
+    struct key_link *link;
+    size_t number;
+    uint32_t trust; /* another number after each reconnect and each wrong signature: signature_check.h */
+    struct key_map *keys;
+    struct key_latency latency;
+
+    struct key_attempt_list sent;   /* without an answer, oldest first */
+    struct key_attempt *next_hedge; /* the first that was not looked at yet; NULL: all were */
+    struct key_attempt *next_overdue;
+
+    enum key_breaker breaker;
+    unsigned failures; /* in a row */
+    bool lied;
+    uint64_t recheck, recheck_pause; /* when it may show that it no longer does */
+    unsigned share; /* of its weight, in 1024ths: halved when it says that it is overloaded */
+    uint64_t share_at;
+};
+
+struct key_pool {
+    struct key_server *servers;
+    size_t count;
+    uint64_t hedge; /* as configured */
+    struct log *log;
+};
+
+MUST_CHECK enum result key_pool_new(const struct proxy_config *config, struct log *log, struct key_pool *pool,
+                                    struct failure *why);
+void key_pool_free(struct key_pool *pool);
+
+/* What is to be asked. */
+struct key_wish {
+    const uint8_t *ski;
+    uint32_t without; /* servers that are not to be asked, a bit each by number */
+    unsigned in_flight_max;
+    bool first; /* nobody was asked yet */
+};
+
+/* NULL: none can take it now. */
+struct key_server *key_pool_choose(struct key_pool *pool, const struct key_wish *wish, uint64_t now);
+bool key_pool_any_up(const struct key_pool *pool);
+struct key_server *key_pool_of(struct key_pool *pool, const struct key_link *link);
+
+/* After which an answer of the server is late; UINT64_MAX: never. */
+uint64_t key_pool_late_after(const struct key_pool *pool, const struct key_server *server);
+
+/* ---- What becomes of attempts. */
+
+void key_server_sent(struct key_server *server, struct key_attempt *attempt, uint64_t now);
+/* It is off the list: answered, lost or given up. */
+void key_server_unsent(struct key_server *server, struct key_attempt *attempt);
+
+/* It has answered with something good; or not at all, or with what shows that something is wrong with it. */
+void key_pool_good(struct key_pool *pool, struct key_server *server);
+void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *reason);
+/* Anything has come from it: an open breaker half-opens. */
+void key_pool_heard(struct key_pool *pool, struct key_server *server);
+/* Its signature was wrong; or right, although it had lied before. */
+void key_pool_lied(struct key_pool *pool, struct key_server *server, uint64_t now);
+void key_pool_told_truth(struct key_pool *pool, struct key_server *server);
+/* It says that it has too much to do. */
+void key_pool_overloaded(struct key_server *server, uint64_t now);
+/* Its channel is lost. */
+void key_pool_down(struct key_server *server);
+
+#endif
