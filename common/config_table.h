@@ -78,6 +78,7 @@ enum result config_unexpected(struct failure *why);
 
 extern const struct config_type CONFIG_BOOL;     /* bool: on/yes/true, off/no/false */
 extern const struct config_type CONFIG_COUNT;    /* unsigned; words stand for numbers ("auto") */
+extern const struct config_type CONFIG_PERCENT;  /* unsigned: 0, 5%, 100% */
 extern const struct config_type CONFIG_DURATION; /* uint64_t, microseconds: 500ms, 5s, 2h */
 extern const struct config_type CONFIG_SIZE;     /* uint64_t, octets: 4096, 64k, 1G */
 extern const struct config_type CONFIG_ADDRESS;  /* struct address */

@@ -258,6 +258,39 @@ const struct config_type CONFIG_COUNT = {
     .print = count_print,
 };
 
+/* ---- percent */
+
+static const struct unit PERCENT_UNITS[] = {{"%", 1}, {NULL, 0}};
+
+static enum result percent_parse(const struct config_row *row, const struct config_source *source,
+                                 const char *text, void *value, struct failure *why)
+{
+    (void)source;
+    uint64_t number = 0;
+    enum result result = number_parse(row, text, PERCENT_UNITS, 100, &number, why);
+    *(unsigned *)value = (unsigned)number;
+    return result;
+}
+
+static void percent_expect(const struct config_row *row, char text[static CONFIG_EXPECT_SIZE])
+{
+    number_expect(row, "a share such as 5%,", PERCENT_UNITS, 100, text);
+}
+
+static bool percent_print(const struct config_row *row, const void *value, struct evbuffer *to)
+{
+    number_print(row, *(const unsigned *)value, PERCENT_UNITS, to);
+    return true;
+}
+
+const struct config_type CONFIG_PERCENT = {
+    .name = "percent",
+    .size = sizeof(unsigned),
+    .parse = percent_parse,
+    .expect = percent_expect,
+    .print = percent_print,
+};
+
 /* ---- duration */
 
 #define DURATION_MAX (UINT64_C(8760) * CONFIG_HOUR) /* a year */

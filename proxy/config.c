@@ -430,12 +430,11 @@ static const struct config_row ROWS[] = {
     },
     {
         .path = "key_channel.hedge_share",
-        .type = &CONFIG_COUNT,
+        .type = &CONFIG_PERCENT,
         CONFIG_AT(struct proxy_config, key_channel.hedge_share),
-        .max = 100,
-        .fallback = "5",
-        .unit = "percent of requests",
-        .help = "At most so many are hedged.",
+        .fallback = "5%",
+        .help = "How many of all requests may be hedged; as many again may be sent to another server after "
+                "attempt_timeout.",
     },
     {
         .path = "key_channel.in_flight",

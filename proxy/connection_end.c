@@ -24,15 +24,20 @@ static const struct {
     [REASON_DROPPED] = {"dropped", PROXY_CONNECTIONS_DROPPED, false, true},
 };
 
+/* That no key server can be reached the key client tells, once a second. */
 void connection_log_handshake(const struct connection *connection)
 {
-    const struct handshake_facts *facts = handshake_facts(connection->handshake);
+    const struct handshake *handshake = connection->handshake;
+    const struct handshake_facts *facts = handshake_facts(handshake);
+    bool told = handshake_failure_class(handshake) == HANDSHAKE_CLASS_KEY_NO_SERVER;
     const char *stage, *reason;
-    handshake_failure(connection->handshake, &stage, &reason);
-    log_info(connection->all->settings.log, "handshake failed", log_address("client", &connection->address),
-             log_bytes("sni", bytes_of(facts->sni, facts->sni_size)), log_text("stage", stage),
-             log_reason(reason), log_text("request", handshake_request(connection->handshake)),
-             CLIENT_IDENTITY_FIELDS(facts->client));
+    handshake_failure(handshake, &stage, &reason);
+    (void)log_write(
+        connection->all->settings.log, told ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "handshake failed",
+        LOG_FIELDS(log_address("client", &connection->address),
+                   log_bytes("sni", bytes_of(facts->sni, facts->sni_size)), log_text("stage", stage),
+                   log_reason(reason), log_text("request", handshake_request(handshake)),
+                   CLIENT_IDENTITY_FIELDS(facts->client)));
 }
 
 void connection_keep_handshake(struct connection *connection)

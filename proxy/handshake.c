@@ -353,6 +353,11 @@ void handshake_failure(const struct handshake *handshake, const char **stage, co
     *reason = handshake->reason.text;
 }
 
+enum handshake_class handshake_failure_class(const struct handshake *handshake)
+{
+    return handshake->reason.class;
+}
+
 const char *handshake_request(const struct handshake *handshake)
 {
     const struct key_operation *operation = &handshake->signature.operation;

@@ -33,6 +33,7 @@
 #include "proxy/client_auth.h"
 #include "proxy/client_identity.h"
 #include "proxy/config.h"
+#include "proxy/handshake_reason.h"
 #include "proxy/key_client.h"
 #include "proxy/staples.h"
 #include "proxy/ticket_source.h"
@@ -107,6 +108,8 @@ enum handshake_state handshake_wait_for_fibre(struct handshake *handshake);
 const struct handshake_facts *handshake_facts(const struct handshake *handshake);
 /* stage: "client hello", "certificate", "key", "finished"; reason: a short text; both borrowed. */
 void handshake_failure(const struct handshake *handshake, const char **stage, const char **reason);
+/* What kind of thing went wrong. */
+enum handshake_class handshake_failure_class(const struct handshake *handshake);
 /* The signature that was asked for, by the name under which the key server logs it; NULL: none was. */
 const char *handshake_request(const struct handshake *handshake);
 /* Fails the handshake from outside: sends the alert if there is one to send. */

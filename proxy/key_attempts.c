@@ -8,6 +8,7 @@
 /* Operations that are given up in one turn of the loop. Each ends a handshake, and all of a house full of
  * them may have been asked at the same time: the worker's other connections want their turn in between. */
 #define EXPIRED_PER_TURN 32
+#define TELL_EVERY       UINT64_C(1000000)
 
 #define WRONG_SIGNATURE "wrong signature from key server"
 #define NOT_OFFERED     "operation not offered by key server"
@@ -189,13 +190,39 @@ static void distrust(struct key_client *client, struct key_server *server,
     key_pool_lied(&client->pool, server, clock_now());
 }
 
+static void observe(struct key_client *client, const struct key_server *server, size_t metric, uint64_t took)
+{
+    metric_observe_for(client->metrics, metric, key_link_metric_value(server->link), took);
+}
+
+/* What the key server tells of itself is believed as far as it can be true. */
+static void observe_stages(struct key_client *client, const struct key_server *server, struct bytes extra,
+                           uint64_t took)
+{
+    struct kssl_timing timing;
+    if (!kssl_timing_parse(extra, &timing) || (uint64_t)timing.queue + timing.sign > took)
+        return;
+    observe(client, server, PROXY_KEY_STAGE_QUEUE, timing.queue);
+    observe(client, server, PROXY_KEY_STAGE_SIGN, timing.sign);
+    observe(client, server, PROXY_KEY_STAGE_WIRE, took - timing.queue - timing.sign);
+}
+
+static bool verify(struct key_client *client, const struct key_server *server,
+                   const struct key_operation *operation)
+{
+    const uint64_t began = clock_now();
+    bool good = key_answer_verify(operation);
+    observe(client, server, PROXY_KEY_STAGE_VERIFY, clock_now() - began);
+    return good;
+}
+
 static struct key_answer answer_take(struct key_client *client, struct key_server *server,
                                      struct key_operation *operation, const struct kssl_message *message)
 {
     struct key_answer answer = key_answer_read(operation, message);
     if (answer.outcome != KEY_OUTCOME_OK || !verification_due(client, server, operation))
         return answer;
-    if (key_answer_verify(operation)) {
+    if (verify(client, server, operation)) {
         key_pool_told_truth(&client->pool, server);
         return answer;
     }
@@ -285,6 +312,7 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
     key_link_answered(link, took);
     key_pool_heard(&client->pool, server);
     key_latency_note(&server->latency, took);
+    observe_stages(client, server, message->extra, took);
     if (slot->state == SLOT_ORPHAN) {
         on_late_answer(client, server, slot, id);
     } else {
@@ -424,6 +452,18 @@ static bool is_hopeless(const struct key_client *client, const struct key_slot *
     return since + client->fail_fast <= now;
 }
 
+/* Once a second, not once a client. */
+static void tell_no_server(struct key_client *client, uint64_t now)
+{
+    client->down_count++;
+    if (now - client->down_told < TELL_EVERY)
+        return;
+    log_error(client->log, "no key server can be reached", log_number("failed", (int64_t)client->down_count),
+              log_number("since_ms", (int64_t)((now - client->down_since) / 1000)));
+    client->down_told = now;
+    client->down_count = 0;
+}
+
 /* false: none is due. */
 static bool expire_oldest(struct key_client *client, uint64_t now)
 {
@@ -438,6 +478,8 @@ static bool expire_oldest(struct key_client *client, uint64_t now)
         key_attempts_forget(slot);
         key_slot_release(client, slot);
     } else {
+        if (answer.outcome == KEY_OUTCOME_NO_SERVER)
+            tell_no_server(client, now);
         key_attempts_forget(slot);
         key_slot_complete(client, slot, &answer);
     }

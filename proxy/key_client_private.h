@@ -60,6 +60,8 @@ struct key_client {
     struct key_pool pool;
     struct key_budget hedge_budget, retry_budget;
     uint64_t down_since; /* no server can be reached since then; 0: some can */
+    uint64_t down_told;  /* when the log was last told of those that failed for it ... */
+    uint64_t down_count; /* ... and how many have since */
 
     struct key_slot *slots; /* live_max, what may be on the wire beside, and TESTS_MAX */
     unsigned slot_count, slots_used;

@@ -26,6 +26,10 @@
 #define KEY_ERRORS_HELP                                                                                      \
     "Signatures that a key server answered with an error, by key server and error; none of them was asked "  \
     "for again."
+#define KEY_STAGES "keyless_key_stage_duration_seconds"
+#define KEY_STAGES_HELP                                                                                      \
+    "What answers of key servers took: waiting and signing as the key server tells them, the rest on the "   \
+    "way, and verifying."
 #define OCSP_RESPONSES "keyless_ocsp_responses_total"
 #define OCSP_RESPONSES_HELP                                                                                  \
     "OCSP responses read or fetched, by what they said; failed: none, or one of no use."
@@ -143,6 +147,11 @@ const struct metric proxy_metrics[] = {
     [PROXY_KEY_SECONDS] = {"keyless_key_request_duration_seconds", SERVER, METRIC_HISTOGRAM,
                            "Time from the request for a signature to the signature, waiting to be sent "
                            "included, by key server."},
+    [PROXY_KEY_STAGE_QUEUE] = {KEY_STAGES, "server=\"*\",stage=\"queue\"", METRIC_HISTOGRAM, KEY_STAGES_HELP},
+    [PROXY_KEY_STAGE_SIGN] = {KEY_STAGES, "server=\"*\",stage=\"sign\"", METRIC_HISTOGRAM, KEY_STAGES_HELP},
+    [PROXY_KEY_STAGE_WIRE] = {KEY_STAGES, "server=\"*\",stage=\"wire\"", METRIC_HISTOGRAM, KEY_STAGES_HELP},
+    [PROXY_KEY_STAGE_VERIFY] = {KEY_STAGES, "server=\"*\",stage=\"verify\"", METRIC_HISTOGRAM,
+                                KEY_STAGES_HELP},
     [PROXY_KEY_RESENT] = {"keyless_key_requests_resent_total", SERVER, METRIC_COUNTER,
                           "Requests sent again because their channel was lost."},
     [PROXY_KEY_HEDGED] = {"keyless_key_requests_hedged_total", SERVER, METRIC_COUNTER,

@@ -23,6 +23,7 @@
 #define CHANNEL_EXPIRY      "keyless_channel_certificate_not_after_timestamp_seconds"
 #define SERVER_CHANNELS_UP  "keyless_key_server_channels_up"
 #define STAPLES             "keyless_ocsp_chains"
+#define SERVER_TROUBLE      "keyless_key_server_trouble"
 #define SERVER_IN_FLIGHT    "keyless_key_server_requests_in_flight"
 #define NO_READY_WORKER     "no worker is ready"
 #define NO_KEY_SERVER       "no key server is up"
@@ -31,7 +32,7 @@
 
 /* A key server as all ready workers together see it. */
 struct server_sum {
-    unsigned channels_up;
+    unsigned channels_up, avoided, distrusted; /* by so many workers */
     uint64_t in_flight;
     uint64_t latency; /* the sum */
     unsigned latencies;
@@ -48,6 +49,8 @@ struct worker_sum {
 static void add_server(struct server_sum *sum, const struct key_server_status *server)
 {
     sum->channels_up += server->up != 0;
+    sum->avoided += server->breaker != 0;
+    sum->distrusted += server->lied != 0;
     sum->in_flight += server->in_flight;
     sum->latency += server->latency;
     sum->latencies += server->latency != 0;
@@ -142,6 +145,10 @@ static void write_server(const struct proxy_key_server *server, const struct ser
     json_bool(json, "up", sum->channels_up > 0);
     json_number(json, "channels_up", sum->channels_up);
     json_number(json, "channels", workers);
+    json_number(json, "priority", server->priority);
+    json_number(json, "weight", server->weight);
+    json_number(json, "avoided", sum->avoided);
+    json_number(json, "distrusted", sum->distrusted);
     json_number(json, "in_flight", (int64_t)sum->in_flight);
     if (sum->latencies > 0)
         json_seconds(json, "latency_seconds", sum->latency / sum->latencies);
@@ -313,6 +320,15 @@ static void client_metrics(const struct proxy_setup *setup, struct evbuffer *to)
     metrics_write_line(to, CRL_EXPIRY, NULL, 0, client_auths_next_update(setup->client_auths));
 }
 
+static void write_trouble(const struct proxy_key_server *server, const struct server_sum *sum,
+                          struct evbuffer *to)
+{
+    const struct metric_label avoided[] = {{PROXY_SERVER_LABEL, server->name}, {"kind", "avoided"}};
+    const struct metric_label distrusted[] = {{PROXY_SERVER_LABEL, server->name}, {"kind", "distrusted"}};
+    metrics_write_line(to, SERVER_TROUBLE, avoided, 2, sum->avoided);
+    metrics_write_line(to, SERVER_TROUBLE, distrusted, 2, sum->distrusted);
+}
+
 static void server_metrics(const struct proxy_status *status, struct evbuffer *to)
 {
     struct worker_sum sum CLEANUP(sum_free) = sum_workers(status);
@@ -325,6 +341,11 @@ static void server_metrics(const struct proxy_status *status, struct evbuffer *t
         const struct metric_label server = {PROXY_SERVER_LABEL, config->key_servers[i].name};
         metrics_write_line(to, SERVER_CHANNELS_UP, &server, 1, sum.servers[i].channels_up);
     }
+    metrics_write_head(
+        to, SERVER_TROUBLE, METRIC_GAUGE,
+        "Workers that avoid a key server as it fails, or distrust it as its signature was wrong.");
+    for (size_t i = 0; i < config->key_server_count; i++)
+        write_trouble(&config->key_servers[i], &sum.servers[i], to);
     metrics_write_head(to, SERVER_IN_FLIGHT, METRIC_GAUGE,
                        "Requests sent and not yet answered, by key server.");
     for (size_t i = 0; i < config->key_server_count; i++) {

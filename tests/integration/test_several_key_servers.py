@@ -329,7 +329,7 @@ def test_each_has_its_own_keys(stack, tmp_path):
 
 def test_hedged(stack):
     """A server that is late now and then costs no client its wait; at most a share is asked twice."""
-    world = World(stack, honest(stack), honest(stack), channel={"hedge": "30ms", "hedge_share": 5})
+    world = World(stack, honest(stack), honest(stack), channel={"hedge": "30ms", "hedge_share": "5%"})
     with world.load:
         world.load.more(40)
         world.first.behaviour = faults.NeverSigns()
