@@ -66,7 +66,7 @@ while [ $# -gt 0 ]; do
 done
 if [ -z "$chosen" ]; then
     chosen=$(groups | awk -v which=$which -v debian="$debian" '
-        ($2 == "default" || which == "all") && !(debian && $1 == "debian13") {print $1}')
+        ($2 == "default" || which == "all") && !(debian && $1 == "debian13") {print $1}' | tr '\n' ' ')
 fi
 if [ -n "$debian" ]; then
     case " $chosen " in
