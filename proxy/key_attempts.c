@@ -283,10 +283,11 @@ static void on_bad_answer(struct key_client *client, struct key_server *server, 
                           const struct key_answer *answer)
 {
     bool moves = may_move(client, server, slot, answer);
-    if (!slot->final)
-        slot->failed = *answer;
+    const bool last_word = slot->final;
     slot->final = slot->final || !moves;
-    if (!is_expected(slot))
+    if (!last_word)
+        slot->failed = *answer;
+    if (!last_word && (slot->final || !is_expected(slot)))
         name_server(slot, server);
     if (!slot->final && !is_expected(slot))
         metric_add_for(client->metrics, PROXY_KEY_MOVED, key_link_metric_value(server->link), 1);

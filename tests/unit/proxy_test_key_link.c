@@ -47,7 +47,7 @@ static struct owner *start(struct test_world *world, uint64_t timeout, uint64_t 
     const struct key_link_settings settings = {
         .base = world->base,
         .context = world->edge_context,
-        .server = &world->key_server_config,
+        .server = &world->key_server_configs[0],
         .timeout = timeout,
         .idle = idle,
         .metrics = world->row,
