@@ -144,10 +144,17 @@ bool key_attempts_all_refused(const struct key_client *client, const struct key_
     return (slot->refused & all) == all;
 }
 
+/* Behind the older ones alone, which have less time left. */
 static void wait_for_server(struct key_client *client, struct key_slot *slot)
 {
+    struct key_slot *older = TAILQ_LAST(&client->waiting, key_slot_list);
+    while (older != NULL && older->started > slot->started)
+        older = TAILQ_PREV(older, key_slot_list, waiting);
     slot->state = SLOT_WAITING;
-    TAILQ_INSERT_TAIL(&client->waiting, slot, waiting);
+    if (older != NULL)
+        TAILQ_INSERT_AFTER(&client->waiting, older, slot, waiting);
+    else
+        TAILQ_INSERT_HEAD(&client->waiting, slot, waiting);
     key_attempts_arm(client);
 }
 

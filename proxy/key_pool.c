@@ -276,6 +276,8 @@ static void breaker_open(struct key_pool *pool, struct key_server *server, const
 
 void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *reason, uint64_t now)
 {
+    if (pool->count == 1)
+        return; /* nobody could be asked instead */
     server->failures++;
     if (server->failures < OPENS_AFTER && server->breaker == KEY_BREAKER_CLOSED)
         return;

@@ -384,6 +384,23 @@ static void test_loss_after_each_answer(void **state)
         assert_int_equal(operations[i].outcome, KEY_OUTCOME_OK);
 }
 
+/* What was lost goes before what was never sent. */
+static void test_loss_keeps_the_order(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_server_count = 1;
+    world->config.key_channel.in_flight = 2;
+    open_up(world);
+    world->server.hold = true;
+    for (unsigned i = 0; i < 5; i++)
+        sign(world, i);
+    WORLD_UNTIL(world, world->server.held_count == 2);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, world->server.held_count == 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_string_equal(world->server.held[i].request_id, operations[i % 2].request_id);
+}
+
 static void take_away(struct test_key_server *server)
 {
     test_key_server_stop(server);
@@ -634,6 +651,7 @@ int main(void)
         TEST(test_all_refuse),
         TEST(test_loss_moves),
         TEST(test_loss_after_each_answer),
+        TEST(test_loss_keeps_the_order),
         TEST(test_both_lost),
         TEST(test_before_any_is_up),
         TEST(test_full_is_not_down),
