@@ -41,6 +41,15 @@ static uint32_t without_of(const struct key_slot *slot)
     return without;
 }
 
+/* Whether an answer may be expected: of those that are overdue, none. */
+static bool is_expected(const struct key_slot *slot)
+{
+    for (unsigned i = 0; i < ATTEMPTS_MAX; i++)
+        if (slot->attempts[i].server != NULL && !slot->attempts[i].overdue)
+            return true;
+    return false;
+}
+
 static struct key_wish wish_of(const struct key_client *client, const struct key_slot *slot)
 {
     return (struct key_wish){.ski = slot->operation->key->ski,
@@ -67,10 +76,12 @@ void key_attempts_forget(struct key_slot *slot)
 static bool request_fit(struct key_slot *slot, enum proxy_key_mode mode)
 {
     const char *reason;
-    if (slot->mode == mode)
-        return true;
-    slot->mode = mode;
-    return key_request_make(&slot->request, mode, slot->operation, &reason) == KEY_OUTCOME_OK;
+    if (slot->mode != mode) {
+        bool made = key_request_change(&slot->request, mode, slot->operation, &reason) == KEY_OUTCOME_OK;
+        slot->mode = mode;
+        slot->unmade = made ? NULL : reason;
+    }
+    return slot->unmade == NULL;
 }
 
 static bool send_to(struct key_client *client, struct key_slot *slot, struct key_server *server)
@@ -92,9 +103,17 @@ static bool send_to(struct key_client *client, struct key_slot *slot, struct key
     return true;
 }
 
-static struct key_answer not_offered(void)
+/* It is no use to ask that one. What another has answered tells more. */
+static void pass_over(struct key_slot *slot, const struct key_server *server)
 {
-    return (struct key_answer){KEY_OUTCOME_REFUSED, RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE, NOT_OFFERED};
+    static const struct key_answer MISSING = {KEY_OUTCOME_REFUSED, RESULT_CONFIG, KSSL_ERROR_BAD_OPCODE,
+                                              NOT_OFFERED};
+    slot->refused |= bit_of(server);
+    if (slot->failed.outcome != KEY_OUTCOME_NO_SERVER)
+        return;
+    slot->failed = MISSING;
+    if (slot->unmade != NULL)
+        slot->failed = (struct key_answer){KEY_OUTCOME_REFUSED, RESULT_PROTOCOL, 0, slot->unmade};
 }
 
 /* Of servers that do not have the operation the next best is taken. */
@@ -106,8 +125,7 @@ static struct key_server *choose(struct key_client *client, struct key_slot *slo
         if (server == NULL ||
             (request_fit(slot, server->config->mode) && key_link_offers(server->link, slot->request.opcode)))
             return server;
-        slot->refused |= bit_of(server);
-        slot->failed = not_offered();
+        pass_over(slot, server);
     }
 }
 
@@ -127,45 +145,74 @@ bool key_attempts_all_refused(const struct key_client *client, const struct key_
     return (slot->refused & all) == all;
 }
 
+/* Behind the older ones alone, which have less time left. */
 static void wait_for_server(struct key_client *client, struct key_slot *slot)
 {
+    struct key_slot *older = TAILQ_LAST(&client->waiting, key_slot_list);
+    while (older != NULL && older->started > slot->started)
+        older = TAILQ_PREV(older, key_slot_list, waiting);
     slot->state = SLOT_WAITING;
-    TAILQ_INSERT_TAIL(&client->waiting, slot, waiting);
+    if (older != NULL)
+        TAILQ_INSERT_AFTER(&client->waiting, older, slot, waiting);
+    else
+        TAILQ_INSERT_HEAD(&client->waiting, slot, waiting);
     key_attempts_arm(client);
 }
 
-/* Nobody has it any more: another server gets it, or it waits for one; or it was the last. */
+/* Nobody will answer it any more: another server gets it, or it waits for one; or it was the last. */
 static void go_on(struct key_client *client, struct key_slot *slot)
 {
-    if (key_slot_is_asked(slot))
+    if (is_expected(slot) || (!slot->final && attempts_start(client, slot)))
         return;
-    if (slot->asked < client->pool.count + ATTEMPTS_MAX && attempts_start(client, slot))
-        return;
-    if (key_attempts_all_refused(client, slot) || slot->asked >= client->pool.count + ATTEMPTS_MAX)
+    if (slot->final || key_attempts_all_refused(client, slot))
         key_slot_complete(client, slot, &slot->failed);
     else if (slot->state != SLOT_WAITING)
         wait_for_server(client, slot);
 }
 
+/* Those that wait for a server that is down must not keep others from one that is not. */
+static bool fits(const struct key_slot *slot, uint32_t room)
+{
+    return (room & ~without_of(slot)) != 0;
+}
+
+static bool is_next(const struct key_client *client, const struct key_slot *slot)
+{
+    const uint32_t room = key_pool_room(&client->pool, client->in_flight_max);
+    const struct key_slot *other = TAILQ_FIRST(&client->waiting);
+    while (room != 0 && other != slot && !fits(other, room))
+        other = TAILQ_NEXT(other, waiting);
+    return room != 0 && other == slot;
+}
+
 void key_attempts_begin(struct key_client *client, struct key_slot *slot)
 {
-    if (TAILQ_FIRST(&client->waiting) == slot)
+    if (is_next(client, slot))
         (void)attempts_start(client, slot);
+}
+
+/* The first that waits and can be sent, or given up, is; false: there is none. */
+static bool send_next(struct key_client *client, struct key_slot **slot)
+{
+    const uint32_t room = key_pool_room(&client->pool, client->in_flight_max);
+    while (room != 0 && *slot != NULL && !fits(*slot, room))
+        *slot = TAILQ_NEXT(*slot, waiting);
+    if (room == 0 || *slot == NULL)
+        return false;
+    struct key_slot *taken = *slot;
+    *slot = TAILQ_NEXT(taken, waiting);
+    if (!attempts_start(client, taken) && key_attempts_all_refused(client, taken)) {
+        key_slot_complete(client, taken, &taken->failed);
+        *slot = TAILQ_FIRST(&client->waiting); /* done may have changed the list */
+    }
+    return true;
 }
 
 void key_attempts_send_waiting(struct key_client *client)
 {
     struct key_slot *slot = TAILQ_FIRST(&client->waiting);
-    while (slot != NULL) {
-        struct key_slot *next = TAILQ_NEXT(slot, waiting);
-        if (!attempts_start(client, slot)) {
-            if (!key_attempts_all_refused(client, slot))
-                return; /* there is no room, for this one or any other */
-            key_slot_complete(client, slot, &slot->failed);
-            next = TAILQ_FIRST(&client->waiting); /* done may have changed the list */
-        }
-        slot = next;
-    }
+    while (send_next(client, &slot))
+        ;
 }
 
 /* ---- Answers. */
@@ -237,7 +284,7 @@ static bool may_move(struct key_client *client, struct key_server *server, struc
     const uint64_t now = clock_now();
     if (answer->outcome != KEY_OUTCOME_ERROR) {
         if (answer->outcome != KEY_OUTCOME_WRONG)
-            key_pool_bad(&client->pool, server, answer->reason);
+            key_pool_bad(&client->pool, server, answer->reason, now);
         return true;
     }
     switch (answer->error) {
@@ -245,7 +292,7 @@ static bool may_move(struct key_client *client, struct key_server *server, struc
         key_map_note(server->keys, slot->operation->key->ski, false, now);
         return true;
     case KSSL_ERROR_INTERNAL:
-        key_pool_bad(&client->pool, server, answer->reason);
+        key_pool_bad(&client->pool, server, answer->reason, now);
         return true;
     case KSSL_ERROR_OVERLOADED: {
         bool first = !slot->overloaded;
@@ -258,18 +305,25 @@ static bool may_move(struct key_client *client, struct key_server *server, struc
     }
 }
 
-/* Wrong once, wrong for this request: nobody is asked twice who has answered. */
+static void name_server(struct key_slot *slot, const struct key_server *server)
+{
+    slot->operation->server = server->config->name;
+    slot->server_value = key_link_metric_value(server->link);
+}
+
+/* Wrong once, wrong for this request: nobody is asked twice who has answered. One that was asked before may
+ * still have a good answer, even to what no other is to be asked after. */
 static void on_bad_answer(struct key_client *client, struct key_server *server, struct key_slot *slot,
                           const struct key_answer *answer)
 {
     bool moves = may_move(client, server, slot, answer);
-    slot->refused |= bit_of(server);
-    slot->failed = *answer;
-    if (!moves) {
-        key_slot_complete(client, slot, answer);
-        return;
-    }
-    if (!key_slot_is_asked(slot))
+    const bool last_word = slot->final;
+    slot->final = slot->final || !moves;
+    if (!last_word)
+        slot->failed = *answer;
+    if (!last_word && (slot->final || !is_expected(slot)))
+        name_server(slot, server);
+    if (!slot->final && !is_expected(slot))
         metric_add_for(client->metrics, PROXY_KEY_MOVED, key_link_metric_value(server->link), 1);
     go_on(client, slot);
 }
@@ -279,8 +333,7 @@ static void on_good_answer(struct key_client *client, struct key_server *server,
 {
     key_pool_good(&client->pool, server);
     key_map_note(server->keys, slot->operation->key->ski, true, clock_now());
-    slot->operation->server = server->config->name;
-    slot->server_value = key_link_metric_value(server->link);
+    name_server(slot, server);
     if (was_hedge && key_slot_is_asked(slot))
         metric_add_for(client->metrics, PROXY_KEY_HEDGES_WON, slot->server_value, 1);
     key_slot_complete(client, slot, answer);
@@ -295,6 +348,17 @@ static void on_late_answer(struct key_client *client, const struct key_server *s
         key_slot_release(client, slot);
 }
 
+static void on_stray(struct key_client *client, const struct key_server *server, const struct key_slot *slot,
+                     uint32_t id)
+{
+    enum key_stray what = KEY_STRAY_NOT_ASKED;
+    if (slot == NULL)
+        what = key_slot_stray(client, id);
+    else if ((slot->refused & bit_of(server)) != 0)
+        what = KEY_STRAY_SECOND;
+    key_link_stray(server->link, id, what);
+}
+
 static void on_answer(struct key_link *link, uint32_t id, const struct kssl_message *message, void *owner)
 {
     struct key_client *client = owner;
@@ -302,15 +366,16 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
     struct key_slot *slot = key_slot_find(client, id);
     struct key_attempt *attempt = slot != NULL ? attempt_at(slot, server) : NULL;
     if (attempt == NULL) {
-        key_link_stray(link, id, slot != NULL ? KEY_STRAY_SECOND : key_slot_stray(client, id));
+        on_stray(client, server, slot, id);
         return;
     }
     const uint64_t took = clock_now() - attempt->sent;
     const bool was_hedge = attempt->is_hedge;
     slot->answered |= 1;
+    slot->refused |= bit_of(server);
     key_server_unsent(server, attempt);
     key_link_answered(link, took);
-    key_pool_heard(&client->pool, server);
+    key_pool_heard(server);
     key_latency_note(&server->latency, took);
     observe_stages(client, server, message->extra, took);
     if (slot->state == SLOT_ORPHAN) {
@@ -327,19 +392,44 @@ static void on_answer(struct key_link *link, uint32_t id, const struct kssl_mess
 
 /* ---- The link's other callbacks. */
 
+/* That nobody offers them is known when all have been heard. */
+static bool tickets_are_known(const struct key_client *client, bool *offered)
+{
+    bool all_up = true;
+    *offered = false;
+    for (size_t i = 0; i < client->pool.count; i++) {
+        const struct key_link *link = client->pool.servers[i].link;
+        *offered = *offered || key_link_offers(link, KSSL_OP_TICKET_KEYS);
+        all_up = all_up && key_link_up(link);
+    }
+    return *offered || all_up;
+}
+
 static void on_up(struct key_link *link, void *owner)
 {
     struct key_client *client = owner;
+    bool offered;
     client->down_since = 0;
-    if (client->tickets != NULL)
-        client->tickets->up(key_link_name(link), key_link_offers(link, KSSL_OP_TICKET_KEYS),
-                            client->tickets_owner);
+    if (client->tickets != NULL && tickets_are_known(client, &offered))
+        client->tickets->up(key_link_name(link), offered, client->tickets_owner);
     key_attempts_send_waiting(client);
     if (client->ready != NULL) {
         void (*ready)(void *) = client->ready;
         client->ready = NULL;
         ready(client->ready_owner);
     }
+}
+
+/* What all are lost that it was sent to begins anew: it may be hedged again. */
+static void on_lost(struct key_client *client, const struct key_server *server, struct key_slot *slot)
+{
+    if (!slot->final)
+        slot->failed = NO_SERVER;
+    if (!key_slot_is_asked(slot)) {
+        metric_add_for(client->metrics, PROXY_KEY_RESENT, key_link_metric_value(server->link), 1);
+        slot->asked = 0;
+    }
+    go_on(client, slot);
 }
 
 /* What it had been asked somebody else is asked now, in the old order; signing twice is harmless. */
@@ -355,10 +445,7 @@ static void on_down(struct key_link *link, void *owner)
         struct key_slot *slot = attempt->slot;
         key_server_unsent(server, attempt);
         if (slot->state != SLOT_ORPHAN) {
-            metric_add_for(client->metrics, PROXY_KEY_RESENT, key_link_metric_value(link),
-                           key_slot_is_asked(slot) ? 0 : 1);
-            slot->failed = NO_SERVER;
-            go_on(client, slot);
+            on_lost(client, server, slot);
         } else if (!key_slot_is_asked(slot)) {
             key_slot_release(client, slot);
         }
@@ -369,6 +456,8 @@ static void on_down(struct key_link *link, void *owner)
 static void on_ticket_keys(struct key_link *link, const struct kssl_message *message, void *owner)
 {
     struct key_client *client = owner;
+    if (message->opcode == KSSL_OP_SUCCESS)
+        client->tickets_next = key_pool_of(&client->pool, link)->number;
     if (client->tickets != NULL)
         client->tickets->answer(key_link_name(link), message, client->tickets_owner);
 }
@@ -382,7 +471,7 @@ static void on_writable(struct key_link *link, void *owner)
 static void on_alive(struct key_link *link, void *owner)
 {
     struct key_client *client = owner;
-    key_pool_heard(&client->pool, key_pool_of(&client->pool, link));
+    key_pool_heard(key_pool_of(&client->pool, link));
 }
 
 static bool on_keys(struct key_link *link, struct bytes page, bool first,
@@ -406,7 +495,8 @@ const struct key_link_handler key_attempts_handler = {.up = on_up,
 static void hedge(struct key_client *client, struct key_attempt *attempt)
 {
     struct key_slot *slot = attempt->slot;
-    if (slot->state != SLOT_ASKED || slot->asked != 1 || !key_budget_spend(&client->hedge_budget))
+    if (slot->state != SLOT_ASKED || slot->asked != 1 || slot->final ||
+        !key_budget_spend(&client->hedge_budget))
         return;
     if (attempts_start(client, slot))
         metric_add_for(client->metrics, PROXY_KEY_HEDGED, key_link_metric_value(attempt->server->link), 1);
@@ -420,13 +510,14 @@ static void overdue(struct key_client *client, struct key_attempt *attempt)
     struct key_slot *slot = attempt->slot;
     struct key_server *server = attempt->server;
     attempt->overdue = true;
-    key_pool_bad(&client->pool, server, "its answers do not come within attempt_timeout");
-    if (slot->state != SLOT_ASKED || slot->asked >= ATTEMPTS_MAX || !key_budget_spend(&client->retry_budget))
+    key_pool_bad(&client->pool, server, "its answers do not come within attempt_timeout", clock_now());
+    if (slot->state != SLOT_ASKED || slot->final || is_expected(slot) || client->pool.count == 1 ||
+        !key_budget_spend(&client->retry_budget))
         return;
     if (attempts_start(client, slot))
         metric_add_for(client->metrics, PROXY_KEY_RETRIED, key_link_metric_value(server->link), 1);
     else
-        key_budget_return(&client->retry_budget);
+        wait_for_server(client, slot);
 }
 
 static void server_check(struct key_client *client, struct key_server *server, uint64_t now)
@@ -464,6 +555,14 @@ static void tell_no_server(struct key_client *client, uint64_t now)
     client->down_count = 0;
 }
 
+/* What has waited for the others ends with what one has said. */
+static struct key_answer too_late(const struct key_client *client, const struct key_slot *slot)
+{
+    if (slot->state == SLOT_WAITING && client->down_since != 0)
+        return NO_SERVER;
+    return slot->state == SLOT_WAITING && slot->refused != 0 ? slot->failed : TIMEOUT;
+}
+
 /* false: none is due. */
 static bool expire_oldest(struct key_client *client, uint64_t now)
 {
@@ -472,15 +571,13 @@ static bool expire_oldest(struct key_client *client, uint64_t now)
         slot = waiting;
     else if (slot == NULL || slot->started + client->timeout > now)
         return false;
-    const struct key_answer answer =
-        slot->state == SLOT_WAITING && client->down_since != 0 ? NO_SERVER : TIMEOUT;
+    const struct key_answer answer = too_late(client, slot);
+    key_attempts_forget(slot);
     if (slot->state == SLOT_ORPHAN) {
-        key_attempts_forget(slot);
         key_slot_release(client, slot);
     } else {
         if (answer.outcome == KEY_OUTCOME_NO_SERVER)
             tell_no_server(client, now);
-        key_attempts_forget(slot);
         key_slot_complete(client, slot, &answer);
     }
     return true;
@@ -510,14 +607,19 @@ static uint64_t next_due(const struct key_client *client)
 }
 
 /* A timer that comes too early finds nothing, and is set again: cheaper than moving it with each answer. */
-void key_attempts_arm(struct key_client *client)
+static void arm_at(struct key_client *client, uint64_t due)
 {
-    uint64_t due = next_due(client), now = clock_now();
+    uint64_t now = clock_now();
     if (due == UINT64_MAX || (client->timer_due != 0 && client->timer_due <= due))
         return;
     struct timeval delay = clock_timeval(due > now ? due - now : 0);
     client->timer_due = due;
     (void)evtimer_add(client->timer, &delay);
+}
+
+void key_attempts_arm(struct key_client *client)
+{
+    arm_at(client, next_due(client));
 }
 
 void key_attempts_on_timer(evutil_socket_t fd, short events, void *owner)
@@ -532,7 +634,10 @@ void key_attempts_on_timer(evutil_socket_t fd, short events, void *owner)
     unsigned expired = 0;
     while (expired < EXPIRED_PER_TURN && expire_oldest(client, now))
         expired++;
-    if (expired < EXPIRED_PER_TURN) /* else what is sent now may be due itself */
-        key_attempts_send_waiting(client);
+    if (expired == EXPIRED_PER_TURN) { /* what is sent now may be due itself */
+        arm_at(client, now);
+        return;
+    }
+    key_attempts_send_waiting(client);
     key_attempts_arm(client);
 }

@@ -22,9 +22,11 @@ _Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX + TESTS_MAX <= SLOTS_M
 /* Many key servers close what is idle for 30 s. */
 #define IDLE_PING 15000000u
 
-/* What may be asked twice at once when all went well for long; of what is asked again only by mistake, as the
- * first server may still answer, the same share once more. */
-#define BUDGET_BURST 64
+/* What may be hedged at once when all went well for long. */
+#define HEDGE_BURST 64
+/* Of requests whose first server may be dead or only slow, per mille; and at once all that one of them has.
+ */
+#define RETRY_SHARE 200
 
 /* ---- Slots. */
 
@@ -178,6 +180,8 @@ static void slot_start(struct key_client *client, struct key_slot *slot, struct 
     slot->asked = 0;
     slot->refused = 0;
     slot->overloaded = false;
+    slot->final = false;
+    slot->unmade = NULL;
     slot->failed = NOBODY;
     slot->started = clock_now();
     operation->slot = slot->number;
@@ -201,6 +205,19 @@ static enum result slot_take_back(struct key_client *client, struct key_slot *sl
     return refuse(client, operation, answer.result, answer.outcome, answer.reason);
 }
 
+/* For the first mode that can have it; for those of other servers it is made when one is chosen. A transcript
+ * that is not libssl's ends the handshake, even if there is a server that would not look at it. */
+static enum key_outcome request_begin(const struct key_client *client, struct key_slot *slot,
+                                      const struct key_operation *operation, const char **reason)
+{
+    enum key_outcome outcome = KEY_OUTCOME_REFUSED;
+    for (size_t i = 0; outcome == KEY_OUTCOME_REFUSED && i < client->pool.count; i++) {
+        slot->mode = client->pool.servers[i].config->mode;
+        outcome = key_request_make(&slot->request, slot->mode, operation, reason);
+    }
+    return outcome;
+}
+
 enum result key_client_sign(struct key_client *client, struct key_operation *operation)
 {
     operation->error = 0;
@@ -212,8 +229,7 @@ enum result key_client_sign(struct key_client *client, struct key_operation *ope
     if (slot == NULL)
         return refuse(client, operation, RESULT_LIMIT, KEY_OUTCOME_REFUSED, "too many signatures pending");
     const char *reason;
-    slot->mode = client->pool.servers[0].config->mode;
-    enum key_outcome outcome = key_request_make(&slot->request, slot->mode, operation, &reason);
+    enum key_outcome outcome = request_begin(client, slot, operation, &reason);
     if (outcome != KEY_OUTCOME_OK) {
         key_slot_release(client, slot);
         return refuse(client, operation, RESULT_PROTOCOL, outcome, reason);
@@ -246,15 +262,14 @@ void key_client_watch_ticket_keys(struct key_client *client, const struct key_cl
     client->tickets_owner = owner;
 }
 
-/* Of the same group all have the same: whoever of the first priority can tell. */
+/* Whoever told the last ones, as long as it answers: those of another may be others. */
 bool key_client_ask_ticket_keys(struct key_client *client)
 {
     for (size_t i = 0; i < client->pool.count; i++) {
         struct key_server *server = &client->pool.servers[(client->tickets_next + i) % client->pool.count];
         if (!key_link_offers(server->link, KSSL_OP_TICKET_KEYS) || !key_link_ask_ticket_keys(server->link))
             continue;
-        client->tickets_next =
-            server->number + 1; /* if this one does not answer, the next question is another's */
+        client->tickets_next = server->number + 1; /* unless it answers, which sets it back */
         return true;
     }
     return false;
@@ -334,9 +349,10 @@ static void client_configure(struct key_client *client, const struct proxy_confi
     client->timeout = config->key_channel.timeout;
     client->attempt_timeout = config->key_channel.attempt_timeout;
     client->fail_fast = config->key_channel.fail_fast;
-    client->hedges = config->key_channel.hedge != UINT64_MAX && config->key_server_count > 1;
-    client->hedge_budget = key_budget_of(10 * config->key_channel.hedge_share, BUDGET_BURST);
-    client->retry_budget = key_budget_of(10 * config->key_channel.hedge_share, BUDGET_BURST);
+    client->hedges = config->key_channel.hedge != UINT64_MAX && config->key_channel.hedge_share > 0 &&
+                     config->key_server_count > 1;
+    client->hedge_budget = key_budget_of(10 * config->key_channel.hedge_share, HEDGE_BURST);
+    client->retry_budget = key_budget_of(RETRY_SHARE, config->key_channel.in_flight);
     client->verify = config->key_channel.verify;
     client->in_flight_max = config->key_channel.in_flight;
     client->live_max = config->limits.handshakes;

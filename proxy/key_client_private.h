@@ -22,7 +22,7 @@
 /*
  *  FREE ──▶ WAITING ──▶ ASKED ──▶ FREE           answered, or out of time
  *              ▲          │ └──▶ ORPHAN ──▶ FREE  it has ended, but some server has not answered yet
- *              └──────────┘ nobody has it any more
+ *              └──────────┘ nobody has it any more, or only servers whose answers are overdue
  */
 enum key_slot_state { SLOT_FREE, SLOT_WAITING, SLOT_ASKED, SLOT_ORPHAN };
 
@@ -38,11 +38,13 @@ struct key_slot {
     TAILQ_ENTRY(key_slot) waiting;   /* to be sent, oldest first; or free */
     struct key_attempt attempts[ATTEMPTS_MAX];
     unsigned asked;           /* servers, all in all */
-    uint32_t refused;         /* servers that cannot do it, or have said that it cannot be done: a bit each */
+    uint32_t refused;         /* servers that cannot do it, or have answered: a bit each */
     bool overloaded;          /* a server was: one other is asked, no more */
+    bool final;               /* a server has said what no other is to be asked after */
     struct key_answer failed; /* what the last of those said */
     enum proxy_key_mode mode; /* that `request` was made for */
     struct key_request request;
+    const char *unmade; /* why `request` could not be made for that mode; NULL: it was */
 };
 
 TAILQ_HEAD(key_slot_list, key_slot);
@@ -99,7 +101,7 @@ extern const struct key_link_handler key_attempts_handler; /* its owner is the c
 
 /* Whether there is nobody left to ask: none has the operation, or all have refused. */
 bool key_attempts_all_refused(const struct key_client *client, const struct key_slot *slot);
-/* A new one is sent, if nobody waits before it; nobody's done is called. */
+/* A new one is sent, if nobody who could be waits before it; nobody's done is called. */
 void key_attempts_begin(struct key_client *client, struct key_slot *slot);
 /* Takes what is on its way off all lists: nobody waits for it. */
 void key_attempts_forget(struct key_slot *slot);

@@ -56,7 +56,7 @@ struct key_link {
     uint64_t hello_at, up_since, received_at;
     unsigned asked;
     uint64_t asked_since; /* when asked became more than none */
-    bool pinged;
+    bool pinged, probe;   /* a ping is out; one is to be sent at the next turn */
     uint64_t pinged_at;
 };
 
@@ -74,6 +74,8 @@ static uint64_t silence_due(const struct key_link *link)
 {
     if (link->pinged)
         return link->pinged_at + link->settings.timeout;
+    if (link->probe)
+        return 0;
     if (link->asked == 0)
         return link->received_at + link->settings.idle;
     uint64_t since = link->asked_since > link->received_at ? link->asked_since : link->received_at;
@@ -173,7 +175,7 @@ static void link_go_up(struct key_link *link)
 {
     link->state = STATE_UP;
     link->up_since = link->received_at = clock_now();
-    link->pinged = false;
+    link->pinged = link->probe = false;
     link->asked = 0;
     link->last_reason[0] = '\0';
     metric_change(link->settings.metrics, PROXY_KEY_CHANNELS_UP, 1);
@@ -417,6 +419,7 @@ static void link_connect(struct key_link *link)
 static void link_ping(struct key_link *link)
 {
     link->own_pending = true;
+    link->probe = false;
     if (send_own(link, KSSL_OP_PING, bytes_of("", 0), &link->alive_id) != RESULT_OK) {
         link_down(link, "nothing can be sent to the key server");
         return;
@@ -542,8 +545,10 @@ enum result key_link_send(struct key_link *link, struct bytes frame)
 
 void key_link_probe(struct key_link *link)
 {
-    if (link->state == STATE_UP && !link->pinged)
-        link_ping(link);
+    if (link->state != STATE_UP || link->pinged || link->probe)
+        return;
+    link->probe = true;
+    timer_set(link, silence_due(link));
 }
 
 void key_link_settle(struct key_link *link)

@@ -84,7 +84,7 @@ MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);
 /* Asks for ticket keys, beside what key_link_send has asked; an answer to an earlier such question is no
  * longer waited for. False: it cannot be sent. */
 MUST_CHECK bool key_link_ask_ticket_keys(struct key_link *link);
-/* Asks whether it is alive, now. */
+/* Asks whether it is alive, at the next turn of the loop: if that fails, down is called from there. */
 void key_link_probe(struct key_link *link);
 /* One request will not be waited for any longer. */
 void key_link_settle(struct key_link *link);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <event2/util.h>
+
 #define FIRST_CAPACITY 64
 /* Until what an answer has told is forgotten; and how much longer a list is believed than it takes to ask for
  * another. */
@@ -55,13 +57,28 @@ size_t key_map_count(const struct key_map *map)
     return map->count;
 }
 
-/* ---- The table. An SKI is a digest already. */
+/* ---- The table. */
+
+/* An SKI should be a digest already, but a key server may list what it likes: with a seed that it does not
+ * know, it cannot make all of them fall on one place. */
+static size_t hash_of(const uint8_t *ski)
+{
+    static uint64_t seed;
+    uint64_t hash, words[KEY_ID_SKI_SIZE / 8 + 1] = {0};
+    while (seed == 0)
+        evutil_secure_rng_get_bytes(&seed, sizeof seed);
+    memcpy(words, ski, KEY_ID_SKI_SIZE);
+    hash = seed;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        hash = (hash ^ words[i]) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 29 ^ seed << 7;
+    }
+    return (size_t)(hash >> 17);
+}
 
 static struct entry *place_of(struct entry *entries, size_t capacity, const uint8_t *ski)
 {
-    uint64_t hash;
-    memcpy(&hash, ski, sizeof hash);
-    size_t at = (size_t)hash & (capacity - 1);
+    size_t at = hash_of(ski) & (capacity - 1);
     while (entries[at].used && memcmp(entries[at].ski, ski, KEY_ID_SKI_SIZE) != 0)
         at = (at + 1) & (capacity - 1);
     return &entries[at];
@@ -155,7 +172,7 @@ bool key_map_take_page(struct key_map *map, struct bytes payload, bool first, ui
         any = true;
         take_key(map, ski, now);
     }
-    *more = follows == 1;
-    map->whole_until = *more ? 0 : now + LISTED_FOR;
+    *more = follows == 1 && !map->overflown; /* a list without an end is not read to it */
+    map->whole_until = *more || map->overflown ? 0 : now + LISTED_FOR;
     return true;
 }

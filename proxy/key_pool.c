@@ -10,6 +10,8 @@
 #define OPENS_AFTER   3 /* failures in a row */
 #define RECHECK_FIRST SECOND
 #define RECHECK_MOST  (30 * SECOND)
+#define RETRY_FIRST   (SECOND / 10)
+#define RETRY_MOST    (5 * SECOND)
 #define WHOLE_SHARE   1024
 #define SHARE_LEAST   16
 /* What an answer may take before there were enough to know better, and at least. */
@@ -92,23 +94,42 @@ static bool is_late(const struct key_server *server, uint64_t now)
 #define GRADE_MISSING 16000u
 #define GRADE_OUT     8000u
 #define GRADE_LATE    4000u
-#define GRADE_TIER    16u
-#define GRADE_UNKNOWN 1u
 
-static unsigned grade_of(const struct key_server *server, const struct key_wish *wish, uint64_t now)
+static void half_open_in_time(struct key_server *server, uint64_t now)
 {
-    enum key_knowledge knowledge = key_map_find(server->keys, wish->ski, now);
+    if (server->breaker == KEY_BREAKER_OPEN && server->heard && now >= server->retry)
+        server->breaker = KEY_BREAKER_HALF;
+}
+
+/* One that may have the key is as good as one that is known to: else those that list none, or were not asked
+ * for it yet, would never get their share. */
+static unsigned grade_of(struct key_server *server, const struct key_wish *wish, uint64_t now)
+{
+    half_open_in_time(server, now);
+    bool missing = key_map_find(server->keys, wish->ski, now) == KEY_MISSING;
     bool out = server->breaker == KEY_BREAKER_OPEN || server->lied ||
                (server->breaker == KEY_BREAKER_HALF && !TAILQ_EMPTY(&server->sent));
-    return (knowledge == KEY_MISSING ? GRADE_MISSING : 0u) + (out ? GRADE_OUT : 0u) +
-           (is_late(server, now) ? GRADE_LATE : 0u) + server->config->priority * GRADE_TIER +
-           (knowledge == KEY_UNKNOWN ? GRADE_UNKNOWN : 0u);
+    return (missing ? GRADE_MISSING : 0u) + (out ? GRADE_OUT : 0u) +
+           (is_late(server, now) ? GRADE_LATE : 0u) + server->config->priority;
+}
+
+static bool has_room(const struct key_server *server, unsigned in_flight_max)
+{
+    return key_link_up(server->link) && !key_link_full(server->link) &&
+           key_link_asked(server->link) < in_flight_max;
+}
+
+uint32_t key_pool_room(const struct key_pool *pool, unsigned in_flight_max)
+{
+    uint32_t room = 0;
+    for (size_t i = 0; i < pool->count; i++)
+        room |= has_room(&pool->servers[i], in_flight_max) ? UINT32_C(1) << i : 0;
+    return room;
 }
 
 static bool can_take(const struct key_server *server, const struct key_wish *wish)
 {
-    return (wish->without >> server->number & 1) == 0 && key_link_up(server->link) &&
-           !key_link_full(server->link) && key_link_asked(server->link) < wish->in_flight_max;
+    return (wish->without >> server->number & 1) == 0 && has_room(server, wish->in_flight_max);
 }
 
 /* Doubles every second until it is whole again. */
@@ -229,38 +250,45 @@ void key_server_unsent(struct key_server *server, struct key_attempt *attempt)
 
 /* ---- Trouble. */
 
-static void breaker_set(struct key_pool *pool, struct key_server *server, enum key_breaker breaker,
-                        const char *reason)
-{
-    if (server->breaker == breaker)
-        return;
-    if (breaker == KEY_BREAKER_OPEN)
-        log_warn(pool->log, "key server avoided", log_text("server", server->config->name),
-                 log_reason(reason));
-    else if (breaker == KEY_BREAKER_CLOSED)
-        log_info(pool->log, "key server used again", log_text("server", server->config->name));
-    server->breaker = breaker;
-}
-
 void key_pool_good(struct key_pool *pool, struct key_server *server)
 {
     server->failures = 0;
-    breaker_set(pool, server, KEY_BREAKER_CLOSED, NULL);
+    if (server->breaker == KEY_BREAKER_CLOSED)
+        return;
+    log_info(pool->log, "key server used again", log_text("server", server->config->name));
+    server->breaker = KEY_BREAKER_CLOSED;
 }
 
-void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *reason)
+/* It is told once, not each time that another try fails: those are farther and farther apart. */
+static void breaker_open(struct key_pool *pool, struct key_server *server, const char *reason, uint64_t now)
 {
+    if (server->breaker == KEY_BREAKER_CLOSED) {
+        server->retry_pause = RETRY_FIRST;
+        log_warn(pool->log, "key server avoided", log_text("server", server->config->name),
+                 log_reason(reason));
+    } else if (server->retry_pause < RETRY_MOST) {
+        server->retry_pause *= 2;
+    }
+    server->breaker = KEY_BREAKER_OPEN;
+    server->heard = false;
+    server->retry = now + server->retry_pause;
+}
+
+void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *reason, uint64_t now)
+{
+    if (pool->count == 1)
+        return; /* nobody could be asked instead */
     server->failures++;
     if (server->failures < OPENS_AFTER && server->breaker == KEY_BREAKER_CLOSED)
         return;
-    breaker_set(pool, server, KEY_BREAKER_OPEN, reason);
+    if (server->breaker != KEY_BREAKER_OPEN)
+        breaker_open(pool, server, reason, now);
     key_link_probe(server->link);
 }
 
-void key_pool_heard(struct key_pool *pool, struct key_server *server)
+void key_pool_heard(struct key_server *server)
 {
-    if (server->breaker == KEY_BREAKER_OPEN)
-        breaker_set(pool, server, KEY_BREAKER_HALF, NULL);
+    server->heard = true;
 }
 
 void key_pool_lied(struct key_pool *pool, struct key_server *server, uint64_t now)

@@ -1,11 +1,11 @@
 /*
  * The key servers as one worker sees them, and which of them is asked next.
  *
- * Of those that can take a request the best grade is asked: that has the key, is not known to be in trouble,
- * and has the lowest priority number; among several of one grade, of two taken by chance the one with less to
- * do. Trouble is: a breaker that is open (too many failures in a row; a ping half-opens it), a wrong
- * signature (until a right one: now and then it is asked first, and its answer verified), an answer that is
- * late at this moment.
+ * Of those that can take a request the best grade is asked: that is not known to lack the key, nor to be in
+ * trouble, and has the lowest priority number; among several of one grade, of two taken by chance the one
+ * with less to do. Trouble is: a breaker that is open (too many failures in a row; after a while a ping
+ * half-opens it), a wrong signature (until a right one: now and then it is asked first, and its answer
+ * verified), an answer that is late at this moment.
  */
 #ifndef KEYLESS_PROXY_KEY_POOL_H
 #define KEYLESS_PROXY_KEY_POOL_H
@@ -20,9 +20,9 @@
 #include "proxy/key_map.h"
 
 /*
- *   CLOSED ── failures in a row ──▶ OPEN ── it answers something ──▶ HALF ── success ──▶ CLOSED
- *                                     ▲                               │
- *                                     └────────── failure ────────────┘
+ *   CLOSED ── failures in a row ──▶ OPEN ── it answers something; a pause ──▶ HALF ── success ──▶ CLOSED
+ *                                     ▲                                       │
+ *                                     └── failure: the next pause is longer ──┘
  */
 enum key_breaker { KEY_BREAKER_CLOSED, KEY_BREAKER_HALF, KEY_BREAKER_OPEN };
 
@@ -54,6 +54,8 @@ struct key_server {
 
     enum key_breaker breaker;
     unsigned failures; /* in a row */
+    bool heard;        /* since the breaker opened */
+    uint64_t retry, retry_pause;
     bool lied;
     uint64_t recheck, recheck_pause; /* when it may show that it no longer does */
     unsigned share; /* of its weight, in 1024ths: halved when it says that it is overloaded */
@@ -81,6 +83,8 @@ struct key_wish {
 
 /* NULL: none can take it now. */
 struct key_server *key_pool_choose(struct key_pool *pool, const struct key_wish *wish, uint64_t now);
+/* Those that can take a request, a bit each. */
+uint32_t key_pool_room(const struct key_pool *pool, unsigned in_flight_max);
 bool key_pool_any_up(const struct key_pool *pool);
 struct key_server *key_pool_of(struct key_pool *pool, const struct key_link *link);
 
@@ -95,9 +99,9 @@ void key_server_unsent(struct key_server *server, struct key_attempt *attempt);
 
 /* It has answered with something good; or not at all, or with what shows that something is wrong with it. */
 void key_pool_good(struct key_pool *pool, struct key_server *server);
-void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *reason);
-/* Anything has come from it: an open breaker half-opens. */
-void key_pool_heard(struct key_pool *pool, struct key_server *server);
+void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *reason, uint64_t now);
+/* Anything has come from it. */
+void key_pool_heard(struct key_server *server);
 /* Its signature was wrong; or right, although it had lied before. */
 void key_pool_lied(struct key_pool *pool, struct key_server *server, uint64_t now);
 void key_pool_told_truth(struct key_pool *pool, struct key_server *server);

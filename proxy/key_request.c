@@ -103,8 +103,8 @@ static enum key_outcome transcript_check(const struct key_operation *operation, 
     return transcript_capture_matches(transcript, hash) ? KEY_OUTCOME_OK : KEY_OUTCOME_MISMATCH;
 }
 
-static enum key_outcome content_make(struct key_request *request, enum proxy_key_mode mode,
-                                     const struct key_operation *operation, const char **reason)
+enum key_outcome key_request_change(struct key_request *request, enum proxy_key_mode mode,
+                                    const struct key_operation *operation, const char **reason)
 {
     struct bytes hash;
     if (mode != KEY_MODE_TRANSCRIPT || !tls_certificate_verify_parse(operation->content, &hash))
@@ -131,7 +131,7 @@ enum key_outcome key_request_make(struct key_request *request, enum proxy_key_mo
     request->ip_size = (uint16_t)(ip.size <= sizeof request->ip ? ip.size : 0);
     if (ip.data != NULL && request->ip_size > 0)
         memcpy(request->ip, ip.data, request->ip_size);
-    return content_make(request, mode, operation, reason);
+    return key_request_change(request, mode, operation, reason);
 }
 
 static struct bytes payload_of(const struct key_request *request, const struct key_operation *operation)

@@ -39,6 +39,11 @@ struct key_request {
 MUST_CHECK enum key_outcome key_request_make(struct key_request *request, enum proxy_key_mode mode,
                                              const struct key_operation *operation, const char **reason);
 
+/* The same request for another mode; only operation's SNI need not be there any more. Not KEY_OUTCOME_OK: the
+ * request is none until it is made for a mode that can have it. */
+MUST_CHECK enum key_outcome key_request_change(struct key_request *request, enum proxy_key_mode mode,
+                                               const struct key_operation *operation, const char **reason);
+
 /* Appends its frame; operation is the one that it was made for, whose request id goes into tag 0x15 unless
  * the request is a bare one. */
 MUST_CHECK bool key_request_write(struct writer *to, uint32_t id, const struct key_request *request,

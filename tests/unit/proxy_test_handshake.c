@@ -301,7 +301,7 @@ static void test_operation_by_mode(void **state)
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         struct test_client client;
         test_world_close(world);
-        world->key_server_config.mode = rows[i].mode;
+        world->key_server_configs[0].mode = rows[i].mode;
         test_world_open(world);
         test_client_start(&client, world,
                           &(struct test_offer){.sni = "p256.example", .version = rows[i].version});
@@ -318,7 +318,7 @@ static void test_unknown_name_by_hash(void **state)
     struct test_world *world = *state;
     struct test_client client;
     test_world_close(world);
-    world->key_server_config.mode = KEY_MODE_TBS;
+    world->key_server_configs[0].mode = KEY_MODE_TBS;
     test_world_open(world);
     test_client_start(&client, world, &(struct test_offer){.sni = "unknown.example"});
     test_client_run(&client);

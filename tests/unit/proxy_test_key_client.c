@@ -23,7 +23,7 @@ static int set_up(void **state)
     done_count = 0;
     struct test_world *world = *state;
     test_world_configure(world);
-    world->key_server_config.mode = KEY_MODE_TBS;
+    world->key_server_configs[0].mode = KEY_MODE_TBS;
     return 0;
 }
 

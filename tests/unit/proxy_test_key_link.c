@@ -6,7 +6,7 @@
 
 struct owner {
     struct key_link *link;
-    unsigned up, down;
+    unsigned up, down, alive;
 };
 
 static void on_up(struct key_link *link, void *context)
@@ -23,7 +23,14 @@ static void on_down(struct key_link *link, void *context)
     owner->down++;
 }
 
-static const struct key_link_handler HANDLER = {.up = on_up, .down = on_down};
+static void on_alive(struct key_link *link, void *context)
+{
+    struct owner *owner = context;
+    (void)link;
+    owner->alive++;
+}
+
+static const struct key_link_handler HANDLER = {.up = on_up, .down = on_down, .alive = on_alive};
 
 static int set_up(void **state)
 {
@@ -47,7 +54,7 @@ static struct owner *start(struct test_world *world, uint64_t timeout, uint64_t 
     const struct key_link_settings settings = {
         .base = world->base,
         .context = world->edge_context,
-        .server = &world->key_server_config,
+        .server = &world->key_server_configs[0],
         .timeout = timeout,
         .idle = idle,
         .metrics = world->row,
@@ -80,6 +87,35 @@ static void test_idle_and_dead(void **state)
     assert_false(key_link_up(owner->link));
     world->server.deaf = false;
     WORLD_UNTIL(world, owner->up == 2);
+    key_link_free(owner->link);
+}
+
+/* Asked twice, it is done once; and not before whoever asked has returned. */
+static void test_probe(void **state)
+{
+    struct test_world *world = *state;
+    struct owner *owner = start(world, 5000000, 5000000);
+    key_link_probe(owner->link);
+    key_link_probe(owner->link);
+    WORLD_UNTIL(world, owner->alive == 1);
+    assert_int_equal(world->server.pings, 1);
+    key_link_probe(owner->link);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, owner->up == 2);
+    assert_int_equal(owner->down, 1);
+    key_link_free(owner->link);
+}
+
+static void test_probe_of_the_dead(void **state)
+{
+    struct test_world *world = *state;
+    struct owner *owner = start(world, 50000, 5000000);
+    world->server.deaf = true;
+    key_link_probe(owner->link);
+    assert_int_equal(owner->down, 0);
+    WORLD_UNTIL(world, owner->down == 1);
+    assert_int_equal(owner->alive, 0);
+    key_link_probe(owner->link); /* not up: nothing */
     key_link_free(owner->link);
 }
 
@@ -124,6 +160,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_idle_pings, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_idle_and_dead, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stray_answers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_probe, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_probe_of_the_dead, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_offers, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, test_world_make, test_world_remove);

@@ -76,10 +76,12 @@ int test_world_remove(void **state)
 
 void test_world_configure(struct test_world *world)
 {
-    static char *alpn[] = {"h2", "http/1.1"};
+    static char *alpn[] = {"h2", "http/1.1"}, *names[WORLD_KEY_SERVERS] = {"keys", "second", "third"};
     for (size_t i = 0; i < WORLD_SITES; i++)
         world->sources[i] = (struct proxy_certificate_source){.file = world->sites[i].certificate};
-    world->key_server_config = (struct proxy_key_server){.name = "keys", .server_name = "keys.example", .weight = 1};
+    for (size_t i = 0; i < WORLD_KEY_SERVERS; i++)
+        world->key_server_configs[i] =
+            (struct proxy_key_server){.name = names[i], .server_name = "keys.example", .weight = 1};
     world->config = (struct proxy_config){
         .tls = {.min_version = TLS1_2_VERSION,
                 .groups = "X25519:P-256:P-384",
@@ -92,7 +94,7 @@ void test_world_configure(struct test_world *world)
                 .alpn_count = 2},
         .certificates = world->sources,
         .certificate_count = WORLD_SITES,
-        .key_servers = &world->key_server_config,
+        .key_servers = world->key_server_configs,
         .key_server_count = 1,
         .key_channel = {.timeout = 5000000,
                         .attempt_timeout = 5000000,
@@ -119,6 +121,20 @@ static struct event_base *precise_base(void)
     return base;
 }
 
+static struct test_key_server *key_server(struct test_world *world, size_t i)
+{
+    return i == 0 ? &world->server : &world->others[i - 1];
+}
+
+static void open_key_server(struct test_world *world, size_t number)
+{
+    struct test_key_server *server = key_server(world, number);
+    test_key_server_open(server, world->base, world->server_context);
+    for (size_t i = 0; i < WORLD_SITES; i++)
+        test_key_server_load(server, world->sites[i].key);
+    world->key_server_configs[number].address = server->address;
+}
+
 void test_world_open_keys(struct test_world *world)
 {
     static const struct timeval TICK = {.tv_usec = 1000};
@@ -128,10 +144,8 @@ void test_world_open_keys(struct test_world *world)
     assert_int_equal(event_add(world->tick, &TICK), 0);
     assert_int_equal(metrics_new(proxy_metrics, PROXY_METRIC_COUNT, &world->metrics, &why), RESULT_OK);
     world->row = metrics_take_row(world->metrics);
-    test_key_server_open(&world->server, world->base, world->server_context);
-    for (size_t i = 0; i < WORLD_SITES; i++)
-        test_key_server_load(&world->server, world->sites[i].key);
-    world->key_server_config.address = world->server.address;
+    for (size_t i = 0; i < world->config.key_server_count; i++)
+        open_key_server(world, i);
     if (key_client_new(world->base, &world->config, world->edge_context, NULL, world->row, &world->keys,
                        &why) != RESULT_OK)
         fail_msg("%s", why.text);
@@ -156,7 +170,8 @@ void test_world_close(struct test_world *world)
     handshake_context_free(world->context);
     certificates_free(world->certificates);
     key_client_free(world->keys);
-    test_key_server_close(&world->server);
+    for (size_t i = 0; i < world->config.key_server_count; i++)
+        test_key_server_close(key_server(world, i));
     metrics_return_row(world->metrics, world->row);
     metrics_free(world->metrics);
     event_free(world->tick);

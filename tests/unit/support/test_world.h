@@ -20,7 +20,8 @@
 #include "tests/unit/support/test_certificates.h"
 #include "tests/unit/support/test_key_server.h"
 
-#define WORLD_SITES 10
+#define WORLD_SITES       10
+#define WORLD_KEY_SERVERS 3
 
 struct test_world {
     /* made once */
@@ -31,12 +32,13 @@ struct test_world {
     /* for each test */
     struct proxy_config config;
     struct proxy_certificate_source sources[WORLD_SITES];
-    struct proxy_key_server key_server_config;
+    struct proxy_key_server key_server_configs[WORLD_KEY_SERVERS]; /* config has the first one alone */
     struct event_base *base;
     struct event *tick;
     struct metrics *metrics;
     struct metrics_row *row;
     struct test_key_server server;
+    struct test_key_server others[WORLD_KEY_SERVERS - 1]; /* as many as config.key_server_count says */
     struct key_client *keys;
     struct certificates *certificates;
     struct handshake_context *context;

@@ -1,0 +1,67 @@
+/* A share of all requests, and a burst. */
+#include "proxy/key_budget.h"
+
+#include "tests/unit/check.h"
+
+static unsigned spend_all(struct key_budget *budget)
+{
+    unsigned spent = 0;
+    while (spent < 100000 && key_budget_spend(budget))
+        spent++;
+    return spent;
+}
+
+static void earn(struct key_budget *budget, unsigned requests)
+{
+    for (unsigned i = 0; i < requests; i++)
+        key_budget_earn(budget);
+}
+
+static void test_begins_full(void **state)
+{
+    (void)state;
+    struct key_budget budget = key_budget_of(50, 64);
+    assert_int_equal(spend_all(&budget), 64);
+    assert_false(key_budget_spend(&budget));
+}
+
+static void test_share(void **state)
+{
+    (void)state;
+    static const unsigned shares[] = {0, 1, 10, 50, 200, 1000};
+    for (size_t i = 0; i < COUNT_OF(shares); i++) {
+        struct key_budget budget = key_budget_of(shares[i], 4096);
+        (void)spend_all(&budget);
+        earn(&budget, 4000);
+        assert_int_equal(spend_all(&budget), 4 * shares[i]);
+    }
+}
+
+static void test_saves_no_more_than_the_burst(void **state)
+{
+    (void)state;
+    struct key_budget budget = key_budget_of(1000, 8);
+    earn(&budget, 100000);
+    assert_int_equal(spend_all(&budget), 8);
+}
+
+static void test_return(void **state)
+{
+    (void)state;
+    struct key_budget budget = key_budget_of(0, 1);
+    assert_true(key_budget_spend(&budget));
+    assert_false(key_budget_spend(&budget));
+    key_budget_return(&budget);
+    assert_int_equal(spend_all(&budget), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_begins_full),
+        cmocka_unit_test(test_share),
+        cmocka_unit_test(test_saves_no_more_than_the_burst),
+        cmocka_unit_test(test_return),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
