@@ -131,7 +131,7 @@ void test_world_open_keys(struct test_world *world)
     test_key_server_open(&world->server, world->base, world->server_context);
     for (size_t i = 0; i < WORLD_SITES; i++)
         test_key_server_load(&world->server, world->sites[i].key);
-    world->key_server_config.address = world->server.address;
+    world->key_server_config.at.address = world->server.address;
     if (key_client_new(world->base, &world->config, world->edge_context, NULL, world->row, &world->keys,
                        &why) != RESULT_OK)
         fail_msg("%s", why.text);
