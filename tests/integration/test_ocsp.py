@@ -2,9 +2,7 @@
 from files; what clients see, what the log says, what the metrics count."""
 
 import datetime
-import os
 import signal
-import subprocess
 import time
 
 import pytest
@@ -14,7 +12,7 @@ import harness
 import ocsp_responder
 import renewals
 from harness import wait_until
-from name_server import NameServer
+from name_server import NameServer, Names, needs_mounts
 from ocsp_responder import MUST_STAPLE, Responder, names_responder, shown, wait_shown
 
 TAKEN = "OCSP response taken"
@@ -332,20 +330,6 @@ def test_helper_replaced(stack, tmp_path):
     assert world.shown() == "good"
 
 
-class Names:
-    """A machine's name servers and hosts of a test's own: files in the place of the real ones for one program."""
-
-    def __init__(self, directory, hosts="", server="127.0.0.1"):
-        (directory / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
-        (directory / "resolv.conf").write_text(f"nameserver {server}\n")
-        script = f"mount --bind {directory}/hosts /etc/hosts; mount --bind {directory}/resolv.conf /etc/resolv.conf"
-        self.wrapper = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh"]
-
-
-needs_mounts = pytest.mark.skipif(
-    os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0,
-    reason="needs root that may mount",
-)
 has_ip6 = any(host == "::1" for _, host in harness.LOOPBACKS)
 
 
