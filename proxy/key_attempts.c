@@ -122,8 +122,7 @@ static bool attempts_start(struct key_client *client, struct key_slot *slot)
 
 bool key_attempts_all_refused(const struct key_client *client, const struct key_slot *slot)
 {
-    const uint32_t all = key_pool_all(&client->pool);
-    return all != 0 && (slot->refused & all) == all;
+    return key_pool_all_refused(&client->pool, slot->refused);
 }
 
 static void wait_for_server(struct key_client *client, struct key_slot *slot)

@@ -90,13 +90,31 @@ void key_pool_return(struct key_server *server)
     server->recheck_pause = 0;
 }
 
-uint32_t key_pool_all(const struct key_pool *pool)
+static bool has_refused(const struct key_server *server, uint32_t refused)
 {
-    uint32_t all = 0;
+    return server->config != NULL && (refused >> server->number & 1) != 0;
+}
+
+static bool entry_has_refused(const struct key_pool *pool, size_t entry, uint32_t refused)
+{
     for (size_t i = 0; i < pool->count; i++)
-        if (pool->servers[i].config != NULL)
-            all |= UINT32_C(1) << i;
-    return all;
+        if (pool->servers[i].entry == entry && has_refused(&pool->servers[i], refused))
+            return true;
+    return false;
+}
+
+bool key_pool_all_refused(const struct key_pool *pool, uint32_t refused)
+{
+    bool any = false;
+    for (size_t i = 0; i < pool->count; i++) {
+        const struct key_server *server = &pool->servers[i];
+        bool has = has_refused(server, refused);
+        any = any || has;
+        if (server->config != NULL && !has &&
+            (key_link_up(server->link) || !entry_has_refused(pool, server->entry, refused)))
+            return false;
+    }
+    return any;
 }
 
 void key_pool_free(struct key_pool *pool)

@@ -85,8 +85,9 @@ struct key_server *key_pool_take(struct key_pool *pool, const struct proxy_key_s
                                  const struct address *address);
 /* Nothing is asked of it any more. Its link ends. */
 void key_pool_return(struct key_server *server);
-/* A bit for each that there is, by number. */
-uint32_t key_pool_all(const struct key_pool *pool);
+/* Whether nobody is left, now or later, who may do what these (a bit each by number) have refused: addresses
+ * of one name are as good as each other, so that one of them that is down is not waited for. */
+bool key_pool_all_refused(const struct key_pool *pool, uint32_t refused);
 
 /* What is to be asked. */
 struct key_wish {

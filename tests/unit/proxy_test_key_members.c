@@ -164,6 +164,22 @@ static void gone_and_lost(void **state)
     assert_int_equal(members(world), 1);
 }
 
+/* What one address of a name has refused, another one that is down would refuse, too: nobody waits for it. */
+static void refused(void **state)
+{
+    struct test_world *world = *state;
+    struct address both[] = {world->server.address, other.address};
+    test_key_server_stop(&other);
+    found(world, both, 2);
+    WORLD_UNTIL(world, up(world) == 1);
+    world->server.error = KSSL_ERROR_KEY_NOT_FOUND;
+    const uint64_t began = clock_now();
+    sign(world, 0);
+    WORLD_UNTIL(world, done_count == 1);
+    assert_int_equal(operations[0].error, KSSL_ERROR_KEY_NOT_FOUND);
+    assert_in_range(clock_now() - began, 0, 2000000);
+}
+
 /* Of many addresses eight; those that take their places are others', with nothing learnt before. */
 static void too_many(void **state)
 {
@@ -212,6 +228,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(moves, set_up, tear_down),
         cmocka_unit_test_setup_teardown(comes_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gone_and_lost, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(too_many, set_up, tear_down),
         cmocka_unit_test(room),
     };
