@@ -16,7 +16,6 @@
 #define UNIX_PATH_OFFSET offsetof(struct sockaddr_un, sun_path)
 #define EXPECTED         "expected an address like 192.0.2.1:443, [2001:db8::1]:443 or unix:/path"
 #define EXPECTED_OR_NAME EXPECTED ", or a host name and port"
-#define HOST_SIZE        256 /* RFC 1035 section 2.3.4: a name has at most 255 octets */
 
 /* sockaddr_storage may alias every sockaddr_*: copies in and out say so without a cast that the compiler must
  * believe. */
@@ -112,7 +111,8 @@ static bool parse_ipv6(char *host, in_port_t port, struct address *address)
 }
 
 /* Cuts "host:port" or "[host]:port" at the last colon. host gets what stands before it, without brackets. */
-static bool split_port(const char *text, char host[static HOST_SIZE], bool *bracketed, in_port_t *port)
+static bool split_port(const char *text, char host[static ADDRESS_HOST_SIZE], bool *bracketed,
+                       in_port_t *port)
 {
     const char *colon = strrchr(text, ':');
     if (colon == NULL || !parse_port(colon + 1, port))
@@ -123,7 +123,7 @@ static bool split_port(const char *text, char host[static HOST_SIZE], bool *brac
         text += 1;
         length -= 2;
     }
-    if (length == 0 || length >= HOST_SIZE)
+    if (length == 0 || length >= ADDRESS_HOST_SIZE)
         return false;
     memcpy(host, text, length);
     host[length] = '\0';
@@ -134,7 +134,7 @@ static bool parse_numeric(const char *text, struct address *address)
 {
     if (strncmp(text, UNIX_PREFIX, UNIX_PREFIX_SIZE) == 0)
         return parse_unix(text + UNIX_PREFIX_SIZE, address);
-    char host[HOST_SIZE];
+    char host[ADDRESS_HOST_SIZE];
     bool bracketed = false;
     in_port_t port = 0;
     if (!split_port(text, host, &bracketed, &port))
@@ -171,19 +171,6 @@ static bool plausible_host(const char *host)
     return host[0] != '.' && !number && strncmp(label, "0x", 2) != 0 && strncmp(label, "0X", 2) != 0;
 }
 
-static void set_port(struct address *address, in_port_t port)
-{
-    if (address->storage.ss_family == AF_INET6) {
-        struct sockaddr_in6 ipv6 = as_ipv6(address);
-        ipv6.sin6_port = port;
-        address_store(address, &ipv6, sizeof ipv6);
-    } else {
-        struct sockaddr_in ipv4 = as_ipv4(address);
-        ipv4.sin_port = port;
-        address_store(address, &ipv4, sizeof ipv4);
-    }
-}
-
 static enum result resolve_failure(int error, const char *host, struct failure *why)
 {
     if (error == EAI_SYSTEM)
@@ -193,15 +180,24 @@ static enum result resolve_failure(int error, const char *host, struct failure *
                        gai_strerror(error));
 }
 
+bool address_split_host(const char *text, char host[static ADDRESS_HOST_SIZE], uint16_t *port)
+{
+    bool bracketed = false;
+    in_port_t wire = 0;
+    if (!split_port(text, host, &bracketed, &wire) || bracketed || !plausible_host(host))
+        return false;
+    *port = ntohs(wire);
+    return true;
+}
+
 enum result address_resolve(const char *text, struct address *address, struct failure *why)
 {
     memset(address, 0, sizeof *address);
     if (parse_numeric(text, address))
         return RESULT_OK;
-    char host[HOST_SIZE];
-    bool bracketed = false;
-    in_port_t port = 0;
-    if (!split_port(text, host, &bracketed, &port) || bracketed || !plausible_host(host))
+    char host[ADDRESS_HOST_SIZE];
+    uint16_t port;
+    if (!address_split_host(text, host, &port))
         return refuse(text, EXPECTED_OR_NAME, why);
 
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
@@ -210,7 +206,7 @@ enum result address_resolve(const char *text, struct address *address, struct fa
     if (error != 0)
         return resolve_failure(error, host, why);
     address_store(address, found->ai_addr, found->ai_addrlen);
-    set_port(address, port);
+    address_set_port(address, port);
     freeaddrinfo(found);
     return RESULT_OK;
 }

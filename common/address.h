@@ -24,9 +24,16 @@ MUST_CHECK enum result address_parse(const char *text, struct address *address, 
 
 /*
  * The same, and host names ("keys1.example:2407"), which are looked up with getaddrinfo and so block: only
- * for a master, while it reads its configuration. The first address found is taken.
+ * for a tool that has nothing else to do. The first address found is taken.
  */
 MUST_CHECK enum result address_resolve(const char *text, struct address *address, struct failure *why);
+
+/* A host's name, with the terminating zero (RFC 1035 section 2.3.4). */
+#define ADDRESS_HOST_SIZE 256
+
+/* "keys1.example:2407", which nobody looks up here. False: no host name and port; an address in digits is
+ * none. */
+MUST_CHECK bool address_split_host(const char *text, char host[static ADDRESS_HOST_SIZE], uint16_t *port);
 
 /* As the configuration writes it; "unix:" for an unnamed Unix peer, "-" for none. Returns text. */
 const char *address_format(const struct address *address, char text[static ADDRESS_TEXT_SIZE]);

@@ -79,7 +79,6 @@ enum result config_read(const struct config_table *table, const char *path, void
         .file = path,
         .directory = file.directory,
         .text = bytes_of(file.data, file.size),
-        .resolve = address_resolve,
     };
     return config_parse(table, &source, object, why);
 }

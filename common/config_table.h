@@ -44,8 +44,6 @@ struct config_source {
     const char *file;      /* its name in errors */
     const char *directory; /* relative paths are joined to it */
     struct bytes text;
-    /* Looks host names up where a row has `resolve`: address_resolve. NULL: addresses are numeric. */
-    enum result (*resolve)(const char *text, struct address *address, struct failure *why);
 };
 
 /* ---- Types of values. */
@@ -70,6 +68,13 @@ struct config_type {
     void (*release)(void *value); /* may be NULL */
 };
 
+/* An address, or a host name and port that is for somebody else to look up. */
+struct config_host_address {
+    struct address address; /* size 0: */
+    char *host;             /* not NULL */
+    uint16_t port;
+};
+
 /* What comes after "expected" in errors and stands in the manual: the row's words, or its type's. */
 void config_expect(const struct config_row *row, char text[static CONFIG_EXPECT_SIZE]);
 
@@ -82,10 +87,12 @@ extern const struct config_type CONFIG_PERCENT;  /* unsigned: 0, 5%, 100% */
 extern const struct config_type CONFIG_DURATION; /* uint64_t, microseconds: 500ms, 5s, 2h */
 extern const struct config_type CONFIG_SIZE;     /* uint64_t, octets: 4096, 64k, 1G */
 extern const struct config_type CONFIG_ADDRESS;  /* struct address */
-extern const struct config_type CONFIG_PATH;     /* char *, joined to the file's directory */
-extern const struct config_type CONFIG_TEXT;     /* char *; min and max are octets */
-extern const struct config_type CONFIG_CHOICE;   /* int or an enum: one of words */
-extern const struct config_type CONFIG_FLAGS;    /* unsigned: a list of words, or-ed */
+/* struct config_host_address */
+extern const struct config_type CONFIG_HOST_ADDRESS;
+extern const struct config_type CONFIG_PATH;   /* char *, joined to the file's directory */
+extern const struct config_type CONFIG_TEXT;   /* char *; min and max are octets */
+extern const struct config_type CONFIG_CHOICE; /* int or an enum: one of words */
+extern const struct config_type CONFIG_FLAGS;  /* unsigned: a list of words, or-ed */
 
 #define CONFIG_MILLISECOND UINT64_C(1000)
 #define CONFIG_SECOND      (1000 * CONFIG_MILLISECOND)
@@ -115,7 +122,6 @@ struct config_row {
     bool list;                        /* the value is a pointer to elements */
     bool required;                    /* must be given; a list must not be empty */
     bool shorthand;                   /* a scalar in place of the mapping is this: `tickets: off` */
-    bool resolve;                     /* host names are allowed in an address */
     bool empty;                       /* a text may be "" */
     uint64_t min, max;                /* of a number, a text's octets; max 0: as far as the type goes */
     size_t most;                      /* elements of a list; 0: as many as fit into a file */
@@ -171,7 +177,7 @@ enum result config_refuse(const struct config_scope *scope, struct failure *why,
 MUST_CHECK enum result config_parse(const struct config_table *table, const struct config_source *source,
                                     void **object, struct failure *why);
 /* The same from a file. Paths are joined to its directory's absolute path, so that -t prints paths that mean
- * the same anywhere; host names are looked up. */
+ * the same anywhere. */
 MUST_CHECK enum result config_read(const struct config_table *table, const char *path, void **object,
                                    struct failure *why);
 /* NULL is allowed. */

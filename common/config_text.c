@@ -122,22 +122,17 @@ static enum result unix_parse(const struct config_source *source, const char *pa
 static enum result address_from_text(const struct config_row *row, const struct config_source *source,
                                      const char *text, void *value, struct failure *why)
 {
+    (void)row;
     if (strncmp(text, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0)
         return unix_parse(source, text + strlen(UNIX_PREFIX), value, why);
-    enum result result = address_parse(text, value, why);
-    if (result != RESULT_OK && row->resolve && source->resolve != NULL)
-        result = source->resolve(text, value, why);
-    /* What is no address is refused in one form of words, ours; a failed look-up keeps its own. */
-    if (result == RESULT_CONFIG && why != NULL && why->text[0] == '"')
-        return config_unexpected(why);
-    return result;
+    return address_parse(text, value, why) == RESULT_OK ? RESULT_OK : config_unexpected(why);
 }
 
 static void address_expect(const struct config_row *row, char text[static CONFIG_EXPECT_SIZE])
 {
+    (void)row;
     (void)snprintf(text, CONFIG_EXPECT_SIZE,
-                   "an address such as 192.0.2.1:443, [2001:db8::1]:443%s or unix:/run/app.sock",
-                   row->resolve ? ", name.example:443" : "");
+                   "an address such as 192.0.2.1:443, [2001:db8::1]:443 or unix:/run/app.sock");
 }
 
 static bool address_print(const struct config_row *row, const void *value, struct evbuffer *to)
@@ -157,4 +152,51 @@ const struct config_type CONFIG_ADDRESS = {
     .parse = address_from_text,
     .expect = address_expect,
     .print = address_print,
+};
+
+/* ---- address, or host name and port */
+
+static enum result host_address_parse(const struct config_row *row, const struct config_source *source,
+                                      const char *text, void *value, struct failure *why)
+{
+    struct config_host_address *to = value;
+    char host[ADDRESS_HOST_SIZE];
+    if (!address_split_host(text, host, &to->port))
+        return address_from_text(row, source, text, &to->address, why);
+    to->host = strdup(host);
+    return to->host != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
+}
+
+static void host_address_expect(const struct config_row *row, char text[static CONFIG_EXPECT_SIZE])
+{
+    (void)row;
+    (void)snprintf(
+        text, CONFIG_EXPECT_SIZE,
+        "an address such as 192.0.2.1:443, [2001:db8::1]:443, name.example:443 or unix:/run/app.sock");
+}
+
+static bool host_address_print(const struct config_row *row, const void *value, struct evbuffer *to)
+{
+    const struct config_host_address *from = value;
+    char text[ADDRESS_HOST_SIZE + sizeof ":65535"];
+    if (from->host == NULL)
+        return address_print(row, &from->address, to);
+    (void)snprintf(text, sizeof text, "%s:%u", from->host, (unsigned)from->port);
+    config_print_quoted(text, to);
+    return true;
+}
+
+static void host_address_release(void *value)
+{
+    struct config_host_address *from = value;
+    free(from->host);
+}
+
+const struct config_type CONFIG_HOST_ADDRESS = {
+    .name = "address",
+    .size = sizeof(struct config_host_address),
+    .parse = host_address_parse,
+    .expect = host_address_expect,
+    .print = host_address_print,
+    .release = host_address_release,
 };

@@ -283,12 +283,23 @@ static bool is_channel_key(const struct reading *reading, const struct stat *sta
            status->st_ino == reading->channel_key.st_ino;
 }
 
+static bool is_same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool is_same_place(const struct proxy_key_server *a, const struct proxy_key_server *b)
+{
+    return address_equal(&a->at.address, &b->at.address) && is_same_text(a->at.host, b->at.host) &&
+           a->at.port == b->at.port && is_same_text(a->srv, b->srv);
+}
+
 /* Whether what was found of a chain still holds. */
 static bool has_same_key_servers(const struct proxy_config *a, const struct proxy_config *b)
 {
     bool same = a->key_server_count == b->key_server_count;
     for (size_t i = 0; same && i < a->key_server_count; i++)
-        same = address_equal(&a->key_servers[i].address, &b->key_servers[i].address) &&
+        same = is_same_place(&a->key_servers[i], &b->key_servers[i]) &&
                a->key_servers[i].mode == b->key_servers[i].mode;
     return same;
 }

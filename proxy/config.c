@@ -72,11 +72,22 @@ static const struct config_word MODE_WORDS[] = {
 static const struct config_row KEY_SERVER_ROWS[] = {
     {
         .path = "address",
-        .type = &CONFIG_ADDRESS,
-        CONFIG_AT(struct proxy_key_server, address),
-        .required = true,
-        .resolve = true,
-        .help = "Where the key server listens. A host name is looked up when this file is read.",
+        .type = &CONFIG_HOST_ADDRESS,
+        CONFIG_AT(struct proxy_key_server, at),
+        .help =
+            "Where the key server listens. A host name is looked up at the start and whenever its TTL ends "
+            "(after 5 s at least, an hour at most); each of its addresses, up to eight, is used. Either "
+            "this or srv.",
+    },
+    {
+        .path = "srv",
+        .type = &CONFIG_TEXT,
+        CONFIG_AT(struct proxy_key_server, srv),
+        .max = 253,
+        .check = proxy_config_check_srv,
+        .expected = "a name such as _keyless._tcp.example",
+        .help = "The name of SRV records that tell where key servers listen, with their priorities and "
+                "weights; looked up as a host name is. Needs server_name.",
     },
     {
         .path = "server_name",
@@ -85,7 +96,9 @@ static const struct config_row KEY_SERVER_ROWS[] = {
         .max = 253,
         .check = proxy_config_check_name,
         .expected = "a host name",
-        .help = "The name that its certificate must have. Without it: the host name in address.",
+        .help =
+            "The name that its certificate must have. Without it: the host name in address; what SRV records "
+            "name is never taken for it.",
     },
     {
         .path = "mode",
@@ -105,7 +118,7 @@ static const struct config_row KEY_SERVER_ROWS[] = {
         CONFIG_AT(struct proxy_key_server, name),
         .max = 128,
         .expected = "a name of at most 128 octets",
-        .help = "Its name in logs and metrics. Without it: the address as written.",
+        .help = "Its name in logs and metrics. Without it: address or srv as written.",
     },
     {
         .path = "weight",
@@ -638,6 +651,19 @@ void proxy_config_free(struct proxy_config *config)
     if (config != NULL)
         free(config->site_names);
     config_free(&TABLE, config);
+}
+
+bool proxy_key_server_is_named(const struct proxy_key_server *server)
+{
+    return server->srv != NULL || server->at.host != NULL;
+}
+
+bool proxy_config_has_names(const struct proxy_config *config)
+{
+    for (size_t i = 0; i < config->key_server_count; i++)
+        if (proxy_key_server_is_named(&config->key_servers[i]))
+            return true;
+    return false;
 }
 
 const struct proxy_backend *proxy_config_backend(const struct proxy_config *config, const char *name)

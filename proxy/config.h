@@ -101,9 +101,10 @@ struct proxy_site_name {
 
 struct proxy_key_server {
     struct config_position where;
-    char *name;             /* for logs and metrics; by default the address as written */
-    struct address address; /* names are resolved when the file is read */
-    char *server_name;      /* verified against its certificate */
+    char *name;                    /* for logs and metrics; by default address or srv as written */
+    struct config_host_address at; /* where it listens; or */
+    char *srv;                     /* the name of SRV records that tell */
+    char *server_name;             /* verified against its certificate */
     enum proxy_key_mode mode;
     unsigned weight;   /* how much it gets beside others of its priority */
     unsigned priority; /* those with a lower one go before it, while they can be used */
@@ -204,7 +205,7 @@ struct proxy_config {
 /* Relative paths come back relative to the file's directory. why names file, line, key and what was expected.
  */
 MUST_CHECK enum result proxy_config_read(const char *path, struct proxy_config **config, struct failure *why);
-/* The same from memory, with host names looked up as source says: for tests. */
+/* The same from memory: for tests. */
 MUST_CHECK enum result proxy_config_parse(const struct config_source *source, struct proxy_config **config,
                                           struct failure *why);
 void proxy_config_free(struct proxy_config *config);
@@ -215,6 +216,10 @@ const struct proxy_backend *proxy_config_backend(const struct proxy_config *conf
 const struct proxy_site *proxy_config_site(const struct proxy_config *config, struct bytes sni);
 /* Whether some server of a backend speaks HTTP/1.1 alone: h2 must not be negotiated. */
 bool proxy_backend_only_http11(const struct proxy_backend *backend);
+
+/* Whether a name is to be looked up to find it. */
+bool proxy_key_server_is_named(const struct proxy_key_server *server);
+bool proxy_config_has_names(const struct proxy_config *config);
 
 /* Prints every setting with its value in force, as `-t` does. */
 struct evbuffer;

@@ -14,20 +14,39 @@
 
 /* ---- key_servers */
 
-/* The host of "name:port"; NULL when the address is numeric or a Unix socket's. */
-static char *host_name(const char *address)
+static bool is_service_label(const char *label)
 {
-    struct address numeric;
+    return label[0] == '_' && strcspn(label, ".") > 1;
+}
+
+/* "_service._protocol.name" (RFC 2782). */
+enum result proxy_config_check_srv(const struct config_row *row, const void *value, struct failure *why)
+{
+    char *name = *(char *const *)value;
+    const char *second = strchr(name, '.'), *third = second != NULL ? strchr(second + 1, '.') : NULL;
     struct failure ignored;
-    const char *colon = strrchr(address, ':');
-    if (colon == NULL || strncmp(address, "unix:", 5) == 0 ||
-        address_parse(address, &numeric, &ignored) == RESULT_OK)
-        return NULL;
-    char *name = strndup(address, (size_t)(colon - address));
-    if (name != NULL && proxy_config_check_name(NULL, &name, &ignored) == RESULT_OK)
-        return name;
-    free(name);
-    return NULL;
+    (void)row;
+    if (third != NULL && third[1] != '\0' && is_service_label(name) && is_service_label(second + 1) &&
+        strstr(name, "..") == NULL && proxy_config_check_name(NULL, &name, &ignored) == RESULT_OK)
+        return RESULT_OK;
+    return failure_set(why, RESULT_CONFIG, "got \"%.253s\", expected a name such as _keyless._tcp.example",
+                       name);
+}
+
+static enum result settle_server_name(const struct config_scope *scope, struct proxy_key_server *server,
+                                      struct failure *why)
+{
+    if (server->server_name == NULL && server->srv != NULL)
+        return config_refuse(scope, why, "server_name",
+                             "expected the name in the key server's certificate, for which no SRV record's "
+                             "word is taken");
+    if (server->server_name == NULL && server->at.host == NULL)
+        return config_refuse(
+            scope, why, "server_name",
+            "expected the name in the key server's certificate, as its address is no host name");
+    if (server->server_name == NULL)
+        server->server_name = strdup(server->at.host);
+    return server->server_name != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
 }
 
 enum result proxy_config_settle_key_server(const struct config_scope *scope, void *object,
@@ -35,15 +54,15 @@ enum result proxy_config_settle_key_server(const struct config_scope *scope, voi
 {
     struct proxy_key_server *server = object;
     const char *address = config_given_text(scope, "address");
-    if (server->server_name == NULL)
-        server->server_name = host_name(address);
-    if (server->server_name == NULL)
-        return config_refuse(
-            scope, why, "server_name",
-            "expected the name in the key server's certificate, as its address is no host name");
+    if (address == NULL && server->srv == NULL)
+        return config_refuse(scope, why, "address", "expected either address or srv");
+    if (address != NULL && server->srv != NULL)
+        return config_refuse(scope, why, "srv", "expected either address or srv, not both");
     if (server->name == NULL)
-        server->name = strdup(address);
-    return server->name != NULL ? RESULT_OK : failure_set(why, RESULT_SYSTEM, "out of memory");
+        server->name = strdup(address != NULL ? address : server->srv);
+    if (server->name == NULL)
+        return failure_set(why, RESULT_SYSTEM, "out of memory");
+    return settle_server_name(scope, server, why);
 }
 
 /* ---- The whole file. */

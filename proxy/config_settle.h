@@ -8,6 +8,8 @@
 /* Each is a table's `check`: of an entry of key_servers, and of the whole file. */
 enum result proxy_config_settle_key_server(const struct config_scope *scope, void *object,
                                            struct failure *why);
+/* A row's `check`: the name of SRV records. */
+enum result proxy_config_check_srv(const struct config_row *row, const void *value, struct failure *why);
 struct proxy_config;
 /* That there is a backend of this name; path is where it is named. NULL: none is. */
 enum result proxy_config_check_backend(const struct config_scope *scope, const struct proxy_config *config,

@@ -9,6 +9,7 @@
 #include "proxy/certificate_feed.h"
 #include "proxy/certificate_renewal.h"
 #include "proxy/certificate_verdicts.h"
+#include "proxy/key_names.h"
 #include "proxy/master.h"
 #include "proxy/ocsp_refresh.h"
 #include "proxy/ocsp_settings.h"
@@ -19,6 +20,7 @@ struct helper {
     struct proxy_status status;
     struct certificate_feed *feed;
     struct ocsp_refresh *ocsp; /* NULL: nothing is fetched */
+    struct key_names *names;   /* NULL: no key server has a name */
 };
 
 static bool helper_ready(struct admin_source *source, struct evbuffer *why_not)
@@ -60,6 +62,18 @@ static void helper_message(const struct child_message *message, void *source)
         socket_close(&fd);
 }
 
+static enum result helper_set_up_names(struct helper *helper, struct child *child, struct failure *why)
+{
+    const struct proxy_setup *setup = helper->status.setup;
+    const struct key_names_settings names = {.base = child_base(child),
+                                             .config = setup->config,
+                                             .endpoints = setup->endpoints,
+                                             .places = setup->endpoint_places,
+                                             .log = child_log(child),
+                                             .metrics = child_metrics(child)};
+    return proxy_config_has_names(setup->config) ? key_names_new(&names, &helper->names, why) : RESULT_OK;
+}
+
 static enum result helper_set_up(struct helper *helper, struct child *child, struct failure *why)
 {
     const struct proxy_setup *setup = helper->status.setup;
@@ -74,9 +88,10 @@ static enum result helper_set_up(struct helper *helper, struct child *child, str
         certificate_feed_new(child_base(child), setup->config, setup->certificates, child_log(child));
     if (helper->feed == NULL)
         return failure_set_errno(why, "the helper");
-    if (!ocsp_settings_use(setup->config, OCSP_FETCH))
-        return RESULT_OK;
-    enum result result = ocsp_refresh_new(&ocsp, &helper->ocsp, why);
+    enum result result = helper_set_up_names(helper, child, why);
+    if (result != RESULT_OK || !ocsp_settings_use(setup->config, OCSP_FETCH))
+        return result;
+    result = ocsp_refresh_new(&ocsp, &helper->ocsp, why);
     if (result == RESULT_OK)
         child_tell(child, PROXY_SAID_WHICH, 0);
     return result;
@@ -116,6 +131,7 @@ int helper_run(struct child *child, const void *config)
     else
         child_failed(child, &why);
     ocsp_refresh_free(helper.ocsp);
+    key_names_free(helper.names);
     certificate_feed_free(helper.feed);
     return status;
 }

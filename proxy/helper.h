@@ -1,5 +1,5 @@
-/* The helper: one process that serves the admin address and fetches OCSP responses, so that no worker waits
- * for either. */
+/* The helper: one process that serves the admin address, fetches OCSP responses and looks up the names of key
+ * servers, so that no worker waits for any of it. */
 #ifndef KEYLESS_PROXY_HELPER_H
 #define KEYLESS_PROXY_HELPER_H
 
@@ -8,7 +8,7 @@
 /* process_kind.run; config is a struct proxy_setup. */
 int helper_run(struct child *child, const void *config);
 
-/* What it may do once it has started, if it fetches; admin_process_sandbox otherwise. */
+/* What it may do once it has started, if it fetches or looks up names; admin_process_sandbox otherwise. */
 extern const struct sandbox_profile helper_fetching_sandbox;
 
 #endif

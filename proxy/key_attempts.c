@@ -141,8 +141,7 @@ static bool attempts_start(struct key_client *client, struct key_slot *slot)
 
 bool key_attempts_all_refused(const struct key_client *client, const struct key_slot *slot)
 {
-    const uint32_t all = client->pool.count < 32 ? (UINT32_C(1) << client->pool.count) - 1 : UINT32_MAX;
-    return (slot->refused & all) == all;
+    return key_pool_all_refused(&client->pool, slot->refused);
 }
 
 /* Behind the older ones alone, which have less time left. */
@@ -433,14 +432,9 @@ static void on_lost(struct key_client *client, const struct key_server *server, 
 }
 
 /* What it had been asked somebody else is asked now, in the old order; signing twice is harmless. */
-static void on_down(struct key_link *link, void *owner)
+static void move_all(struct key_client *client, struct key_server *server)
 {
-    struct key_client *client = owner;
-    struct key_server *server = key_pool_of(&client->pool, link);
     struct key_attempt *attempt;
-    key_pool_down(server);
-    if (!key_pool_any_up(&client->pool))
-        client->down_since = clock_now();
     while ((attempt = TAILQ_FIRST(&server->sent)) != NULL) {
         struct key_slot *slot = attempt->slot;
         key_server_unsent(server, attempt);
@@ -450,6 +444,30 @@ static void on_down(struct key_link *link, void *owner)
             key_slot_release(client, slot);
         }
     }
+}
+
+static void note_down(struct key_client *client)
+{
+    if (client->down_since == 0 && !key_pool_any_up(&client->pool))
+        client->down_since = clock_now();
+}
+
+static void on_down(struct key_link *link, void *owner)
+{
+    struct key_client *client = owner;
+    struct key_server *server = key_pool_of(&client->pool, link);
+    key_pool_down(server);
+    note_down(client);
+    move_all(client, server);
+    key_attempts_arm(client);
+}
+
+void key_attempts_leave(struct key_client *client, struct key_server *server)
+{
+    server->leaving = true; /* so that nothing comes back to it */
+    move_all(client, server);
+    key_pool_return(server);
+    note_down(client);
     key_attempts_arm(client);
 }
 

@@ -19,9 +19,6 @@
 _Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX + TESTS_MAX <= SLOTS_MAX,
                "a slot for each request there may be");
 
-/* Many key servers close what is idle for 30 s. */
-#define IDLE_PING 15000000u
-
 /* What may be hedged at once when all went well for long. */
 #define HEDGE_BURST 64
 /* Of requests whose first server may be dead or only slow, per mille; and at once all that one of them has.
@@ -211,8 +208,8 @@ static enum key_outcome request_begin(const struct key_client *client, struct ke
                                       const struct key_operation *operation, const char **reason)
 {
     enum key_outcome outcome = KEY_OUTCOME_REFUSED;
-    for (size_t i = 0; outcome == KEY_OUTCOME_REFUSED && i < client->pool.count; i++) {
-        slot->mode = client->pool.servers[i].config->mode;
+    for (size_t i = 0; outcome == KEY_OUTCOME_REFUSED && i < client->entry_count; i++) {
+        slot->mode = client->entries[i].mode;
         outcome = key_request_make(&slot->request, slot->mode, operation, reason);
     }
     return outcome;
@@ -306,31 +303,37 @@ unsigned key_client_pending(const struct key_client *client)
     return client->live;
 }
 
-void key_client_status(const struct key_client *client, struct key_server_status *servers)
+/* Of several addresses: what they have together, the best latency, the newest failure. */
+static void status_add(const struct key_server *server, struct key_server_status *sum)
 {
-    for (size_t i = 0; i < client->pool.count; i++) {
-        key_link_status(client->pool.servers[i].link, &servers[i]);
-        servers[i].breaker = (uint32_t)client->pool.servers[i].breaker;
-        servers[i].lied = client->pool.servers[i].lied;
-    }
+    struct key_server_status one;
+    key_link_status(server->link, &one);
+    sum->up |= one.up;
+    sum->in_flight += one.in_flight;
+    if (one.latency != 0 && (sum->latency == 0 || one.latency < sum->latency))
+        sum->latency = one.latency;
+    sum->breaker = (uint32_t)server->breaker > sum->breaker ? (uint32_t)server->breaker : sum->breaker;
+    sum->lied |= server->lied;
+    if (one.failed <= sum->failed)
+        return;
+    sum->failed = one.failed;
+    memcpy(sum->failure, one.failure, sizeof sum->failure);
 }
 
-static enum result links_make(struct key_client *client, SSL_CTX *channel_context, struct failure *why)
+void key_client_status(const struct key_client *client, struct key_server_status *servers)
+{
+    memset(servers, 0, client->entry_count * sizeof *servers);
+    for (size_t i = 0; i < client->pool.count; i++)
+        if (client->pool.servers[i].config != NULL)
+            status_add(&client->pool.servers[i], &servers[client->pool.servers[i].entry]);
+}
+
+static enum result links_make(struct key_client *client, struct failure *why)
 {
     enum result result = RESULT_OK;
-    for (size_t i = 0; result == RESULT_OK && i < client->pool.count; i++) {
-        struct key_server *server = &client->pool.servers[i];
-        const struct key_link_settings settings = {
-            .base = client->base,
-            .context = channel_context,
-            .server = server->config,
-            .timeout = client->timeout,
-            .idle = IDLE_PING,
-            .log = client->log,
-            .metrics = client->metrics,
-        };
-        result = key_link_new(&settings, &key_attempts_handler, client, &server->link, why);
-    }
+    for (size_t i = 0; result == RESULT_OK && i < client->pool.count; i++)
+        if (client->pool.servers[i].config != NULL)
+            result = key_member_connect(client, &client->pool.servers[i], why);
     return result;
 }
 
@@ -345,12 +348,15 @@ static bool needs_transcript(const struct proxy_config *config)
 static void client_configure(struct key_client *client, const struct proxy_config *config)
 {
     const uint64_t most = (uint64_t)config->limits.handshakes +
-                          (uint64_t)config->key_channel.in_flight * config->key_server_count + TESTS_MAX;
+                          (uint64_t)config->key_channel.in_flight * client->pool.count + TESTS_MAX;
+    client->entries = config->key_servers;
+    client->entry_count = config->key_server_count;
+    client->members_most = key_members_most(config);
     client->timeout = config->key_channel.timeout;
     client->attempt_timeout = config->key_channel.attempt_timeout;
     client->fail_fast = config->key_channel.fail_fast;
     client->hedges = config->key_channel.hedge != UINT64_MAX && config->key_channel.hedge_share > 0 &&
-                     config->key_server_count > 1;
+                     client->pool.count > 1;
     client->hedge_budget = key_budget_of(10 * config->key_channel.hedge_share, HEDGE_BURST);
     client->retry_budget = key_budget_of(RETRY_SHARE, config->key_channel.in_flight);
     client->verify = config->key_channel.verify;
@@ -367,6 +373,10 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     TAILQ_INIT(&client->by_age);
     TAILQ_INIT(&client->waiting);
     TAILQ_INIT(&client->unused);
+    client->channel_context = channel_context;
+    enum result result = key_pool_new(config, client->log, &client->pool, why);
+    if (result != RESULT_OK)
+        return result;
     client_configure(client, config);
     evutil_secure_rng_get_bytes(&client->id_prefix, sizeof client->id_prefix);
     client->slots = calloc(client->slot_count, sizeof *client->slots);
@@ -374,8 +384,7 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     client->timer = evtimer_new(client->base, key_attempts_on_timer, client);
     if (client->slots == NULL || client->frame == NULL || client->timer == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for %u signatures at a time", client->slot_count);
-    enum result result = key_pool_new(config, client->log, &client->pool, why);
-    return result == RESULT_OK ? links_make(client, channel_context, why) : result;
+    return links_make(client, why);
 }
 
 enum result key_client_new(struct event_base *base, const struct proxy_config *config,

@@ -4,6 +4,7 @@
  *   key_client.c    operations: their slots, how they begin and end
  *   key_attempts.c  asking for them: whom, whom else, what came back, and when it is too late
  *   key_pool.c      the key servers, and the choice among them
+ *   key_members.c   those that come and go, as names have other addresses
  */
 #ifndef KEYLESS_PROXY_KEY_CLIENT_PRIVATE_H
 #define KEYLESS_PROXY_KEY_CLIENT_PRIVATE_H
@@ -13,6 +14,7 @@
 #include "proxy/key_answer.h"
 #include "proxy/key_budget.h"
 #include "proxy/key_client.h"
+#include "proxy/key_members.h"
 #include "proxy/key_pool.h"
 #include "proxy/key_request.h"
 
@@ -58,6 +60,14 @@ struct key_client {
     bool hedges;
     unsigned in_flight_max; /* on the wire to one server */
     unsigned live_max;      /* operations, asked or waiting */
+
+    SSL_CTX *channel_context;               /* borrowed */
+    const struct proxy_key_server *entries; /* of the configuration; borrowed */
+    size_t entry_count;
+    size_t members_most;               /* of one name */
+    const struct endpoints *endpoints; /* NULL: nobody finds any */
+    const size_t *places;              /* one for each entry */
+    uint64_t versions[PROXY_KEY_SERVERS_MAX];
 
     struct key_pool pool;
     struct key_budget hedge_budget, retry_budget;
@@ -106,6 +116,8 @@ void key_attempts_begin(struct key_client *client, struct key_slot *slot);
 /* Takes what is on its way off all lists: nobody waits for it. */
 void key_attempts_forget(struct key_slot *slot);
 void key_attempts_send_waiting(struct key_client *client);
+/* What it was asked somebody else is asked now; its place is free. */
+void key_attempts_leave(struct key_client *client, struct key_server *server);
 /* Sets the timer to what is due next. */
 void key_attempts_arm(struct key_client *client);
 void key_attempts_on_timer(evutil_socket_t fd, short events, void *client);

@@ -109,7 +109,7 @@ static void log_unreachable(struct key_link *link, const char *reason)
     (void)strncpy(link->last_reason, reason, sizeof link->last_reason - 1);
     link->last_reason_at = now;
     log_warn(link->settings.log, "key server not reached", log_text("server", link->settings.server->name),
-             log_address("address", &link->settings.server->address), log_reason(reason));
+             log_address("address", &link->settings.server->at.address), log_reason(reason));
 }
 
 static void leave_up(struct key_link *link, const char *reason)
@@ -408,7 +408,7 @@ static void link_connect(struct key_link *link)
     };
     struct failure why;
     link->state = STATE_CONNECTING;
-    link->channel = channel_connect(link->settings.base, link->settings.context, &server->address,
+    link->channel = channel_connect(link->settings.base, link->settings.context, &server->at.address,
                                     server->server_name, &limits, &CHANNEL_HANDLER, link, &why);
     if (link->channel == NULL)
         link_down(link, why.text);
@@ -504,12 +504,12 @@ void key_link_free(struct key_link *link)
 
 bool key_link_up(const struct key_link *link)
 {
-    return link->state == STATE_UP;
+    return link != NULL && link->state == STATE_UP;
 }
 
 bool key_link_offers(const struct key_link *link, uint8_t opcode)
 {
-    return link->state == STATE_UP && (link->opcodes[opcode / 8] & 1u << opcode % 8) != 0;
+    return key_link_up(link) && (link->opcodes[opcode / 8] & 1u << opcode % 8) != 0;
 }
 
 bool key_link_full(const struct key_link *link)

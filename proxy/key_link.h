@@ -72,6 +72,7 @@ MUST_CHECK enum result key_link_new(const struct key_link_settings *settings,
 /* Calls nothing back. NULL is allowed. */
 void key_link_free(struct key_link *link);
 
+/* NULL is none that is up, here and in the next. */
 bool key_link_up(const struct key_link *link);
 /* Whether its hello listed the operation; false when not up. */
 bool key_link_offers(const struct key_link *link, uint8_t opcode);

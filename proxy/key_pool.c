@@ -5,6 +5,7 @@
 #include <event2/util.h>
 
 #include "common/clock.h"
+#include "proxy/key_members.h"
 
 #define SECOND        UINT64_C(1000000)
 #define OPENS_AFTER   3 /* failures in a row */
@@ -18,26 +19,104 @@
 #define LATE_UNKNOWN UINT64_C(20000)
 #define LATE_LEAST   UINT64_C(1000)
 
+_Static_assert(KEY_MEMBERS_MOST * 2u <= 16u, "ranks fit below a tier");
 _Static_assert(PROXY_KEY_SERVERS_MAX <= 32, "a bit for each");
+
+static size_t places_of(const struct proxy_config *config)
+{
+    size_t places = 0;
+    for (size_t i = 0; i < config->key_server_count; i++)
+        places += proxy_key_server_is_named(&config->key_servers[i]) ? key_members_most(config) : 1;
+    return places;
+}
+
+static void place_fill(struct key_server *server, const struct proxy_key_server *config, size_t entry)
+{
+    server->config = config;
+    server->entry = entry;
+    server->weight = config->weight * KEY_POOL_WEIGHT_UNIT;
+}
+
+static void fill(struct key_pool *pool, const struct proxy_config *config)
+{
+    size_t next = 0;
+    for (size_t i = 0; i < config->key_server_count; i++)
+        if (!proxy_key_server_is_named(&config->key_servers[i]))
+            place_fill(&pool->servers[next++], &config->key_servers[i], i);
+}
 
 enum result key_pool_new(const struct proxy_config *config, struct log *log, struct key_pool *pool,
                          struct failure *why)
 {
     *pool = (struct key_pool){.hedge = config->key_channel.hedge, .log = log};
-    pool->servers = calloc(config->key_server_count, sizeof *pool->servers);
+    const size_t places = places_of(config);
+    pool->servers = calloc(places, sizeof *pool->servers);
     if (pool->servers == NULL)
         return failure_set_errno(why, "key servers");
-    for (; pool->count < config->key_server_count; pool->count++) {
+    for (; pool->count < places; pool->count++) {
         struct key_server *server = &pool->servers[pool->count];
-        *server = (struct key_server){.config = &config->key_servers[pool->count],
-                                      .number = pool->count,
-                                      .share = WHOLE_SHARE,
-                                      .keys = key_map_new()};
+        *server = (struct key_server){.number = pool->count, .share = WHOLE_SHARE, .keys = key_map_new()};
         TAILQ_INIT(&server->sent);
         if (server->keys == NULL)
             return failure_set_errno(why, "key servers");
     }
+    fill(pool, config);
     return RESULT_OK;
+}
+
+struct key_server *key_pool_take(struct key_pool *pool, const struct proxy_key_server *entry, size_t number,
+                                 const struct address *address)
+{
+    for (size_t i = 0; i < pool->count; i++) {
+        struct key_server *server = &pool->servers[i];
+        if (server->config != NULL)
+            continue;
+        server->own = *entry;
+        server->own.at.address = *address;
+        place_fill(server, &server->own, number);
+        return server;
+    }
+    return NULL;
+}
+
+/* Of what was learnt nothing stays but the number of its trust, which the next one must not have. */
+void key_pool_return(struct key_server *server)
+{
+    key_link_free(server->link);
+    key_pool_down(server);
+    server->link = NULL;
+    server->config = NULL;
+    server->rank = 0;
+    server->gone = server->leaving = server->lied = false;
+    server->share = WHOLE_SHARE;
+    server->recheck_pause = 0;
+}
+
+static bool has_refused(const struct key_server *server, uint32_t refused)
+{
+    return server->config != NULL && (refused >> server->number & 1) != 0;
+}
+
+static bool entry_has_refused(const struct key_pool *pool, size_t entry, uint32_t refused)
+{
+    for (size_t i = 0; i < pool->count; i++)
+        if (pool->servers[i].entry == entry && has_refused(&pool->servers[i], refused))
+            return true;
+    return false;
+}
+
+bool key_pool_all_refused(const struct key_pool *pool, uint32_t refused)
+{
+    bool any = false;
+    for (size_t i = 0; i < pool->count; i++) {
+        const struct key_server *server = &pool->servers[i];
+        bool has = has_refused(server, refused);
+        any = any || has;
+        if (server->config != NULL && !has &&
+            (key_link_up(server->link) || !entry_has_refused(pool, server->entry, refused)))
+            return false;
+    }
+    return any;
 }
 
 void key_pool_free(struct key_pool *pool)
@@ -94,6 +173,7 @@ static bool is_late(const struct key_server *server, uint64_t now)
 #define GRADE_MISSING 16000u
 #define GRADE_OUT     8000u
 #define GRADE_LATE    4000u
+#define GRADE_TIER    16u
 
 static void half_open_in_time(struct key_server *server, uint64_t now)
 {
@@ -110,12 +190,12 @@ static unsigned grade_of(struct key_server *server, const struct key_wish *wish,
     bool out = server->breaker == KEY_BREAKER_OPEN || server->lied ||
                (server->breaker == KEY_BREAKER_HALF && !TAILQ_EMPTY(&server->sent));
     return (missing ? GRADE_MISSING : 0u) + (out ? GRADE_OUT : 0u) +
-           (is_late(server, now) ? GRADE_LATE : 0u) + server->config->priority;
+           (is_late(server, now) ? GRADE_LATE : 0u) + server->config->priority * GRADE_TIER + server->rank;
 }
 
 static bool has_room(const struct key_server *server, unsigned in_flight_max)
 {
-    return key_link_up(server->link) && !key_link_full(server->link) &&
+    return key_link_up(server->link) && !server->leaving && !key_link_full(server->link) &&
            key_link_asked(server->link) < in_flight_max;
 }
 
@@ -144,15 +224,15 @@ static unsigned share_of(struct key_server *server, uint64_t now)
 
 static uint64_t weight_of(struct key_server *server, uint64_t now)
 {
-    return (uint64_t)server->config->weight * share_of(server, now);
+    return (uint64_t)server->weight * share_of(server, now);
 }
 
 /* What it would take to be answered: the less the better. */
 static uint64_t load_of(struct key_server *server, uint64_t now)
 {
     uint64_t latency = key_link_latency(server->link);
-    return (key_link_asked(server->link) + 1) * (latency > 0 ? latency : 1) * WHOLE_SHARE /
-           weight_of(server, now);
+    return (key_link_asked(server->link) + 1) * (latency > 0 ? latency : 1) * WHOLE_SHARE *
+           KEY_POOL_WEIGHT_UNIT / weight_of(server, now);
 }
 
 struct candidates {

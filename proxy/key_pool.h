@@ -40,10 +40,19 @@ struct key_attempt {
 
 TAILQ_HEAD(key_attempt_list, key_attempt);
 
+/* What a weight of 1 is, so that a name's can be shared by its addresses. */
+#define KEY_POOL_WEIGHT_UNIT 128u
+
 struct key_server {
-    const struct proxy_key_server *config;
+    const struct proxy_key_server *config; /* NULL: this place is free */
     struct key_link *link;
     size_t number;
+    size_t entry;                /* of the configuration */
+    struct proxy_key_server own; /* what config is for one of a name's addresses: the entry, at the address */
+    unsigned rank;               /* by the priorities of SRV records, within the entry's */
+    unsigned weight;
+    bool gone;      /* the name no longer has the address */
+    bool leaving;   /* it is asked no more */
     uint32_t trust; /* another number after each reconnect and each wrong signature: signature_check.h */
     struct key_map *keys;
     struct key_latency latency;
@@ -63,15 +72,24 @@ struct key_server {
 };
 
 struct key_pool {
-    struct key_server *servers;
-    size_t count;
-    uint64_t hedge; /* as configured */
+    struct key_server *servers; /* first those that need no name */
+    size_t count;               /* places */
+    uint64_t hedge;             /* as configured */
     struct log *log;
 };
 
 MUST_CHECK enum result key_pool_new(const struct proxy_config *config, struct log *log, struct key_pool *pool,
                                     struct failure *why);
 void key_pool_free(struct key_pool *pool);
+
+/* One more, at one of the addresses of an entry's name. Without a link; NULL: there is no place. */
+struct key_server *key_pool_take(struct key_pool *pool, const struct proxy_key_server *entry, size_t number,
+                                 const struct address *address);
+/* Nothing is asked of it any more. Its link ends. */
+void key_pool_return(struct key_server *server);
+/* Whether nobody is left, now or later, who may do what these (a bit each by number) have refused: addresses
+ * of one name are as good as each other, so that one of them that is down is not waited for. */
+bool key_pool_all_refused(const struct key_pool *pool, uint32_t refused);
 
 /* What is to be asked. */
 struct key_wish {

@@ -30,8 +30,9 @@ struct proxy_master {
     struct log *log;
     struct program program;
     struct ticket_memory *tickets;
-    struct staples *staples; /* NULL: no configuration has needed it yet */
-    uint64_t ticked;         /* Unix seconds when ticket keys were last looked after */
+    struct staples *staples;     /* NULL: no configuration has needed it yet */
+    struct endpoints *endpoints; /* the same */
+    uint64_t ticked;             /* Unix seconds when ticket keys were last looked after */
     bool told_user;
     struct proxy_setup *active; /* of the generation that has the sockets; NULL: there is none */
 };
@@ -191,7 +192,7 @@ static void setup_kinds(struct proxy_setup *setup)
                                                       .links_to = -1,
                                                       .sandbox = &admin_process_sandbox,
                                                       .run = helper_run};
-    bool fetches = ocsp_settings_use(config, OCSP_FETCH);
+    bool fetches = ocsp_settings_use(config, OCSP_FETCH) || proxy_config_has_names(config);
     if (fetches)
         setup->kinds[KIND_HELPER].sandbox = &helper_fetching_sandbox;
     setup->kind_count = config->admin_listen.size > 0 || fetches ? KIND_COUNT : KIND_HELPER;
@@ -224,6 +225,20 @@ static enum result prepare_staples(struct proxy_master *master, struct proxy_set
         return RESULT_OK;
     enum result result = master->staples == NULL ? staples_new(&master->staples, why) : RESULT_OK;
     setup->staples = master->staples;
+    return result;
+}
+
+static enum result prepare_endpoints(struct proxy_master *master, struct proxy_setup *setup,
+                                     struct failure *why)
+{
+    const struct proxy_config *config = setup->config;
+    if (!proxy_config_has_names(config))
+        return RESULT_OK;
+    enum result result = master->endpoints == NULL ? endpoints_new(&master->endpoints, why) : RESULT_OK;
+    setup->endpoints = master->endpoints;
+    for (size_t i = 0; result == RESULT_OK && i < config->key_server_count; i++)
+        if (proxy_key_server_is_named(&config->key_servers[i]))
+            setup->endpoint_places[i] = endpoints_place(master->endpoints, &config->key_servers[i]);
     return result;
 }
 
@@ -283,6 +298,8 @@ static enum result proxy_load(void *context, struct process_plan *plan, struct f
     if (result == RESULT_OK)
         result = prepare_staples(master, setup, why);
     if (result == RESULT_OK)
+        result = prepare_endpoints(master, setup, why);
+    if (result == RESULT_OK)
         result = prepare_renewal(master, setup, why);
     if (result != RESULT_OK) {
         proxy_setup_free(setup);
@@ -338,5 +355,6 @@ int proxy_master_run(const char *path, struct log *log)
     program_clear(&master.program);
     ticket_memory_free(master.tickets);
     staples_free(master.staples);
+    endpoints_free(master.endpoints);
     return status;
 }

@@ -198,8 +198,10 @@ static bool ip_format(const struct address *address, char text[static INET6_ADDR
     return inet_ntop(ip.size == 4 ? AF_INET : AF_INET6, ip.data, text, INET6_ADDRSTRLEN) != NULL;
 }
 
-static void on_found(const struct address *addresses, size_t count, const char *reason, void *owner)
+static void on_found(const struct address *addresses, size_t count, uint32_t ttl, const char *reason,
+                     void *owner)
 {
+    (void)ttl;
     struct ocsp_fetch *fetch = owner;
     char ip[INET6_ADDRSTRLEN];
     fetch->query = NULL;

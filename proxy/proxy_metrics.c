@@ -177,6 +177,9 @@ const struct metric proxy_metrics[] = {
                                   "Attempts to reach a key server that failed."},
     [PROXY_KEY_CLOCK_SKEWED] = {"keyless_key_channels_clock_skewed", NULL, METRIC_GAUGE,
                                 "Channels whose key server's clock is more than 60 s from ours."},
+    [PROXY_KEY_LOOKUPS_FAILED] = {"keyless_key_server_lookups_failed_total", SERVER, METRIC_COUNTER,
+                                  "Look-ups of a key server's name, or of a host that its SRV records name, "
+                                  "that failed."},
 
     [PROXY_CONNECTIONS_ACCEPTED] = {"keyless_connections_total", NULL, METRIC_COUNTER,
                                     "Client connections accepted."},

@@ -78,6 +78,7 @@ enum proxy_metric {
     PROXY_KEY_CHANNELS_LOST,
     PROXY_KEY_CONNECT_FAILED,
     PROXY_KEY_CLOCK_SKEWED,
+    PROXY_KEY_LOOKUPS_FAILED, /* the helper's */
 
     /* Clients, backends, bytes. */
     PROXY_CONNECTIONS_ACCEPTED,

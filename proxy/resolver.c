@@ -17,10 +17,14 @@
 #define HOSTS_MAX       4096
 #define SERVER_TIMEOUT  2000 /* milliseconds for each try */
 #define TRIES           3
+#define HOSTS_TTL       60 /* seconds */
+#define CLASS_IN        1
+#define TYPE_SRV        33
 #define NO_SUCH_NAME    "no such host"
 #define WITHOUT_ADDRESS "the host has no address"
 #define NO_NAME_SERVER  "no name server answers"
 #define LOOKUP_FAILED   "the host's name cannot be looked up"
+#define BAD_ANSWER      "the name server's answer does not parse"
 
 /* A line of /etc/hosts, for each of its names. */
 struct host {
@@ -48,13 +52,17 @@ struct resolver {
 struct resolver_query {
     LIST_ENTRY(resolver_query) link;
     struct resolver *resolver;
-    resolver_done *done; /* NULL: cancelled */
+    resolver_done *done;         /* for a host; or */
+    resolver_srv_done *srv_done; /* for SRV records */
     void *owner;
     uint16_t port;
+    bool cancelled;
     bool asked;          /* c-ares has it, and will call back */
     struct event *later; /* what is known at once */
     struct address found[RESOLVER_ADDRESSES_MAX];
     size_t count;
+    uint32_t ttl;
+    struct srv_answer srv;
 };
 
 /* ---- c-ares on our event loop. */
@@ -180,14 +188,19 @@ static void query_free(struct resolver_query *query)
 
 static void query_end(struct resolver_query *query, const char *reason)
 {
-    if (query->done != NULL)
-        query->done(query->found, query->count, query->count > 0 ? NULL : reason, query->owner);
+    if (!query->cancelled && query->srv_done != NULL)
+        query->srv_done(reason == NULL ? &query->srv : NULL, reason, query->owner);
+    else if (!query->cancelled)
+        query->done(query->found, query->count, query->ttl, query->count > 0 ? NULL : reason, query->owner);
     query_free(query);
 }
 
-static void query_add(struct resolver_query *query, const struct sockaddr *found)
+static void query_add(struct resolver_query *query, const struct ares_addrinfo_node *node)
 {
+    const struct sockaddr *found = node->ai_addr;
+    const uint32_t ttl = node->ai_ttl > 0 ? (uint32_t)node->ai_ttl : 0;
     struct address *address = &query->found[query->count];
+    query->ttl = query->count == 0 || ttl < query->ttl ? ttl : query->ttl;
     const void *octets = found->sa_family == AF_INET
                              ? (const void *)&((const struct sockaddr_in *)found)->sin_addr
                              : (const void *)&((const struct sockaddr_in6 *)found)->sin6_addr;
@@ -219,10 +232,22 @@ static void on_answer(void *owner, int status, int timeouts, struct ares_addrinf
     for (const struct ares_addrinfo_node *node = result != NULL ? result->nodes : NULL; node != NULL;
          node = node->ai_next)
         if (node->ai_family == AF_INET || node->ai_family == AF_INET6)
-            query_add(query, node->ai_addr);
+            query_add(query, node);
     if (result != NULL)
         ares_freeaddrinfo(result);
     query_end(query, reason_of(status));
+}
+
+static void on_srv_answer(void *owner, int status, int timeouts, unsigned char *answer, int size)
+{
+    struct resolver_query *query = owner;
+    (void)timeouts;
+    if (status != ARES_SUCCESS)
+        query_end(query, reason_of(status));
+    else if (!srv_answer_read(bytes_of(answer, (size_t)size), &query->srv))
+        query_end(query, BAD_ANSWER);
+    else
+        query_end(query, NULL);
 }
 
 static void on_later(evutil_socket_t fd, short what, void *owner)
@@ -237,6 +262,7 @@ static bool find_here(struct resolver_query *query, const char *host)
 {
     const struct resolver *resolver = query->resolver;
     query->count = ip_parse(host, &query->found[0]);
+    query->ttl = HOSTS_TTL;
     address_set_port(&query->found[0], query->port);
     for (size_t i = 0; i < resolver->host_count && query->count < RESOLVER_ADDRESSES_MAX; i++) {
         if (strcasecmp(resolver->hosts[i].name, host) != 0)
@@ -247,6 +273,19 @@ static bool find_here(struct resolver_query *query, const char *host)
     return query->count > 0;
 }
 
+/* Newer c-ares would rather have it asked otherwise, which older c-ares does not know. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
+static void ask_srv(struct resolver_query *query, const char *name)
+{
+    struct resolver *resolver = query->resolver;
+    ares_query(resolver->channel, name, CLASS_IN, TYPE_SRV, on_srv_answer, query);
+    timer_set(resolver);
+}
+
+#pragma GCC diagnostic pop
+
 static void ask(struct resolver_query *query, const char *host)
 {
     const struct ares_addrinfo_hints hints = {
@@ -256,53 +295,78 @@ static void ask(struct resolver_query *query, const char *host)
     timer_set(resolver);
 }
 
-/* c-ares may call back at once, within the call: so it is called from the loop. */
-static void on_ask(evutil_socket_t fd, short what, void *owner);
-
 struct named_query {
     struct resolver_query query;
     char host[256];
 };
 
+/* c-ares may call back at once, within the call: so it is called from the loop. */
 static void on_ask(evutil_socket_t fd, short what, void *owner)
 {
     struct named_query *named = owner;
     (void)fd;
     (void)what;
-    if (named->query.done == NULL) {
-        query_free(&named->query);
-        return;
-    }
     named->query.asked = true;
-    ask(&named->query, named->host);
+    if (named->query.srv_done != NULL)
+        ask_srv(&named->query, named->host);
+    else
+        ask(&named->query, named->host);
 }
 
-struct resolver_query *resolver_find(struct resolver *resolver, const char *host, uint16_t port,
-                                     resolver_done *done, void *owner)
+static struct named_query *query_new(struct resolver *resolver, const char *host, void *owner)
 {
-    static const struct timeval NOW = {0};
     struct named_query *named = calloc(1, sizeof *named);
     if (named == NULL || strlen(host) >= sizeof named->host) {
         free(named);
         return NULL;
     }
     memcpy(named->host, host, strlen(host) + 1);
+    named->query.resolver = resolver;
+    named->query.owner = owner;
+    return named;
+}
+
+static struct resolver_query *query_start(struct named_query *named, event_callback_fn first)
+{
+    static const struct timeval NOW = {0};
     struct resolver_query *query = &named->query;
-    *query = (struct resolver_query){.resolver = resolver, .done = done, .owner = owner, .port = port};
-    query->later = evtimer_new(resolver->base, find_here(query, host) ? on_later : on_ask, named);
+    query->later = evtimer_new(query->resolver->base, first, named);
     if (query->later == NULL || event_add(query->later, &NOW) != 0) {
+        if (query->later != NULL)
+            event_free(query->later);
         free(named);
         return NULL;
     }
-    LIST_INSERT_HEAD(&resolver->queries, query, link);
+    LIST_INSERT_HEAD(&query->resolver->queries, query, link);
     return query;
+}
+
+struct resolver_query *resolver_find(struct resolver *resolver, const char *host, uint16_t port,
+                                     resolver_done *done, void *owner)
+{
+    struct named_query *named = query_new(resolver, host, owner);
+    if (named == NULL)
+        return NULL;
+    named->query.done = done;
+    named->query.port = port;
+    return query_start(named, find_here(&named->query, host) ? on_later : on_ask);
+}
+
+struct resolver_query *resolver_find_srv(struct resolver *resolver, const char *name, resolver_srv_done *done,
+                                         void *owner)
+{
+    struct named_query *named = query_new(resolver, name, owner);
+    if (named == NULL)
+        return NULL;
+    named->query.srv_done = done;
+    return query_start(named, on_ask);
 }
 
 void resolver_cancel(struct resolver_query *query)
 {
     if (query == NULL)
         return;
-    query->done = NULL;
+    query->cancelled = true;
     if (!query->asked)
         query_free(query);
 }
@@ -352,7 +416,7 @@ void resolver_free(struct resolver *resolver)
     if (resolver == NULL)
         return;
     LIST_FOREACH(query, &resolver->queries, link)
-    query->done = NULL;
+    query->cancelled = true;
     if (resolver->has_channel)
         ares_destroy(resolver->channel); /* ends what it was asked */
     while ((query = LIST_FIRST(&resolver->queries)) != NULL)

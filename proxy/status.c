@@ -135,12 +135,32 @@ bool proxy_status_ready(const struct proxy_status *status, struct evbuffer *why_
 
 /* ---- JSON. */
 
-static void write_server(const struct proxy_key_server *server, const struct server_sum *sum,
+/* What its name was last found to be. */
+static void write_endpoints(const struct proxy_setup *setup, size_t index, struct json *json)
+{
+    const struct proxy_key_server *server = &setup->config->key_servers[index];
+    struct endpoint_list list = {.count = 0};
+    struct address address;
+    json_text(json, "host", server->at.host);
+    json_text(json, "srv", server->srv);
+    json_begin_array(json, "addresses");
+    if (endpoints_read(setup->endpoints, setup->endpoint_places[index], server, &list))
+        for (size_t i = 0; i < list.count; i++)
+            if (endpoint_address(&list.list[i], &address))
+                json_address(json, NULL, &address);
+    json_end_array(json);
+}
+
+static void write_server(const struct proxy_setup *setup, size_t index, const struct server_sum *sum,
                          unsigned workers, struct json *json)
 {
+    const struct proxy_key_server *server = &setup->config->key_servers[index];
     json_begin_object(json, NULL);
     json_text(json, "name", server->name);
-    json_address(json, "address", &server->address);
+    if (proxy_key_server_is_named(server))
+        write_endpoints(setup, index, json);
+    else
+        json_address(json, "address", &server->at.address);
     json_text(json, "server_name", server->server_name);
     json_bool(json, "up", sum->channels_up > 0);
     json_number(json, "channels_up", sum->channels_up);
@@ -169,7 +189,7 @@ static void write_workers(const struct proxy_status *status, struct json *json)
     json_number(json, "signatures_pending", (int64_t)sum.pending);
     json_begin_array(json, "key_servers");
     for (size_t i = 0; i < config->key_server_count && sum.servers != NULL; i++)
-        write_server(&config->key_servers[i], &sum.servers[i], sum.ready, json);
+        write_server(status->setup, i, &sum.servers[i], sum.ready, json);
     json_end_array(json);
 }
 

@@ -19,6 +19,7 @@
 #include "proxy/connection.h"
 #include "proxy/handshake.h"
 #include "proxy/key_client.h"
+#include "proxy/key_members.h"
 #include "proxy/listener.h"
 #include "proxy/master.h"
 #include "proxy/ocsp_settings.h"
@@ -63,6 +64,8 @@ static enum result worker_set_up(struct worker *worker, struct failure *why)
                                                    .client = worker->keys,
                                                    .log = child_log(child),
                                                    .metrics = child_metrics(child)};
+    if (result == RESULT_OK && setup->endpoints != NULL)
+        key_client_follow(worker->keys, setup->endpoints, setup->endpoint_places);
     if (result == RESULT_OK)
         result = ticket_source_new(&tickets, &worker->tickets, why);
     if (result != RESULT_OK)
@@ -319,6 +322,7 @@ static void on_message(const struct child_message *message, void *owner)
 static void on_tick(void *owner)
 {
     struct worker *worker = owner;
+    key_client_tick(worker->keys);
     ticket_source_tick(worker->tickets);
     worker_check_staples(worker);
     worker_tell(worker);

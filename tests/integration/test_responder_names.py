@@ -1,31 +1,14 @@
 """Names of OCSP responders: looked up with a name server of the tests, and in a hosts file of theirs."""
 
-import os
-import subprocess
-
 import pytest
 
 import harness
 from harness import wait_until
-from name_server import NameServer
+from name_server import NameServer, Names, needs_mounts
 from ocsp_responder import names_responder
 from test_ocsp import NOT_TAKEN, World
 
 
-class Names:
-    """A machine's name servers and hosts of a test's own: files in the place of the real ones for one program."""
-
-    def __init__(self, directory, hosts="", server="127.0.0.1"):
-        (directory / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
-        (directory / "resolv.conf").write_text(f"nameserver {server}\n")
-        script = f"mount --bind {directory}/hosts /etc/hosts; mount --bind {directory}/resolv.conf /etc/resolv.conf"
-        self.wrapper = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh"]
-
-
-needs_mounts = pytest.mark.skipif(
-    os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0,
-    reason="needs root that may mount",
-)
 has_ip6 = any(host == "::1" for _, host in harness.LOOPBACKS)
 
 

@@ -15,20 +15,12 @@
 
 /* ---- Helpers. */
 
-static enum result resolve(const char *text, struct address *address, struct failure *why)
-{
-    if (strcmp(text, "keys.example:2407") == 0)
-        return address_parse("192.0.2.7:2407", address, why);
-    return address_parse(text, address, why);
-}
-
 static enum result parse(const char *text, struct proxy_config **config, struct failure *why)
 {
     const struct config_source source = {
         .file = "proxy.yaml",
         .directory = "/etc/keyless",
         .text = bytes_of(text, strlen(text)),
-        .resolve = resolve,
     };
     return proxy_config_parse(&source, config, why);
 }
@@ -101,6 +93,9 @@ static void defaults_are_the_documented_ones(void **state)
     assert_int_equal(config->key_server_count, 1);
     assert_string_equal(config->key_servers[0].name, "keys.example:2407");
     assert_string_equal(config->key_servers[0].server_name, "keys.example");
+    assert_string_equal(config->key_servers[0].at.host, "keys.example");
+    assert_int_equal(config->key_servers[0].at.port, 2407);
+    assert_true(proxy_config_has_names(config));
     assert_int_equal(config->key_servers[0].mode, KEY_MODE_TRANSCRIPT);
     assert_string_equal(config->key_channel.key, "/etc/keyless/edge1-key.pem");
     assert_int_equal(config->key_channel.timeout, 2000000);
@@ -183,7 +178,7 @@ static void settings_that_follow_from_others(void **state)
                         "key_servers: {address: \"unix:keys.sock\", server_name: keys.example}\n"
                         "backends: {web: {servers: \"builtin:hello\"}}\n");
     assert_string_equal(config->key_servers[0].name, "unix:keys.sock");
-    assert_true(address_is_unix(&config->key_servers[0].address));
+    assert_true(address_is_unix(&config->key_servers[0].at.address));
     assert_true(config->backends[0].servers[0].builtin_hello);
     assert_int_equal(config->backends[0].servers[0].address.size, 0);
     assert_ptr_equal(proxy_config_backend(config, "web"), &config->backends[0]);
@@ -408,6 +403,23 @@ static const struct {
     {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example\"}]\n" KEY_CHANNEL BACKENDS,
      "3:25: key_servers[0].address: got \"keys.example\", expected an address such as 192.0.2.1:443, "
      "[2001:db8::1]:443, name.example:443 or unix:/run/app.sock"},
+    {LISTEN CERTIFICATES "key_servers: [{server_name: keys.example}]\n" KEY_CHANNEL BACKENDS,
+     "3:15: key_servers[0].address: missing, expected either address or srv"},
+    {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example:2407\", srv: _keyless._tcp.example, "
+                         "server_name: a}]\n" KEY_CHANNEL BACKENDS,
+     "3:51: key_servers[0].srv: got \"_keyless._tcp.example\", expected either address or srv, not both"},
+    {LISTEN CERTIFICATES "key_servers: [{srv: _keyless._tcp.example}]\n" KEY_CHANNEL BACKENDS,
+     "3:15: key_servers[0].server_name: missing, expected the name in the key server's certificate, for "
+     "which "
+     "no SRV record's word is taken"},
+    {LISTEN CERTIFICATES "key_servers: [{srv: keys.example, server_name: a}]\n" KEY_CHANNEL BACKENDS,
+     "3:21: key_servers[0].srv: got \"keys.example\", expected a name such as _keyless._tcp.example"},
+    {LISTEN CERTIFICATES "key_servers: [{srv: _keyless._tcp, server_name: a}]\n" KEY_CHANNEL BACKENDS,
+     "3:21: key_servers[0].srv: got \"_keyless._tcp\", expected a name such as _keyless._tcp.example"},
+    {LISTEN CERTIFICATES "key_servers: [{srv: _a._tcp..example, server_name: a}]\n" KEY_CHANNEL BACKENDS,
+     "3:21: key_servers[0].srv: got \"_a._tcp..example\", expected a name such as _keyless._tcp.example"},
+    {LISTEN CERTIFICATES "key_servers: [{srv: _._tcp.example, server_name: a}]\n" KEY_CHANNEL BACKENDS,
+     "3:21: key_servers[0].srv: got \"_._tcp.example\", expected a name such as _keyless._tcp.example"},
     /* Backends. */
     {LISTEN CERTIFICATES KEY_SERVERS KEY_CHANNEL "backends: {web: {servers: [\"builtin:hallo\"]}}\n",
      "5:28: backends.web.servers[0]: got \"builtin:hallo\", " ADDRESS_EXPECTED ", or builtin:hello"},
@@ -563,6 +575,22 @@ static void print_reads_back(void **state)
     proxy_config_free(second);
 }
 
+static void srv_reads_back(void **state)
+{
+    (void)state;
+    struct proxy_config *config = must_parse(
+        LISTEN CERTIFICATES
+        "key_servers: [{srv: _keyless._tcp.example, server_name: keys.example}]\n" KEY_CHANNEL BACKENDS);
+    assert_string_equal(config->key_servers[0].name, "_keyless._tcp.example");
+    assert_true(proxy_key_server_is_named(&config->key_servers[0]));
+    char *once = print(config);
+    struct proxy_config *again = must_parse(once);
+    assert_string_equal(again->key_servers[0].srv, "_keyless._tcp.example");
+    free(once);
+    proxy_config_free(config);
+    proxy_config_free(again);
+}
+
 static void example_is_accepted(void **state)
 {
     (void)state;
@@ -594,7 +622,8 @@ static void example_shows_the_defaults(void **state)
     if (missing != NULL)
         fail_msg("the example shows another default than: %s", missing);
     /* Of certificates a dir or a file is not set; and who is sent elsewhere has no backend. */
-    static const char *const UNSET[] = {"# file: not set", "# dir: not set", "# backend: not set"};
+    static const char *const UNSET[] = {"# file: not set", "# dir: not set", "# backend: not set",
+                                        "# srv: not set"};
     for (const char *unset = after; (unset = strstr(unset, "# ")) != NULL; unset++) {
         bool expected = false;
         for (size_t i = 0; i < sizeof UNSET / sizeof *UNSET; i++)
@@ -631,6 +660,7 @@ int main(void)
         cmocka_unit_test(tls_settings_are_accepted),
         cmocka_unit_test(errors_say_what_and_where),
         cmocka_unit_test(print_reads_back),
+        cmocka_unit_test(srv_reads_back),
         cmocka_unit_test(example_is_accepted),
         cmocka_unit_test(example_shows_the_defaults),
         cmocka_unit_test(table_is_sound),

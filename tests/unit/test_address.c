@@ -141,6 +141,19 @@ static void test_resolve(void **state)
     assert_true(strcmp(text, "127.0.0.1:2407") == 0 || strcmp(text, "[::1]:2407") == 0);
 }
 
+static void test_split_host(void **state)
+{
+    (void)state;
+    char host[ADDRESS_HOST_SIZE];
+    uint16_t port = 0;
+    assert_true(address_split_host("keys1.example:2407", host, &port));
+    assert_string_equal(host, "keys1.example");
+    assert_int_equal(port, 2407);
+    assert_false(address_split_host("192.0.2.1:443", host, &port));
+    assert_false(address_split_host("[2001:db8::1]:443", host, &port));
+    assert_false(address_split_host("unix:/run/x", host, &port));
+}
+
 /* Nothing here may reach getaddrinfo, which takes half an address for a whole one. */
 static const char *const BAD_NAMES[] = {
     "localhost", "localhost:", "localhost:0x1",  "[localhost]:443",    "127.1:443", "2130706433:443",
@@ -242,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_bad),
         cmocka_unit_test(test_failure_says_what_was_expected),
         cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_split_host),
         cmocka_unit_test(test_resolve_refuses),
         cmocka_unit_test(test_unix_peers),
         cmocka_unit_test(test_equal),

@@ -15,16 +15,6 @@
 
 /* ---- Helpers. */
 
-/* "name.example:443" is 192.0.2.7:443; no other name exists. */
-static enum result resolve(const char *text, struct address *address, struct failure *why)
-{
-    if (strcmp(text, "name.example:443") == 0)
-        return address_parse("192.0.2.7:443", address, why);
-    if (strchr(text, '.') == NULL)
-        return address_parse(text, address, why);
-    return failure_set(why, RESULT_SYSTEM, "cannot look up \"%s\": nobody knows", text);
-}
-
 static enum result parse_sized(const char *text, size_t size, struct every_setting **every,
                                struct failure *why)
 {
@@ -32,7 +22,6 @@ static enum result parse_sized(const char *text, size_t size, struct every_setti
         .file = "t.yaml",
         .directory = "/etc/keyless",
         .text = bytes_of(text, size),
-        .resolve = resolve,
     };
     void *object = NULL;
     enum result result = config_parse(&EVERY, &source, &object, why);
@@ -135,7 +124,7 @@ static const struct {
     {"address: '[2001:db8::1]:443'", "address: \"[2001:db8::1]:443\"\n"},
     {"address: 'unix:/run/x.sock'", "address: \"unix:/run/x.sock\"\n"},
     {"address: 'unix:run/x.sock'", "address: \"unix:/etc/keyless/run/x.sock\"\n"},
-    {"host: name.example:443", "host: \"192.0.2.7:443\"\n"},
+    {"host: name.example:443", "host: \"name.example:443\"\n"},
     {"host: 192.0.2.1:1", "host: \"192.0.2.1:1\"\n"},
     {"flag: on", "# address: not set\n"},
     /* path */
@@ -352,7 +341,6 @@ static const struct {
     {"host: nonsense\n",
      "t.yaml:1:7: host: got \"nonsense\", expected an address such as 192.0.2.1:443, [2001:db8::1]:443, "
      "name.example:443 or unix:/run/app.sock"},
-    {"host: other.example:443\n", "t.yaml:1:7: host: cannot look up \"other.example:443\": nobody knows"},
     /* path, text */
     {"path: ''\n", "t.yaml:1:7: path: got \"\", expected a path"},
     {"path:\n", "t.yaml:1:6: path: got nothing, expected a path"},

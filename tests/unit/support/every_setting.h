@@ -25,7 +25,8 @@ struct every_setting {
     bool flag;
     unsigned count, workers;
     uint64_t wait, room;
-    struct address address, host;
+    struct address address;
+    struct config_host_address host;
     char *path, *text;
     int choice;
     unsigned flags;
@@ -154,9 +155,8 @@ static const struct config_row EVERY_ROWS[] = {
     {.path = "address", .type = &CONFIG_ADDRESS, CONFIG_AT(struct every_setting, address), .help = "Where."},
     {
         .path = "host",
-        .type = &CONFIG_ADDRESS,
+        .type = &CONFIG_HOST_ADDRESS,
         CONFIG_AT(struct every_setting, host),
-        .resolve = true,
         .help = "Where, by name.",
     },
     {.path = "path", .type = &CONFIG_PATH, CONFIG_AT(struct every_setting, path), .help = "A file."},

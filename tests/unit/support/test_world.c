@@ -132,7 +132,7 @@ static void open_key_server(struct test_world *world, size_t number)
     test_key_server_open(server, world->base, world->server_context);
     for (size_t i = 0; i < WORLD_SITES; i++)
         test_key_server_load(server, world->sites[i].key);
-    world->key_server_configs[number].address = server->address;
+    world->key_server_configs[number].at.address = server->address;
 }
 
 void test_world_open_keys(struct test_world *world)
