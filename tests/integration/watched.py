@@ -22,11 +22,13 @@ SLACK = 3.0 if harness.SANITIZED else 0.5
 
 
 def key_channel(**changes):
+    """Without a key server handshakes wait for one as long as for an answer, unless fail_fast is given."""
+    changes.setdefault("timeout", f"{int(TIMEOUT * 1000)}ms")
+    changes.setdefault("fail_fast", changes["timeout"])
     return {
         "certificate": str(harness.CHANNEL / "edge1.pem"),
         "key": str(harness.CHANNEL / "edge1-key.pem"),
         "ca": str(harness.CHANNEL / "ca.pem"),
-        "timeout": f"{int(TIMEOUT * 1000)}ms",
         **changes,
     }
 
