@@ -34,8 +34,8 @@ class World:
         self.first, self.second = first, second
         self.relay = stack.relay(first) if relayed else None
         servers = [entry(self.relay or first, "keys-a", mode=mode), entry(second, "keys-b", mode=mode)]
-        self.proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel(timeout="5s", fail_fast="200ms", **(channel or {})),
-                                 tickets={"source": "off"}, **changes)
+        settings = {"timeout": "5s", "fail_fast": "200ms", **(channel or {})}
+        self.proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel(**settings), tickets={"source": "off"}, **changes)
         self.wait_up(2)
         self.load = clients.Load(self.proxy.port, threads=4, timeout=10.0)
 

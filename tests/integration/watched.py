@@ -22,14 +22,13 @@ SLACK = 3.0 if harness.SANITIZED else 0.5
 
 
 def key_channel(**changes):
-    """Where there is one key server only, and it comes back, it is waited for as long as for an answer."""
-    timeout = changes.get("timeout", f"{int(TIMEOUT * 1000)}ms")
+    """Without a key server handshakes wait for one as long as for an answer, unless fail_fast is given."""
+    changes.setdefault("timeout", f"{int(TIMEOUT * 1000)}ms")
+    changes.setdefault("fail_fast", changes["timeout"])
     return {
         "certificate": str(harness.CHANNEL / "edge1.pem"),
         "key": str(harness.CHANNEL / "edge1-key.pem"),
         "ca": str(harness.CHANNEL / "ca.pem"),
-        "timeout": timeout,
-        "fail_fast": timeout,
         **changes,
     }
 
