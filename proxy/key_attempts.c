@@ -258,6 +258,15 @@ static bool may_move(struct key_client *client, struct key_server *server, struc
     }
 }
 
+/* That a request goes elsewhere, under the server that it was at; what no handshake waits for is not counted.
+ */
+static void count_again(struct key_client *client, const struct key_slot *slot,
+                        const struct key_server *server, size_t metric)
+{
+    if (!slot->operation->is_test)
+        metric_add_for(client->metrics, metric, key_link_metric_value(server->link), 1);
+}
+
 /* Wrong once, wrong for this request: nobody is asked twice who has answered. */
 static void on_bad_answer(struct key_client *client, struct key_server *server, struct key_slot *slot,
                           const struct key_answer *answer)
@@ -270,7 +279,7 @@ static void on_bad_answer(struct key_client *client, struct key_server *server, 
         return;
     }
     if (!key_slot_is_asked(slot))
-        metric_add_for(client->metrics, PROXY_KEY_MOVED, key_link_metric_value(server->link), 1);
+        count_again(client, slot, server, PROXY_KEY_MOVED);
     go_on(client, slot);
 }
 
@@ -282,7 +291,7 @@ static void on_good_answer(struct key_client *client, struct key_server *server,
     slot->operation->server = server->config->name;
     slot->server_value = key_link_metric_value(server->link);
     if (was_hedge && key_slot_is_asked(slot))
-        metric_add_for(client->metrics, PROXY_KEY_HEDGES_WON, slot->server_value, 1);
+        count_again(client, slot, server, PROXY_KEY_HEDGES_WON);
     key_slot_complete(client, slot, answer);
 }
 
@@ -355,8 +364,8 @@ static void on_down(struct key_link *link, void *owner)
         struct key_slot *slot = attempt->slot;
         key_server_unsent(server, attempt);
         if (slot->state != SLOT_ORPHAN) {
-            metric_add_for(client->metrics, PROXY_KEY_RESENT, key_link_metric_value(link),
-                           key_slot_is_asked(slot) ? 0 : 1);
+            if (!key_slot_is_asked(slot))
+                count_again(client, slot, server, PROXY_KEY_RESENT);
             slot->failed = NO_SERVER;
             go_on(client, slot);
         } else if (!key_slot_is_asked(slot)) {
@@ -409,7 +418,7 @@ static void hedge(struct key_client *client, struct key_attempt *attempt)
     if (slot->state != SLOT_ASKED || slot->asked != 1 || !key_budget_spend(&client->hedge_budget))
         return;
     if (attempts_start(client, slot))
-        metric_add_for(client->metrics, PROXY_KEY_HEDGED, key_link_metric_value(attempt->server->link), 1);
+        count_again(client, slot, attempt->server, PROXY_KEY_HEDGED);
     else
         key_budget_return(&client->hedge_budget);
 }
@@ -424,7 +433,7 @@ static void overdue(struct key_client *client, struct key_attempt *attempt)
     if (slot->state != SLOT_ASKED || slot->asked >= ATTEMPTS_MAX || !key_budget_spend(&client->retry_budget))
         return;
     if (attempts_start(client, slot))
-        metric_add_for(client->metrics, PROXY_KEY_RETRIED, key_link_metric_value(server->link), 1);
+        count_again(client, slot, server, PROXY_KEY_RETRIED);
     else
         key_budget_return(&client->retry_budget);
 }
