@@ -146,19 +146,21 @@ def test_many_channels_come_back_at_once(stack):
         assert curl("p256.example", proxy.port).status == 0
 
 
-def many_keys(directory, count):
-    """P-256 keys that nobody has a certificate for, and those of the sites; the directory."""
-    directory.mkdir(mode=0o700)
+@pytest.fixture(scope="module")
+def many_keys(tmp_path_factory):
+    """A directory with P-256 keys that nobody has a certificate for, and the keys of the sites."""
+    directory = tmp_path_factory.mktemp("many")
     how = (serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    paths = [directory / f"other{i}.key" for i in range(count)]
-    for path in paths:
-        path.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*how))
+    for i in range(KEYS):
+        keep(directory / f"other{i}.key", ec.generate_private_key(ec.SECP256R1()).private_bytes(*how))
     for source in (harness.SITES / "keys").glob("*.key"):
-        paths.append(directory / source.name)
-        paths[-1].write_bytes(source.read_bytes())
-    for path in paths:
-        path.chmod(0o600)
+        keep(directory / source.name, source.read_bytes())
     return directory
+
+
+def keep(path, key):
+    path.touch(mode=0o600)
+    path.write_bytes(key)
 
 
 def listed(server):
@@ -178,19 +180,18 @@ def listed(server):
 @pytest.mark.release
 @pytest.mark.skipif(harness.SANITIZED, reason="thousands of keys are made and read")
 @pytest.mark.parametrize("may_use", ["three", "all"])
-def test_one_of_two_has_twenty_thousand_keys(stack, tmp_path, may_use):
+def test_one_of_two_has_twenty_thousand_keys(stack, many_keys, tmp_path, may_use):
     """Of which the client may use three, or all: it is asked for what it has and the other has not, and only for that."""
     few = tmp_path / "few"
     few.mkdir()
     for name in ("rsa2048", "ed25519"):
-        (few / f"{name}.key").write_bytes((harness.SITES / "keys" / f"{name}.key").read_bytes())
-        (few / f"{name}.key").chmod(0o600)
+        keep(few / f"{name}.key", (harness.SITES / "keys" / f"{name}.key").read_bytes())
     three = ["p256", "p384", "p521"]
 
     def allow(*keys):
         return [{"match": "DNS:edge1.example", "keys": list(keys), "allow": ["tls13", "tls12", "list"]}]
 
-    many = stack.key_server(keys=[{"dir": str(many_keys(tmp_path / "many", KEYS))}],
+    many = stack.key_server(keys=[{"dir": str(many_keys)}],
                             clients=allow(*three if may_use == "three" else "*"))
     other = stack.key_server(keys=[{"dir": str(few)}], clients=allow("*"))
     keys, pages = listed(many)
