@@ -5,6 +5,7 @@
 #include <event2/util.h>
 
 #include "common/clock.h"
+#include "common/kssl.h"
 
 #define SECOND        UINT64_C(1000000)
 #define OPENS_AFTER   3 /* failures in a row */
@@ -95,6 +96,13 @@ static bool is_late(const struct key_server *server, uint64_t now)
 #define GRADE_TIER    16u
 #define GRADE_UNKNOWN 1u
 
+/* One that lists its keys will soon have told of all. One that does not is as good as those that are known to
+ * have the key: else whoever answers first would get all there is to do. */
+static bool is_in_doubt(const struct key_server *server, enum key_knowledge knowledge)
+{
+    return knowledge == KEY_UNKNOWN && key_link_offers(server->link, KSSL_OP_LIST);
+}
+
 static unsigned grade_of(const struct key_server *server, const struct key_wish *wish, uint64_t now)
 {
     enum key_knowledge knowledge = key_map_find(server->keys, wish->ski, now);
@@ -102,7 +110,7 @@ static unsigned grade_of(const struct key_server *server, const struct key_wish 
                (server->breaker == KEY_BREAKER_HALF && !TAILQ_EMPTY(&server->sent));
     return (knowledge == KEY_MISSING ? GRADE_MISSING : 0u) + (out ? GRADE_OUT : 0u) +
            (is_late(server, now) ? GRADE_LATE : 0u) + server->config->priority * GRADE_TIER +
-           (knowledge == KEY_UNKNOWN ? GRADE_UNKNOWN : 0u);
+           (is_in_doubt(server, knowledge) ? GRADE_UNKNOWN : 0u);
 }
 
 static bool can_take(const struct key_server *server, const struct key_wish *wish)

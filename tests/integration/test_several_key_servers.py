@@ -367,8 +367,17 @@ def test_hedged(stack):
         world.load.more(40)
         world.first.behaviour = faults.NeverSigns()
         world.assert_served(100)
-    assert world.count("keyless_key_requests_hedged_total", "keys-a") >= 1
+        wait_until(lambda: world.count("keyless_key_requests_hedged_total", "keys-a") >= 1, "it to be asked, and another")
     assert world.count("keyless_key_hedges_won_total", "keys-b") >= 1
+
+
+def test_neither_lists_its_keys(stack):
+    """Who has answered once is not asked for ever."""
+    world = World(stack, honest(stack), honest(stack), channel={"hedge": "off"})
+    world.load = clients.Load(world.proxy.port, threads=1, timeout=10.0)  # nothing is sent elsewhere as one is busy
+    with world.load:
+        wait_until(lambda: min(map(world.ok, ("keys-a", "keys-b"))) >= 20, "both to be asked")
+    assert not world.load.failures
 
 
 def test_hedge_off(stack):
