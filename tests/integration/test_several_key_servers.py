@@ -380,6 +380,19 @@ def test_neither_lists_its_keys(stack):
     assert not world.load.failures
 
 
+def test_slow_for_a_while(stack):
+    """It is not shunned for longer than it is slow, although nothing is hedged and so nothing comes back to it by chance."""
+    world = World(stack, honest(stack), honest(stack), channel={"hedge": "off", "attempt_timeout": "5s"})
+    world.load = clients.Load(world.proxy.port, threads=1, timeout=10.0)  # who comes alone is sent to the quicker one
+    world.first.behaviour = faults.Late(1.0)
+    with world.load:
+        wait_until(lambda: world.ok("keys-a") > 0, "the first key server to be slow")
+        world.first.behaviour = fake.Honest()
+        before = world.ok("keys-a")
+        wait_until(lambda: world.ok("keys-a") > before + 5, "the first key server to be asked as the other", 14)
+    assert not world.load.failures
+
+
 def test_hedge_off(stack):
     """Then another is asked after attempt_timeout."""
     world = World(stack, honest(stack), honest(stack), channel={"hedge": "off", "attempt_timeout": "300ms"})
