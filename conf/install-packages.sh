@@ -5,13 +5,13 @@ set -eu
 
 build="gcc cmake ninja-build pkg-config libc6-dev libssl-dev libevent-dev libyaml-dev libc-ares-dev libseccomp-dev openssl curl"
 test="$build libcmocka-dev python3 python3-pytest python3-pytest-timeout python3-pytest-xdist python3-cryptography nginx-light
-    gnutls-bin libnss3-tools strace procps clang libclang-rt-dev clang-format"
+    gnutls-bin libnss3-tools nftables iproute2 strace procps clang libclang-rt-dev clang-format"
 
 case ${1:-} in
 build) wanted=$build ;;
 test) wanted=$test ;;
 tidy) wanted="$test clang-tidy" ;;
-bench) wanted="$build python3 nginx-light haproxy valgrind" ;;
+bench) wanted="$build python3 python3-pytest python3-cryptography nftables iproute2 nginx-light haproxy valgrind" ;;
 browser) wanted="$test chromium" ;;
 testssl) wanted="$test testssl.sh" ;;
 systemd) wanted="$build systemd util-linux" ;;

@@ -304,6 +304,15 @@ static bool may_move(struct key_client *client, struct key_server *server, struc
     }
 }
 
+/* That a request goes elsewhere, under the server that it was at; what no handshake waits for is not counted.
+ */
+static void count_again(struct key_client *client, const struct key_slot *slot,
+                        const struct key_server *server, size_t metric)
+{
+    if (!slot->operation->is_test)
+        metric_add_for(client->metrics, metric, key_link_metric_value(server->link), 1);
+}
+
 static void name_server(struct key_slot *slot, const struct key_server *server)
 {
     slot->operation->server = server->config->name;
@@ -323,7 +332,7 @@ static void on_bad_answer(struct key_client *client, struct key_server *server, 
     if (!last_word && (slot->final || !is_expected(slot)))
         name_server(slot, server);
     if (!slot->final && !is_expected(slot))
-        metric_add_for(client->metrics, PROXY_KEY_MOVED, key_link_metric_value(server->link), 1);
+        count_again(client, slot, server, PROXY_KEY_MOVED);
     go_on(client, slot);
 }
 
@@ -334,7 +343,7 @@ static void on_good_answer(struct key_client *client, struct key_server *server,
     key_map_note(server->keys, slot->operation->key->ski, true, clock_now());
     name_server(slot, server);
     if (was_hedge && key_slot_is_asked(slot))
-        metric_add_for(client->metrics, PROXY_KEY_HEDGES_WON, slot->server_value, 1);
+        count_again(client, slot, server, PROXY_KEY_HEDGES_WON);
     key_slot_complete(client, slot, answer);
 }
 
@@ -425,7 +434,7 @@ static void on_lost(struct key_client *client, const struct key_server *server, 
     if (!slot->final)
         slot->failed = NO_SERVER;
     if (!key_slot_is_asked(slot)) {
-        metric_add_for(client->metrics, PROXY_KEY_RESENT, key_link_metric_value(server->link), 1);
+        count_again(client, slot, server, PROXY_KEY_RESENT);
         slot->asked = 0;
     }
     go_on(client, slot);
@@ -517,7 +526,7 @@ static void hedge(struct key_client *client, struct key_attempt *attempt)
         !key_budget_spend(&client->hedge_budget))
         return;
     if (attempts_start(client, slot))
-        metric_add_for(client->metrics, PROXY_KEY_HEDGED, key_link_metric_value(attempt->server->link), 1);
+        count_again(client, slot, attempt->server, PROXY_KEY_HEDGED);
     else
         key_budget_return(&client->hedge_budget);
 }
@@ -533,7 +542,7 @@ static void overdue(struct key_client *client, struct key_attempt *attempt)
         !key_budget_spend(&client->retry_budget))
         return;
     if (attempts_start(client, slot))
-        metric_add_for(client->metrics, PROXY_KEY_RETRIED, key_link_metric_value(server->link), 1);
+        count_again(client, slot, server, PROXY_KEY_RETRIED);
     else
         wait_for_server(client, slot);
 }

@@ -18,6 +18,7 @@
 #define REPEAT_LOG      60000000u
 #define CLOCK_SKEW_MAX  60 /* seconds */
 #define OUTPUT_HIGH     524288
+#define MEASURED_FOR    1000000u
 #define CLIENT_SOFTWARE "keyless-proxy/" KEYLESS_VERSION
 
 enum state { STATE_DOWN, STATE_CONNECTING, STATE_HELLO, STATE_UP };
@@ -43,7 +44,7 @@ struct key_link {
     uint8_t keys_after[KEY_ID_SKI_SIZE];
     bool keys_first;
 
-    uint64_t latency;
+    uint64_t latency, measured_at;
     char failure[KEY_SERVER_FAILURE_SIZE]; /* why it was last down */
     time_t failed;                         /* when; 0: never */
 
@@ -225,11 +226,18 @@ static void on_list(struct key_link *link, const struct kssl_message *message)
         list_ask(link);
 }
 
-/* A share of an eighth for the newest, as TCP does it (RFC 6298 section 2). */
+static bool is_measured(const struct key_link *link)
+{
+    return clock_now() - link->measured_at < MEASURED_FOR;
+}
+
+/* A share of an eighth for the newest, as TCP does it (RFC 6298 section 2); half where the others are old. */
 static void note_latency(struct key_link *link, uint64_t took)
 {
+    const uint64_t part = is_measured(link) ? 8 : 2;
     took = took > 0 ? took : 1;
-    link->latency = link->latency == 0 ? took : link->latency - link->latency / 8 + took / 8;
+    link->latency = link->latency == 0 ? took : link->latency - link->latency / part + took / part;
+    link->measured_at = clock_now();
 }
 
 /* ---- The link's own requests. */
@@ -548,6 +556,18 @@ void key_link_probe(struct key_link *link)
     if (link->state != STATE_UP || link->pinged || link->probe)
         return;
     link->probe = true;
+    timer_set(link, silence_due(link));
+}
+
+void key_link_measure(struct key_link *link)
+{
+    if (link->state != STATE_UP || link->asked > 0 || link->pinged || is_measured(link))
+        return;
+    link->own_pending = send_own(link, KSSL_OP_PING, bytes_of("", 0), &link->alive_id) == RESULT_OK;
+    if (!link->own_pending)
+        return;
+    link->pinged = true;
+    link->pinged_at = clock_now();
     timer_set(link, silence_due(link));
 }
 

@@ -87,6 +87,9 @@ MUST_CHECK enum result key_link_send(struct key_link *link, struct bytes frame);
 MUST_CHECK bool key_link_ask_ticket_keys(struct key_link *link);
 /* Asks whether it is alive, at the next turn of the loop: if that fails, down is called from there. */
 void key_link_probe(struct key_link *link);
+/* Asks how quick it is, if nothing is on its way and the last answer is more than a second old: who was slow
+ * is asked for nothing, and could not show otherwise. Never ends the channel itself. */
+void key_link_measure(struct key_link *link);
 /* One request will not be waited for any longer. */
 void key_link_settle(struct key_link *link);
 /* One request was answered, so many microseconds after it was sent. A key server that answers is of use, even

@@ -301,7 +301,9 @@ struct key_server *key_pool_choose(struct key_pool *pool, const struct key_wish 
     if (found.count == 1)
         return found.list[0];
     struct key_server *one = draw(&found, now), *other = draw(&found, now);
-    return load_of(other, now) < load_of(one, now) ? other : one;
+    const bool other_has_less = load_of(other, now) < load_of(one, now);
+    key_link_measure((other_has_less ? one : other)->link);
+    return other_has_less ? other : one;
 }
 
 /* ---- The list of what is on its way. */

@@ -23,9 +23,10 @@ release      default  release build: unit tests, the integration tests marked re
 fuzz         default  every fuzz target for a few seconds
 quickstart   default  conf/quickstart.sh, twice
 browser      default  headless Chromium against the real programs
-bench        default  the measuring scripts, for a moment each, that they run; that a forbidden key costs what an unknown one does
+bench        default  the measuring scripts, for a moment each, that they run; that a forbidden key costs what an unknown one does; 20 s of chaos
 fuzz-long    all      every fuzz target for two minutes
 release-all  all      every integration test against the release build, limits in time without slack; the key server's CPU and latency
+chaos        all      random faults of two key servers under load for ten minutes
 tidy         all      clang-tidy over everything
 testssl      all      testssl.sh against the proxy's default configuration; its report stays in build/testssl
 systemd      all      the units in a systemd of their own, if root may make one here
@@ -253,7 +254,16 @@ group_bench() {
     record bench-keyserver-flood sh -c 'sh tests/bench/keyserver-flood.sh 1 1 | tee /dev/stderr | grep -q "^| flood to program .* [0-9.]* |"'
     record bench-forbidden-keys sh tests/bench/forbidden-keys.sh
     record bench-many-names sh -c 'sh tests/bench/many-names.sh --names 50 --visited 20 | tee /dev/stderr | grep -q "median of the ratios"'
+    record bench-faults sh -c 'sh tests/bench/faults.sh --rounds 1 --seconds 1 --fault "kill -9" --fault "cut line" --strict |
+        tee /dev/stderr | grep -c "^| [kc].* | [0-9]* | 0 | .* ms | .* ms | .*% | .* s |$" | grep -qx 2'
+    record bench-chaos sh tests/bench/chaos.sh 20
     record bench-callgrind sh -c 'sh tests/bench/callgrind.sh p256 20 | tee /dev/stderr | grep -q "per handshake"'
+}
+
+group_chaos() {
+    say "ten minutes of chaos"
+    record chaos sh tests/bench/chaos.sh 600
+    say "chaos: $(grep "clients served" "$results/chaos.log")"
 }
 
 group_testssl() {

@@ -13,6 +13,7 @@ import clients
 import fake_key_server as fake
 import harness
 import key_server_faults as faults
+import own_network
 from harness import wait_until
 from kssl_codec import Op
 from watched import key_channel
@@ -83,8 +84,11 @@ class Fault:
     first: Callable = honest
     relayed: bool = False
     warm: bool = True  # it is honest at first, for long enough to be trusted
-    is_up: bool = True  # its channel is up again when it has ended
-    asked_again: int = 0  # of those asked meanwhile at most so many are asked of the second, too; 0: not looked at
+    momentary: bool = False  # it is over as soon as it has begun
+    network: bool = False  # it needs a network of its own
+
+    def surroundings(self):
+        return own_network.own_network() if self.network else contextlib.nullcontext()
 
 
 def behave(make):
@@ -111,8 +115,9 @@ def kill(world):
 
 
 def start_again(world):
+    after = world.first.mark()
     world.first.launch()
-    world.first.wait_ready()
+    world.first.wait_ready(after)
 
 
 def freeze(world):
@@ -150,16 +155,37 @@ def renew(world):
     world.first.show("keyserver")
 
 
+def forget_key(world):
+    """The key that clients need is taken from it by a reload."""
+    fewer = world.first.directory / f"{world.first.name}-fewer"
+    if not fewer.exists():
+        fewer.mkdir(mode=0o700)
+        for path in (harness.SITES / "keys").glob("*.key"):
+            if path.name != "p256.key":
+                (fewer / path.name).write_bytes(path.read_bytes())
+                (fewer / path.name).chmod(0o600)
+    world.first.config["keys"] = [{"dir": str(fewer)}]
+    world.first.reload()
+
+
+def find_key_again(world):
+    world.first.config["keys"] = [{"dir": str(harness.SITES / "keys")}]
+    world.first.reload()
+
+
 FAULTS = {
     "kill -9": Fault(kill, start_again, first=real),
     "SIGSTOP": Fault(freeze, thaw, first=real),
-    "restart": Fault(restart, first=real),
+    "restart": Fault(restart, first=real, momentary=True),
     "delayed by 200 ms": Fault(**told("delay", 200000, end=("delay", 0)), first=real),
     "silent line": Fault(**told("stall", end=("resume",)), first=real),
-    "cut line": Fault(**told("cut"), first=real),
+    "cut line": Fault(**told("cut"), first=real, momentary=True),
     "connections dropped": Fault(lambda world: (world.relay.command("drop"), world.relay.command("cut")),
                                  lambda world: world.relay.command("accept"), first=real, relayed=True),
     "corrupted octets": Fault(**told("corrupt", 2000, end=("corrupt", 0)), first=real),
+    "packets dropped": Fault(lambda world: own_network.drop(world.first.port), lambda world: own_network.drop_no_more(),
+                             first=real, network=True),
+    "key removed by a reload": Fault(forget_key, find_key_again, first=real),
     "lies from the start": behaviour(faults.OtherKey, warm=False),
     "closes after each reply": behaviour(lambda: faults.ClosesAfterReply(False)),
     "answers in reverse": behaviour(lambda: faults.Reversed(2)),
@@ -177,6 +203,13 @@ FAULTS = {
 @pytest.mark.parametrize("what", FAULTS)
 def test_fault(stack, what):
     fault = FAULTS[what]
+    if fault.network and own_network.why_not():
+        pytest.skip(own_network.why_not())
+    with fault.surroundings():
+        happen(stack, fault)
+
+
+def happen(stack, fault):
     first = fault.first(stack)
     if not fault.warm:
         first.behaviour = faults.OtherKey()
@@ -334,8 +367,30 @@ def test_hedged(stack):
         world.load.more(40)
         world.first.behaviour = faults.NeverSigns()
         world.assert_served(100)
-    assert world.count("keyless_key_requests_hedged_total", "keys-a") >= 1
+        wait_until(lambda: world.count("keyless_key_requests_hedged_total", "keys-a") >= 1, "it to be asked, and another")
     assert world.count("keyless_key_hedges_won_total", "keys-b") >= 1
+
+
+def test_neither_lists_its_keys(stack):
+    """Who has answered once is not asked for ever."""
+    world = World(stack, honest(stack), honest(stack), channel={"hedge": "off"})
+    world.load = clients.Load(world.proxy.port, threads=1, timeout=10.0)  # nothing is sent elsewhere as one is busy
+    with world.load:
+        wait_until(lambda: min(map(world.ok, ("keys-a", "keys-b"))) >= 20, "both to be asked")
+    assert not world.load.failures
+
+
+def test_slow_for_a_while(stack):
+    """It is not shunned for longer than it is slow, although nothing is hedged and so nothing comes back to it by chance."""
+    world = World(stack, honest(stack), honest(stack), channel={"hedge": "off", "attempt_timeout": "5s"})
+    world.load = clients.Load(world.proxy.port, threads=1, timeout=10.0)  # who comes alone is sent to the quicker one
+    world.first.behaviour = faults.Late(1.0)
+    with world.load:
+        wait_until(lambda: world.ok("keys-a") > 0, "the first key server to be slow")
+        world.first.behaviour = fake.Honest()
+        before = world.ok("keys-a")
+        wait_until(lambda: world.ok("keys-a") > before + 5, "the first key server to be asked as the other", 14)
+    assert not world.load.failures
 
 
 def test_hedge_off(stack):

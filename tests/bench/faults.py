@@ -1,0 +1,186 @@
+"""What clients notice while one of two key servers goes wrong: each fault of tests/integration/test_several_key_servers.py
+for some seconds under a steady load of full handshakes, several times. Prints a table in Markdown: the medians of the
+rounds, and of failures the most that one round had. --strict fails when a client failed that should not have.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+from steady import Steady
+
+import conftest
+import harness
+import own_network
+import test_several_key_servers as several
+from harness import wait_until
+
+WARM = 300  # handshakes before the fault
+TRUSTED = 300  # signatures of each, after which `verify: auto` looks at one in 16
+RECOVERS = 60.0  # seconds at most
+NOTHING = "nothing is wrong"
+
+
+@dataclasses.dataclass
+class Row:
+    """A fault, and what is particular to it when it is measured."""
+
+    fault: several.Fault
+    channel: dict = dataclasses.field(default_factory=dict)
+    may_fail: bool = False
+    trusted: bool = False  # it goes wrong when it has been trusted
+
+
+def lies(**changes):
+    begin, end = several.behave(several.faults.OtherKey)
+    return Row(several.Fault(begin, end), trusted=True, **changes)
+
+
+def kill_both(world):
+    for server in (world.first, world.second):
+        server.kill_all()
+
+
+def rows():
+    """{name: Row}"""
+    nothing = Row(several.Fault(lambda world: None, first=several.real))
+    found = {NOTHING: nothing}
+    found |= {name: Row(fault) for name, fault in several.FAULTS.items()}
+    found["lies once trusted, `verify: auto`"] = lies(may_fail=True)
+    found["lies once trusted, `verify: all`"] = lies(channel={"verify": "all"})
+    both = several.Fault(kill_both, several.start_again, first=several.real)
+    found["both killed, one comes back"] = Row(both, may_fail=True)
+    return found
+
+
+@dataclasses.dataclass
+class Round:
+    handshakes: int
+    failed: int  # of those
+    failed_later: int  # after it was lifted
+    median: float
+    worst: float
+    again: float  # share of the requests that were asked of both
+    recovery: float
+    signature: float  # seconds that one took, the mean
+    problems: list
+
+
+def counted(world):
+    metrics = world.proxy.metrics()
+    again = sum(metrics.sum(f"keyless_key_requests_{name}_total") for name in ("hedged", "retried"))
+    return metrics.sum("keyless_key_requests_total"), again
+
+
+def signature(world):
+    name = "keyless_key_request_duration_seconds"
+    return world.sum_of(f"{name}_sum") / max(1, world.sum_of(f"{name}_count"))
+
+
+def until_served(world, since, before):
+    """Seconds since then until the first key server has served one more than before."""
+    wait_until(lambda: world.ok("keys-a") > before, "the first key server to be of use again", RECOVERS)
+    return time.monotonic() - since
+
+
+def last(world, fault, seconds):
+    """Lets it happen; returns when it began and ended, and seconds until the first key server served again."""
+    began = time.monotonic()
+    fault.begin(world)
+    if fault.momentary:
+        recovery = until_served(world, time.monotonic(), world.ok("keys-a"))
+    world.load.during(began + seconds - time.monotonic())
+    ended = time.monotonic()
+    if not fault.momentary:
+        before = world.ok("keys-a")
+        fault.end(world)
+        recovery = until_served(world, ended, before)
+    return began, ended, recovery
+
+
+def measure(stack, row, seconds):
+    fault = row.fault
+    # Both of one kind and both behind a relay, so that neither is slower than the other without the fault.
+    first, second = fault.first(stack), fault.first(stack)
+    if not fault.warm:
+        first.behaviour = several.faults.OtherKey()
+    world = several.World(stack, first, stack.relay(second) if fault.relayed else second, fault.relayed, channel={"timeout": "2s", **row.channel},
+                          log={"level": "info"})
+    world.load = load = Steady(world.proxy.port)
+    with load:
+        if fault.warm:
+            load.more(WARM)
+        if row.trusted:
+            wait_until(lambda: min(map(world.ok, ("keys-a", "keys-b"))) >= TRUSTED, "both to be trusted", RECOVERS)
+        asked, again = counted(world)
+        began, ended, recovery = last(world, fault, seconds)
+        now_asked, now_again = counted(world)
+    seen = load.between(began, ended)
+    times = [one.handshake for one in seen]
+    return Round(handshakes=len(seen), failed=sum(one.problem is not None for one in seen),
+                 failed_later=sum(one.began >= ended for one in load.failures), median=statistics.median(times),
+                 worst=max(times), again=(now_again - again) / max(1, now_asked - asked), recovery=recovery,
+                 signature=signature(world), problems=[one.problem for one in load.failures])
+
+
+def measure_once(row, seconds):
+    """With programs of its own, which are stopped and looked at afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        directory = pathlib.Path(directory)
+        harness.open_to_all(directory)
+        stack = conftest.Stack(directory)
+        try:
+            with row.fault.surroundings():
+                return measure(stack, row, seconds)
+        finally:
+            stack.finish()
+
+
+HEAD = """| the first of two key servers | handshakes | failed | median | worst | asked twice | serves again after |
+|---|---|---|---|---|---|---|"""
+
+
+def line(name, rounds):
+    middle = {key: statistics.median(getattr(one, key) for one in rounds)
+              for key in ("handshakes", "median", "worst", "again", "recovery")}
+    failed, later = (max(getattr(one, key) for one in rounds) for key in ("failed", "failed_later"))
+    if later:
+        failed = f"{failed}, then {later}"
+    return (f"| {name} | {middle['handshakes']:.0f} | {failed} | {1000 * middle['median']:.1f} ms "
+            f"| {1000 * middle['worst']:.0f} ms | {middle['again']:.1%} | {middle['recovery']:.2f} s |")
+
+
+def main():
+    known = rows()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="that a fault lasts (default: 3)")
+    parser.add_argument("--fault", action="append", choices=list(known), metavar="NAME", help="only this one; may be repeated")
+    parser.add_argument("--strict", action="store_true")
+    options = parser.parse_args()
+    print(HEAD, flush=True)
+    unexpected, usual = [], None
+    for name in options.fault or known:
+        row = known[name]
+        if row.fault.network and own_network.why_not():
+            print(f"{name}: not measured, {own_network.why_not()}", file=sys.stderr)
+            continue
+        rounds = [measure_once(row, options.seconds) for _ in range(options.rounds)]
+        print(line(name, rounds), flush=True)
+        if name == NOTHING:
+            usual = statistics.median(one.signature for one in rounds)
+        if not row.may_fail:
+            unexpected += [f"{name}: {problem}" for one in rounds for problem in one.problems]
+    if usual is not None:
+        print(f"\n{os.cpu_count()} cores; while {NOTHING}, the proxy had a signature after {1000 * usual:.2f} ms (mean)")
+    print("\n".join(unexpected), file=sys.stderr)
+    return 1 if options.strict and unexpected else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
