@@ -79,7 +79,8 @@ void test_world_configure(struct test_world *world)
     static char *alpn[] = {"h2", "http/1.1"};
     for (size_t i = 0; i < WORLD_SITES; i++)
         world->sources[i] = (struct proxy_certificate_source){.file = world->sites[i].certificate};
-    world->key_server_config = (struct proxy_key_server){.name = "keys", .server_name = "keys.example", .weight = 1};
+    world->key_server_config =
+        (struct proxy_key_server){.name = "keys", .server_name = "keys.example", .weight = 1};
     world->config = (struct proxy_config){
         .tls = {.min_version = TLS1_2_VERSION,
                 .groups = "X25519:P-256:P-384",
