@@ -50,7 +50,7 @@ enum result key_pool_new(const struct proxy_config *config, struct log *log, str
 {
     *pool = (struct key_pool){.hedge = config->key_channel.hedge, .log = log};
     const size_t places = places_of(config);
-    pool->servers = calloc(places, sizeof *pool->servers);
+    pool->servers = calloc(places > 0 ? places : 1, sizeof *pool->servers);
     if (pool->servers == NULL)
         return failure_set_errno(why, "key servers");
     for (; pool->count < places; pool->count++) {

@@ -25,21 +25,21 @@ struct proxy_setup {
     struct proxy_config *config;
     struct certificates *certificates;
     struct client_auths *client_auths;
-    struct certificate_renewal *renewal;           /* the master's; NULL: nothing is ever renewed */
-    struct ticket_keys *ticket_keys;               /* from tickets.files; NULL: none */
-    struct ticket_memory *tickets;                 /* borrowed */
-    struct staples *staples;                       /* borrowed; NULL: nothing is stapled */
-    struct endpoints *endpoints;                   /* borrowed; NULL: no key server has a name */
-    size_t endpoint_places[PROXY_KEY_SERVERS_MAX]; /* of those that have */
-    SSL_CTX *key_channel;                          /* the worker's credentials towards the key server */
-    struct key_id channel_key;                     /* theirs; type NONE: of a kind that no site has */
-    struct program program;                        /* borrowed */
-    struct status_area *workers; /* what they tell of themselves: struct worker_status, by index */
-    struct address *listen;      /* the configuration's, and the admin address last if there is one */
-    size_t *listen_kind;         /* which kind accepts on each */
+    struct certificate_renewal *renewal; /* the master's; NULL: nothing is ever renewed */
+    struct ticket_keys *ticket_keys;     /* from tickets.files; NULL: none */
+    struct ticket_memory *tickets;       /* borrowed */
+    struct staples *staples;             /* borrowed; NULL: nothing is stapled */
+    struct endpoints *endpoints;         /* borrowed; NULL: no key server has a name */
+    SSL_CTX *key_channel;                /* the worker's credentials towards the key server */
+    struct key_id channel_key;           /* theirs; type NONE: of a kind that no site has */
+    struct program program;              /* borrowed */
+    struct status_area *workers;         /* what they tell of themselves: struct worker_status, by index */
+    struct address *listen;              /* the configuration's, and the admin address last if there is one */
+    size_t *listen_kind;                 /* which kind accepts on each */
     size_t listen_count;
     struct process_kind kinds[KIND_COUNT];
     size_t kind_count;
+    size_t endpoint_places[PROXY_KEY_SERVERS_MAX]; /* where the addresses are of those that have a name */
 };
 
 /* Reads everything that path names, whole or not at all; files that active has read and that are still the

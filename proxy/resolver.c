@@ -412,15 +412,17 @@ enum result resolver_new(struct event_base *base, struct resolver **resolver, st
 
 void resolver_free(struct resolver *resolver)
 {
-    struct resolver_query *query;
+    struct resolver_query *query, *next;
     if (resolver == NULL)
         return;
     LIST_FOREACH(query, &resolver->queries, link)
     query->cancelled = true;
     if (resolver->has_channel)
         ares_destroy(resolver->channel); /* ends what it was asked */
-    while ((query = LIST_FIRST(&resolver->queries)) != NULL)
+    for (query = LIST_FIRST(&resolver->queries); query != NULL; query = next) {
+        next = LIST_NEXT(query, link);
         query_free(query);
+    }
     if (resolver->timer != NULL)
         event_free(resolver->timer);
     for (size_t i = 0; i < SOCKETS_MAX; i++)
