@@ -67,7 +67,7 @@ while [ $# -gt 0 ]; do
 done
 if [ -z "$chosen" ]; then
     chosen=$(groups | awk -v which=$which -v debian="$debian" '
-        ($2 == "default" || which == "all") && !(debian && $1 == "debian13") {print $1}')
+        ($2 == "default" || which == "all") && !(debian && $1 == "debian13") {print $1}' | tr '\n' ' ')
 fi
 if [ -n "$debian" ]; then
     case " $chosen " in
@@ -77,8 +77,10 @@ if [ -n "$debian" ]; then
     exec sh tests/debian13.sh $chosen
 fi
 
+began_at=$(date +%s)
 say() {
-    printf '==> %s\n' "$*"
+    passed=$(($(date +%s) - began_at))
+    printf '==> %d:%02d %s\n' $((passed / 60)) $((passed % 60)) "$*"
 }
 
 # record NAME COMMAND...: runs it as one test, with its time and outcome in the results
@@ -91,8 +93,23 @@ record() {
     [ $outcome = passed ] || { say "FAILED: $name"; tail -n 100 "$results/$name.log"; }
 }
 
+# What later groups need is built while tests run that mostly wait. Its failures are told by those groups.
+# ahead GROUP COMMAND...: if the group is among those that run
+ahead=
+ahead() {
+    case " $chosen " in
+    *" $1 "*) ;;
+    *) return 0 ;;
+    esac
+    shift
+    previous=$ahead
+    { [ -z "$previous" ] || while kill -0 "$previous" 2>/dev/null; do sleep 1; done; nice "$@"; } >/dev/null 2>&1 &
+    ahead=$!
+}
+
 # build PRESET [OPTION...]
 build() {
+    [ -z "$ahead" ] || { wait "$ahead" || :; ahead=; }
     say "building: cmake --preset $*"
     { cmake --preset "$@" && cmake --build --preset "$1"; } >"$results/build-$1.log" 2>&1 || {
         tail -n 100 "$results/build-$1.log"
@@ -117,7 +134,7 @@ unit_tests() {
     reported "unit-$1" "$status" "$results/unit-$1.xml"
 }
 
-# Most tests wait for something most of their time, so three files run side by side, each in a process of its own.
+# Most tests wait for something most of their time, so four files run side by side, each in a process of its own.
 # integration NAME PRESET SANITIZED PYTEST-OPTION...
 integration() {
     name=$1
@@ -126,7 +143,7 @@ integration() {
     shift 3
     status=0
     KEYLESS_BUILD=$root/build/$preset KEYLESS_SANITIZED=$sanitized \
-        /usr/bin/python3 -m pytest -q -p no:cacheprovider -n 3 --dist loadfile --timeout 180 --junitxml "$results/$name.xml" \
+        /usr/bin/python3 -m pytest -q -p no:cacheprovider -n 4 --dist loadfile --timeout 180 --junitxml "$results/$name.xml" \
         "$@" tests/integration || status=$?
     reported "$name" "$status" "$results/$name.xml"
 }
@@ -156,6 +173,9 @@ group_unit() {
 
 group_integration() {
     build dev
+    ahead release sh -c 'cmake --preset release && cmake --build --preset release'
+    ahead fuzz sh -c 'cmake --preset fuzz && cmake --build --preset fuzz'
+    ahead quickstart sh -c 'cmake --preset release -B build/quickstart -DKEYLESS_TESTS=OFF && cmake --build build/quickstart'
     say "integration tests (ASan, UBSan)"
     integration integration dev 1
 }
@@ -194,6 +214,7 @@ group_fuzz_long() {
 }
 
 group_quickstart() {
+    [ -z "$ahead" ] || { wait "$ahead" || :; ahead=; }
     say "quickstart"
     record quickstart sh conf/quickstart.sh
     record quickstart-again sh conf/quickstart.sh

@@ -250,11 +250,12 @@ UNPARSABLE = {
 @pytest.mark.release
 @pytest.mark.parametrize("fault", UNPARSABLE)
 def test_unparsable_answer(world, fault):
+    """It is asked again on a few more channels, and then no longer."""
     server, watched = world
     make, reason = UNPARSABLE[fault]
     server.behaviour = faults.RawAnswer(make)
     took = refused(watched.proxy)
-    assert TIMEOUT * 0.9 < took < TIMEOUT + SLACK
+    assert took < TIMEOUT + SLACK
     watched.assert_failed(("no key server", "key server timeout"))
     lost = watched.assert_logged("key server lost", server="keys-a")
     assert reason in lost["reason"]

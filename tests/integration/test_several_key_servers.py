@@ -35,7 +35,8 @@ class World:
         self.first, self.second = first, second
         self.relay = stack.relay(first) if relayed else None
         servers = [entry(self.relay or first, "keys-a", mode=mode), entry(second, "keys-b", mode=mode)]
-        self.proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel(**{"timeout": "5s", **(channel or {})}),
+        settings = {"timeout": "5s", "fail_fast": "200ms", **(channel or {})}
+        self.proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel(**settings),
                                  tickets={"source": "off"}, **changes)
         self.wait_up(2)
         self.load = clients.Load(self.proxy.port, threads=4, timeout=10.0)
@@ -275,7 +276,7 @@ def test_both_gone(stack):
     """Full handshakes fail within fail_fast, resumed ones go on; the first full one succeeds within a second afterwards."""
     first, second = real(stack), real(stack)
     servers = [entry(first, "keys-a", mode="tbs"), entry(second, "keys-b", mode="tbs")]
-    proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel(timeout="5s"), tickets={"source": "local"})
+    proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel(timeout="5s", fail_fast="200ms"), tickets={"source": "local"})
     tls = clients.context()
     with clients.connect(proxy.port, tls=tls) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")

@@ -22,11 +22,14 @@ SLACK = 3.0 if harness.SANITIZED else 0.5
 
 
 def key_channel(**changes):
+    """Where there is one key server only, and it comes back, it is waited for as long as for an answer."""
+    timeout = changes.get("timeout", f"{int(TIMEOUT * 1000)}ms")
     return {
         "certificate": str(harness.CHANNEL / "edge1.pem"),
         "key": str(harness.CHANNEL / "edge1-key.pem"),
         "ca": str(harness.CHANNEL / "ca.pem"),
-        "timeout": f"{int(TIMEOUT * 1000)}ms",
+        "timeout": timeout,
+        "fail_fast": timeout,
         **changes,
     }
 
