@@ -254,9 +254,10 @@ def test_a_key_removed_from_one(stack):
     with world.load:
         world.load.more(40)
         world.first.behaviour = error(2)
+        wait_until(lambda: world.count("keyless_key_requests_moved_total", "keys-a") >= 1, "it to be asked, and then the other")
         world.assert_served()
     moved = world.count("keyless_key_requests_moved_total", "keys-a")
-    assert 1 <= moved <= 10, "what was learnt is not used"
+    assert moved <= 10, "what was learnt is not used"
 
 
 def test_rolling_upgrade(stack):
