@@ -36,7 +36,8 @@ class World:
         self.relay = stack.relay(first) if relayed else None
         servers = [entry(self.relay or first, "keys-a", mode=mode), entry(second, "keys-b", mode=mode)]
         settings = {"timeout": "5s", "fail_fast": "200ms", **(channel or {})}
-        self.proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel(**settings), tickets={"source": "off"}, **changes)
+        self.proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel(**settings),
+                                 tickets={"source": "off"}, **changes)
         self.wait_up(2)
         self.load = clients.Load(self.proxy.port, threads=4, timeout=10.0)
 
@@ -253,9 +254,10 @@ def test_a_key_removed_from_one(stack):
     with world.load:
         world.load.more(40)
         world.first.behaviour = error(2)
+        wait_until(lambda: world.count("keyless_key_requests_moved_total", "keys-a") >= 1, "it to be asked, and then the other")
         world.assert_served()
     moved = world.count("keyless_key_requests_moved_total", "keys-a")
-    assert 1 <= moved <= 10, "what was learnt is not used"
+    assert moved <= 10, "what was learnt is not used"
 
 
 def test_rolling_upgrade(stack):
