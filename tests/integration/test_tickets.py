@@ -222,8 +222,9 @@ def test_tickets_that_were_changed(stack, tmp_path):
     assert sessions_of(proxy.port, path)
     der = base64.b64decode("".join(original.splitlines()[1:-1]))
     shown = subprocess.run(["openssl", "sess_id", "-in", path, "-noout", "-text"], input=b"", capture_output=True, check=True)
-    ticket = max(re.findall(rb"\x04\x82(..)", der, re.DOTALL), key=lambda size: int.from_bytes(size, "big"))
-    start, size = der.index(b"\x04\x82" + ticket) + 4, int.from_bytes(ticket, "big")
+    # The longest octet string; keys and digests may have these octets by chance, and a size behind them that cannot be.
+    strings = [(int.from_bytes(found.group(1), "big"), found.end()) for found in re.finditer(rb"\x04\x82(?=(..))", der, re.DOTALL)]
+    size, start = max((size, end + 2) for size, end in strings if end + 2 + size <= len(der))
     assert size > 150, shown.stdout
     refused = 0
     for at in (0, 15, 16, 31, 32, size // 2, size - 33, size - 32, size - 1):
