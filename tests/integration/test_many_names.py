@@ -33,6 +33,7 @@ def test_each_name_has_its_own(tmp_path):
 
 @pytest.mark.release
 @pytest.mark.skipif(harness.SANITIZED, reason="a sanitizer's memory and time are not ours")
+@pytest.mark.timeout(900)  # each chain is tried once, at most a hundred a second
 def test_costs(tmp_path):
     harness.open_to_all(tmp_path)
     found = many_names.measure(tmp_path, COUNT, VISITED, ROUNDS)
