@@ -13,12 +13,14 @@
 #include "proxy/master.h"
 #include "proxy/ocsp_refresh.h"
 #include "proxy/ocsp_settings.h"
+#include "proxy/resolver.h"
 #include "proxy/status.h"
 
 struct helper {
     struct admin_source source; /* first: admin's callbacks get it */
     struct proxy_status status;
     struct certificate_feed *feed;
+    struct resolver *resolver; /* NULL: nobody needs it */
     struct ocsp_refresh *ocsp; /* NULL: nothing is fetched */
     struct key_names *names;   /* NULL: no key server has a name */
 };
@@ -66,6 +68,7 @@ static enum result helper_set_up_names(struct helper *helper, struct child *chil
 {
     const struct proxy_setup *setup = helper->status.setup;
     const struct key_names_settings names = {.base = child_base(child),
+                                             .resolver = helper->resolver,
                                              .config = setup->config,
                                              .endpoints = setup->endpoints,
                                              .places = setup->endpoint_places,
@@ -74,27 +77,38 @@ static enum result helper_set_up_names(struct helper *helper, struct child *chil
     return proxy_config_has_names(setup->config) ? key_names_new(&names, &helper->names, why) : RESULT_OK;
 }
 
-static enum result helper_set_up(struct helper *helper, struct child *child, struct failure *why)
+static enum result helper_set_up_ocsp(struct helper *helper, struct child *child, struct failure *why)
 {
     const struct proxy_setup *setup = helper->status.setup;
     const struct ocsp_refresh_settings ocsp = {.base = child_base(child),
+                                               .resolver = helper->resolver,
                                                .config = setup->config,
                                                .certificates = setup->certificates,
                                                .staples = setup->staples,
                                                .generation = child_generation(child),
                                                .log = child_log(child),
                                                .metrics = child_metrics(child)};
+    if (!ocsp_settings_use(setup->config, OCSP_FETCH))
+        return RESULT_OK;
+    enum result result = ocsp_refresh_new(&ocsp, &helper->ocsp, why);
+    if (result == RESULT_OK)
+        child_tell(child, PROXY_SAID_WHICH, 0);
+    return result;
+}
+
+static enum result helper_set_up(struct helper *helper, struct child *child, struct failure *why)
+{
+    const struct proxy_setup *setup = helper->status.setup;
+    enum result result = RESULT_OK;
     helper->feed =
         certificate_feed_new(child_base(child), setup->config, setup->certificates, child_log(child));
     if (helper->feed == NULL)
         return failure_set_errno(why, "the helper");
-    enum result result = helper_set_up_names(helper, child, why);
-    if (result != RESULT_OK || !ocsp_settings_use(setup->config, OCSP_FETCH))
-        return result;
-    result = ocsp_refresh_new(&ocsp, &helper->ocsp, why);
+    if (proxy_config_has_names(setup->config) || ocsp_settings_use(setup->config, OCSP_FETCH))
+        result = resolver_new(child_base(child), &helper->resolver, why);
     if (result == RESULT_OK)
-        child_tell(child, PROXY_SAID_WHICH, 0);
-    return result;
+        result = helper_set_up_names(helper, child, why);
+    return result == RESULT_OK ? helper_set_up_ocsp(helper, child, why) : result;
 }
 
 /* To name servers, and to responders over TCP; a protocol of its own only where libevent names it. */
@@ -132,6 +146,7 @@ int helper_run(struct child *child, const void *config)
         child_failed(child, &why);
     ocsp_refresh_free(helper.ocsp);
     key_names_free(helper.names);
+    resolver_free(helper.resolver);
     certificate_feed_free(helper.feed);
     return status;
 }

@@ -7,7 +7,6 @@
 
 #include "common/clock.h"
 #include "proxy/proxy_metrics.h"
-#include "proxy/resolver.h"
 
 #define TTL_LEAST    5u /* seconds */
 #define TTL_MOST     3600u
@@ -45,7 +44,6 @@ struct key_name {
 
 struct key_names {
     struct key_names_settings settings;
-    struct resolver *resolver;
     struct key_name list[PROXY_KEY_SERVERS_MAX];
     size_t count;
 };
@@ -162,7 +160,7 @@ static void on_host(const struct address *addresses, size_t count, uint32_t ttl,
 /* pending counts this function, too, so that the round does not end within it. */
 static void hosts_look_up(struct key_name *name, const struct srv_target *targets, size_t count)
 {
-    struct resolver *resolver = name->names->resolver;
+    struct resolver *resolver = name->names->settings.resolver;
     for (size_t i = 0; i < name->host_count; i++)
         name->before[i] = name->hosts[i].host;
     name->before_count = name->host_count;
@@ -211,7 +209,7 @@ static void on_timer(evutil_socket_t fd, short what, void *owner)
         look_up_host(name);
         return;
     }
-    name->srv = resolver_find_srv(name->names->resolver, name->server->srv, on_srv, name);
+    name->srv = resolver_find_srv(name->names->settings.resolver, name->server->srv, on_srv, name);
     if (name->srv == NULL)
         on_srv(NULL, NO_MEMORY, name);
 }
@@ -241,7 +239,7 @@ enum result key_names_new(const struct key_names_settings *settings, struct key_
     if (made == NULL)
         return failure_set_errno(why, "names of key servers");
     made->settings = *settings;
-    enum result result = resolver_new(settings->base, &made->resolver, why);
+    enum result result = RESULT_OK;
     for (size_t i = 0; result == RESULT_OK && i < settings->config->key_server_count; i++)
         if (proxy_key_server_is_named(&settings->config->key_servers[i]))
             result = name_begin(made, i, why);
@@ -252,13 +250,20 @@ enum result key_names_new(const struct key_names_settings *settings, struct key_
     return result;
 }
 
+static void name_end(struct key_name *name)
+{
+    resolver_cancel(name->srv);
+    for (size_t i = 0; i < name->host_count; i++)
+        resolver_cancel(name->hosts[i].query);
+    if (name->timer != NULL)
+        event_free(name->timer);
+}
+
 void key_names_free(struct key_names *names)
 {
     if (names == NULL)
         return;
-    resolver_free(names->resolver);
     for (size_t i = 0; i < PROXY_KEY_SERVERS_MAX; i++)
-        if (names->list[i].timer != NULL)
-            event_free(names->list[i].timer);
+        name_end(&names->list[i]);
     free(names);
 }

@@ -10,11 +10,13 @@
 #include "common/result.h"
 #include "proxy/config.h"
 #include "proxy/endpoints.h"
+#include "proxy/resolver.h"
 
 struct key_names;
 
 struct key_names_settings {
     struct event_base *base;
+    struct resolver *resolver;
     const struct proxy_config *config; /* borrowed, as everything in here */
     struct endpoints *endpoints;
     const size_t *places; /* one for each key server */
@@ -22,7 +24,7 @@ struct key_names_settings {
     struct metrics_row *metrics;
 };
 
-/* Reads the machine's settings for name servers: before the process is confined. */
+/* Nothing is asked before the loop runs. */
 MUST_CHECK enum result key_names_new(const struct key_names_settings *settings, struct key_names **names,
                                      struct failure *why);
 /* NULL is allowed. */

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <event2/dns.h>
+
 #include "common/clock.h"
 #include "common/socket.h"
 #include "proxy/ocsp_fetch.h"
@@ -10,7 +12,6 @@
 #include "proxy/ocsp_take.h"
 #include "proxy/ocsp_tasks.h"
 #include "proxy/proxy_metrics.h"
-#include <event2/dns.h>
 
 #define SECOND     UINT64_C(1000000)
 #define FETCHES    8 /* at a time */
@@ -27,7 +28,6 @@ struct running {
 struct ocsp_refresh {
     struct ocsp_refresh_settings settings;
     struct evdns_base *dns;
-    struct resolver *resolver;
     struct ocsp_hosts hosts;
     struct event *timer;
     struct ocsp_tasks tasks;
@@ -160,7 +160,7 @@ static enum result fetch(struct ocsp_refresh *refresh, struct running *running, 
     /* Some responders know only one of the methods, and a name may lead to addresses of which one is dead. */
     const struct ocsp_fetch_settings settings = {.base = refresh->settings.base,
                                                  .dns = refresh->dns,
-                                                 .resolver = refresh->resolver,
+                                                 .resolver = refresh->settings.resolver,
                                                  .url = url,
                                                  .request = &request,
                                                  .timeout = task->settings->timeout,
@@ -313,15 +313,11 @@ enum result ocsp_refresh_new(const struct ocsp_refresh_settings *settings, struc
         made->running[i].refresh = made;
     made->dns = ocsp_fetch_dns(settings->base);
     made->timer = evtimer_new(settings->base, on_timer, made);
-    enum result result = resolver_new(settings->base, &made->resolver, why);
-    if (result == RESULT_OK &&
-        (made->dns == NULL || made->timer == NULL || event_add(made->timer, &now) != 0))
-        result = failure_set(why, RESULT_SYSTEM, "no memory for OCSP responses");
-    if (result == RESULT_OK)
+    if (made->dns != NULL && made->timer != NULL && event_add(made->timer, &now) == 0)
         return RESULT_OK;
     ocsp_refresh_free(made);
     *refresh = NULL;
-    return result;
+    return failure_set(why, RESULT_SYSTEM, "no memory for OCSP responses");
 }
 
 void ocsp_refresh_free(struct ocsp_refresh *refresh)
@@ -334,7 +330,6 @@ void ocsp_refresh_free(struct ocsp_refresh *refresh)
         ocsp_fetch_cancel(refresh->running[i].fetch);
         certificate_drop(refresh->running[i].certificate);
     }
-    resolver_free(refresh->resolver);
     if (refresh->timer != NULL)
         event_free(refresh->timer);
     if (refresh->dns != NULL)

@@ -13,6 +13,7 @@
 #include "common/result.h"
 #include "proxy/certificates.h"
 #include "proxy/config.h"
+#include "proxy/resolver.h"
 #include "proxy/staples.h"
 
 struct ocsp_refresh;
@@ -20,6 +21,7 @@ struct ocsp_refresh;
 /* All of it borrowed. */
 struct ocsp_refresh_settings {
     struct event_base *base;
+    struct resolver *resolver;
     const struct proxy_config *config;
     const struct certificates *certificates; /* may change */
     struct staples *staples;
@@ -28,7 +30,7 @@ struct ocsp_refresh_settings {
     struct metrics_row *metrics;
 };
 
-/* Before the process is confined: reads how names are resolved. Nothing is asked before the loop runs. */
+/* Before the process is confined (ocsp_fetch_dns). Nothing is asked before the loop runs. */
 MUST_CHECK enum result ocsp_refresh_new(const struct ocsp_refresh_settings *settings,
                                         struct ocsp_refresh **refresh, struct failure *why);
 void ocsp_refresh_free(struct ocsp_refresh *refresh);
