@@ -1,20 +1,10 @@
 #include "proxy/key_client_private.h"
 
-#include <string.h>
-
 #include "common/clock.h"
 #include "proxy/proxy_metrics.h"
 
-/* Operations that are given up in one turn of the loop. Each ends a handshake, and all of a house full of
- * them may have been asked at the same time: the worker's other connections want their turn in between. */
-#define EXPIRED_PER_TURN 32
-#define TELL_EVERY       UINT64_C(1000000)
-
 #define WRONG_SIGNATURE "wrong signature from key server"
 #define NOT_OFFERED     "operation not offered by key server"
-
-static const struct key_answer NO_SERVER = {KEY_OUTCOME_NO_SERVER, RESULT_PEER, 0, "no key server"};
-static const struct key_answer TIMEOUT = {KEY_OUTCOME_TIMEOUT, RESULT_PEER, 0, "key server timeout"};
 
 /* ---- Attempts of a slot. */
 
@@ -42,7 +32,7 @@ static uint32_t without_of(const struct key_slot *slot)
 }
 
 /* Whether an answer may be expected: of those that are overdue, none. */
-static bool is_expected(const struct key_slot *slot)
+bool key_attempts_expected(const struct key_slot *slot)
 {
     for (unsigned i = 0; i < ATTEMPTS_MAX; i++)
         if (slot->attempts[i].server != NULL && !slot->attempts[i].overdue)
@@ -84,6 +74,13 @@ static bool request_fit(struct key_slot *slot, enum proxy_key_mode mode)
     return slot->unmade == NULL;
 }
 
+/* Whose it is: what is counted and logged of the operation goes under this server. */
+static void name_server(struct key_slot *slot, const struct key_server *server)
+{
+    slot->operation->server = server->config->name;
+    slot->server_value = key_link_metric_value(server->link);
+}
+
 static bool send_to(struct key_client *client, struct key_slot *slot, struct key_server *server)
 {
     struct writer to = writer_of(client->frame, client->frame_size);
@@ -98,8 +95,7 @@ static bool send_to(struct key_client *client, struct key_slot *slot, struct key
     slot->state = SLOT_ASKED;
     slot->asked++;
     slot->operation->opcode = slot->request.opcode;
-    slot->operation->server = server->config->name;
-    slot->server_value = key_link_metric_value(server->link);
+    name_server(slot, server);
     return true;
 }
 
@@ -129,7 +125,7 @@ static struct key_server *choose(struct key_client *client, struct key_slot *slo
     }
 }
 
-static bool attempts_start(struct key_client *client, struct key_slot *slot)
+bool key_attempts_start(struct key_client *client, struct key_slot *slot)
 {
     const uint64_t now = clock_now();
     struct key_server *server = choose(client, slot, now);
@@ -145,7 +141,7 @@ bool key_attempts_all_refused(const struct key_client *client, const struct key_
 }
 
 /* Behind the older ones alone, which have less time left. */
-static void wait_for_server(struct key_client *client, struct key_slot *slot)
+void key_attempts_wait(struct key_client *client, struct key_slot *slot)
 {
     struct key_slot *older = TAILQ_LAST(&client->waiting, key_slot_list);
     while (older != NULL && older->started > slot->started)
@@ -161,12 +157,12 @@ static void wait_for_server(struct key_client *client, struct key_slot *slot)
 /* Nobody will answer it any more: another server gets it, or it waits for one; or it was the last. */
 static void go_on(struct key_client *client, struct key_slot *slot)
 {
-    if (is_expected(slot) || (!slot->final && attempts_start(client, slot)))
+    if (key_attempts_expected(slot) || (!slot->final && key_attempts_start(client, slot)))
         return;
     if (slot->final || key_attempts_all_refused(client, slot))
         key_slot_complete(client, slot, &slot->failed);
     else if (slot->state != SLOT_WAITING)
-        wait_for_server(client, slot);
+        key_attempts_wait(client, slot);
 }
 
 /* Those that wait for a server that is down must not keep others from one that is not. */
@@ -187,7 +183,7 @@ static bool is_next(const struct key_client *client, const struct key_slot *slot
 void key_attempts_begin(struct key_client *client, struct key_slot *slot)
 {
     if (is_next(client, slot))
-        (void)attempts_start(client, slot);
+        (void)key_attempts_start(client, slot);
 }
 
 /* The first that waits and can be sent, or given up, is; false: there is none. */
@@ -200,7 +196,7 @@ static bool send_next(struct key_client *client, struct key_slot **slot)
         return false;
     struct key_slot *taken = *slot;
     *slot = TAILQ_NEXT(taken, waiting);
-    if (!attempts_start(client, taken) && key_attempts_all_refused(client, taken)) {
+    if (!key_attempts_start(client, taken) && key_attempts_all_refused(client, taken)) {
         key_slot_complete(client, taken, &taken->failed);
         *slot = TAILQ_FIRST(&client->waiting); /* done may have changed the list */
     }
@@ -233,7 +229,7 @@ static void distrust(struct key_client *client, struct key_server *server,
     log_error(client->log, WRONG_SIGNATURE, log_text("server", server->config->name),
               log_text("request", operation->request_id),
               log_hex("ski", bytes_of(operation->key->ski, sizeof operation->key->ski)));
-    key_pool_lied(&client->pool, server, clock_now());
+    key_pool_lied(server, clock_now());
 }
 
 static void observe(struct key_client *client, const struct key_server *server, size_t metric, uint64_t took)
@@ -306,17 +302,11 @@ static bool may_move(struct key_client *client, struct key_server *server, struc
 
 /* That a request goes elsewhere, under the server that it was at; what no handshake waits for is not counted.
  */
-static void count_again(struct key_client *client, const struct key_slot *slot,
+void key_attempts_count(struct key_client *client, const struct key_slot *slot,
                         const struct key_server *server, size_t metric)
 {
     if (!slot->operation->is_test)
         metric_add_for(client->metrics, metric, key_link_metric_value(server->link), 1);
-}
-
-static void name_server(struct key_slot *slot, const struct key_server *server)
-{
-    slot->operation->server = server->config->name;
-    slot->server_value = key_link_metric_value(server->link);
 }
 
 /* Wrong once, wrong for this request: nobody is asked twice who has answered. One that was asked before may
@@ -329,10 +319,10 @@ static void on_bad_answer(struct key_client *client, struct key_server *server, 
     slot->final = slot->final || !moves;
     if (!last_word)
         slot->failed = *answer;
-    if (!last_word && (slot->final || !is_expected(slot)))
+    if (!last_word && (slot->final || !key_attempts_expected(slot)))
         name_server(slot, server);
-    if (!slot->final && !is_expected(slot))
-        count_again(client, slot, server, PROXY_KEY_MOVED);
+    if (!slot->final && !key_attempts_expected(slot))
+        key_attempts_count(client, slot, server, PROXY_KEY_MOVED);
     go_on(client, slot);
 }
 
@@ -343,7 +333,7 @@ static void on_good_answer(struct key_client *client, struct key_server *server,
     key_map_note(server->keys, slot->operation->key->ski, true, clock_now());
     name_server(slot, server);
     if (was_hedge && key_slot_is_asked(slot))
-        count_again(client, slot, server, PROXY_KEY_HEDGES_WON);
+        key_attempts_count(client, slot, server, PROXY_KEY_HEDGES_WON);
     key_slot_complete(client, slot, answer);
 }
 
@@ -432,9 +422,9 @@ static void on_up(struct key_link *link, void *owner)
 static void on_lost(struct key_client *client, const struct key_server *server, struct key_slot *slot)
 {
     if (!slot->final)
-        slot->failed = NO_SERVER;
+        slot->failed = key_answer_no_server;
     if (!key_slot_is_asked(slot)) {
-        count_again(client, slot, server, PROXY_KEY_RESENT);
+        key_attempts_count(client, slot, server, PROXY_KEY_RESENT);
         slot->asked = 0;
     }
     go_on(client, slot);
@@ -515,156 +505,3 @@ const struct key_link_handler key_attempts_handler = {.up = on_up,
                                                       .writable = on_writable,
                                                       .alive = on_alive,
                                                       .keys = on_keys};
-
-/* ---- What is due. */
-
-/* A server that takes longer than it did lately: the same is asked of another, within the budget. */
-static void hedge(struct key_client *client, struct key_attempt *attempt)
-{
-    struct key_slot *slot = attempt->slot;
-    if (slot->state != SLOT_ASKED || slot->asked != 1 || slot->final ||
-        !key_budget_spend(&client->hedge_budget))
-        return;
-    if (attempts_start(client, slot))
-        count_again(client, slot, attempt->server, PROXY_KEY_HEDGED);
-    else
-        key_budget_return(&client->hedge_budget);
-}
-
-/* It may have died: another is asked, and this one's answer is taken if it still comes. */
-static void overdue(struct key_client *client, struct key_attempt *attempt)
-{
-    struct key_slot *slot = attempt->slot;
-    struct key_server *server = attempt->server;
-    attempt->overdue = true;
-    key_pool_bad(&client->pool, server, "its answers do not come within attempt_timeout", clock_now());
-    if (slot->state != SLOT_ASKED || slot->final || is_expected(slot) || client->pool.count == 1 ||
-        !key_budget_spend(&client->retry_budget))
-        return;
-    if (attempts_start(client, slot))
-        count_again(client, slot, server, PROXY_KEY_RETRIED);
-    else
-        wait_for_server(client, slot);
-}
-
-static void server_check(struct key_client *client, struct key_server *server, uint64_t now)
-{
-    const uint64_t late = client->hedges ? key_pool_late_after(&client->pool, server) : UINT64_MAX;
-    struct key_attempt *attempt;
-    while (late != UINT64_MAX && (attempt = server->next_hedge) != NULL && attempt->sent + late <= now) {
-        server->next_hedge = TAILQ_NEXT(attempt, by_sent);
-        hedge(client, attempt);
-    }
-    while ((attempt = server->next_overdue) != NULL && attempt->sent + client->attempt_timeout <= now) {
-        server->next_overdue = TAILQ_NEXT(attempt, by_sent);
-        overdue(client, attempt);
-    }
-}
-
-/* Nobody waits long where nobody can be asked. */
-static bool is_hopeless(const struct key_client *client, const struct key_slot *slot, uint64_t now)
-{
-    if (client->down_since == 0 || slot->state != SLOT_WAITING)
-        return false;
-    uint64_t since = slot->started > client->down_since ? slot->started : client->down_since;
-    return since + client->fail_fast <= now;
-}
-
-/* Once a second, not once a client. */
-static void tell_no_server(struct key_client *client, uint64_t now)
-{
-    client->down_count++;
-    if (now - client->down_told < TELL_EVERY)
-        return;
-    log_error(client->log, "no key server can be reached", log_number("failed", (int64_t)client->down_count),
-              log_number("since_ms", (int64_t)((now - client->down_since) / 1000)));
-    client->down_told = now;
-    client->down_count = 0;
-}
-
-/* What has waited for the others ends with what one has said. */
-static struct key_answer too_late(const struct key_client *client, const struct key_slot *slot)
-{
-    if (slot->state == SLOT_WAITING && client->down_since != 0)
-        return NO_SERVER;
-    return slot->state == SLOT_WAITING && slot->refused != 0 ? slot->failed : TIMEOUT;
-}
-
-/* false: none is due. */
-static bool expire_oldest(struct key_client *client, uint64_t now)
-{
-    struct key_slot *slot = TAILQ_FIRST(&client->by_age), *waiting = TAILQ_FIRST(&client->waiting);
-    if (waiting != NULL && is_hopeless(client, waiting, now))
-        slot = waiting;
-    else if (slot == NULL || slot->started + client->timeout > now)
-        return false;
-    const struct key_answer answer = too_late(client, slot);
-    key_attempts_forget(slot);
-    if (slot->state == SLOT_ORPHAN) {
-        key_slot_release(client, slot);
-    } else {
-        if (answer.outcome == KEY_OUTCOME_NO_SERVER)
-            tell_no_server(client, now);
-        key_slot_complete(client, slot, &answer);
-    }
-    return true;
-}
-
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint64_t next_due(const struct key_client *client)
-{
-    const struct key_slot *oldest = TAILQ_FIRST(&client->by_age), *waiting = TAILQ_FIRST(&client->waiting);
-    uint64_t due = oldest != NULL ? oldest->started + client->timeout : UINT64_MAX;
-    if (waiting != NULL && client->down_since != 0)
-        due = earlier(due, (waiting->started > client->down_since ? waiting->started : client->down_since) +
-                               client->fail_fast);
-    for (size_t i = 0; i < client->pool.count; i++) {
-        const struct key_server *server = &client->pool.servers[i];
-        const uint64_t late = client->hedges ? key_pool_late_after(&client->pool, server) : UINT64_MAX;
-        if (server->next_hedge != NULL && late != UINT64_MAX)
-            due = earlier(due, server->next_hedge->sent + late);
-        if (server->next_overdue != NULL)
-            due = earlier(due, server->next_overdue->sent + client->attempt_timeout);
-    }
-    return due;
-}
-
-/* A timer that comes too early finds nothing, and is set again: cheaper than moving it with each answer. */
-static void arm_at(struct key_client *client, uint64_t due)
-{
-    uint64_t now = clock_now();
-    if (due == UINT64_MAX || (client->timer_due != 0 && client->timer_due <= due))
-        return;
-    struct timeval delay = clock_timeval(due > now ? due - now : 0);
-    client->timer_due = due;
-    (void)evtimer_add(client->timer, &delay);
-}
-
-void key_attempts_arm(struct key_client *client)
-{
-    arm_at(client, next_due(client));
-}
-
-void key_attempts_on_timer(evutil_socket_t fd, short events, void *owner)
-{
-    struct key_client *client = owner;
-    uint64_t now = clock_now();
-    (void)fd;
-    (void)events;
-    client->timer_due = 0;
-    for (size_t i = 0; i < client->pool.count; i++)
-        server_check(client, &client->pool.servers[i], now);
-    unsigned expired = 0;
-    while (expired < EXPIRED_PER_TURN && expire_oldest(client, now))
-        expired++;
-    if (expired == EXPIRED_PER_TURN) { /* what is sent now may be due itself */
-        arm_at(client, now);
-        return;
-    }
-    key_attempts_send_waiting(client);
-    key_attempts_arm(client);
-}

@@ -25,6 +25,8 @@ _Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX + TESTS_MAX <= SLOTS_M
  */
 #define RETRY_SHARE 200
 
+const struct key_answer key_answer_no_server = {KEY_OUTCOME_NO_SERVER, RESULT_PEER, 0, "no key server"};
+
 /* ---- Slots. */
 
 static struct key_slot *slot_take(struct key_client *client)
@@ -170,7 +172,6 @@ static enum result refuse(struct key_client *client, struct key_operation *opera
 
 static void slot_start(struct key_client *client, struct key_slot *slot, struct key_operation *operation)
 {
-    static const struct key_answer NOBODY = {KEY_OUTCOME_NO_SERVER, RESULT_PEER, 0, "no key server"};
     slot->state = SLOT_WAITING;
     slot->operation = operation;
     slot->server_value = 0;
@@ -179,7 +180,7 @@ static void slot_start(struct key_client *client, struct key_slot *slot, struct 
     slot->overloaded = false;
     slot->final = false;
     slot->unmade = NULL;
-    slot->failed = NOBODY;
+    slot->failed = key_answer_no_server;
     slot->started = clock_now();
     operation->slot = slot->number;
     operation->pending = true;

@@ -2,7 +2,8 @@
  * What the files of the key client share:
  *
  *   key_client.c    operations: their slots, how they begin and end
- *   key_attempts.c  asking for them: whom, whom else, what came back, and when it is too late
+ *   key_attempts.c  asking for them: whom, whom else, what came back
+ *   key_deadlines.c when another is asked as well, and when it is too late
  *   key_pool.c      the key servers, and the choice among them
  *   key_members.c   those that come and go, as names have other addresses
  */
@@ -96,6 +97,8 @@ struct key_client {
 
 /* ---- key_client.c */
 
+extern const struct key_answer key_answer_no_server;
+
 void key_slot_release(struct key_client *client, struct key_slot *slot);
 struct key_slot *key_slot_find(struct key_client *client, uint32_t id);
 uint32_t key_slot_id(const struct key_slot *slot);
@@ -116,8 +119,20 @@ void key_attempts_begin(struct key_client *client, struct key_slot *slot);
 /* Takes what is on its way off all lists: nobody waits for it. */
 void key_attempts_forget(struct key_slot *slot);
 void key_attempts_send_waiting(struct key_client *client);
+/* False: it went to nobody, and is where it was. */
+bool key_attempts_start(struct key_client *client, struct key_slot *slot);
+/* It is among those that wait for a server. */
+void key_attempts_wait(struct key_client *client, struct key_slot *slot);
+/* Whether some server may still answer in time. */
+bool key_attempts_expected(const struct key_slot *slot);
+/* Counts under the server it was at that a request goes elsewhere. */
+void key_attempts_count(struct key_client *client, const struct key_slot *slot,
+                        const struct key_server *server, size_t metric);
 /* What it was asked somebody else is asked now; its place is free. */
 void key_attempts_leave(struct key_client *client, struct key_server *server);
+
+/* ---- key_deadlines.c */
+
 /* Sets the timer to what is due next. */
 void key_attempts_arm(struct key_client *client);
 void key_attempts_on_timer(evutil_socket_t fd, short events, void *client);

@@ -373,9 +373,8 @@ void key_pool_heard(struct key_server *server)
     server->heard = true;
 }
 
-void key_pool_lied(struct key_pool *pool, struct key_server *server, uint64_t now)
+void key_pool_lied(struct key_server *server, uint64_t now)
 {
-    (void)pool;
     server->trust++;
     server->recheck_pause = server->lied ? 2 * server->recheck_pause : RECHECK_FIRST;
     if (server->recheck_pause > RECHECK_MOST)

@@ -121,7 +121,7 @@ void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *
 /* Anything has come from it. */
 void key_pool_heard(struct key_server *server);
 /* Its signature was wrong; or right, although it had lied before. */
-void key_pool_lied(struct key_pool *pool, struct key_server *server, uint64_t now);
+void key_pool_lied(struct key_server *server, uint64_t now);
 void key_pool_told_truth(struct key_pool *pool, struct key_server *server);
 /* It says that it has too much to do. */
 void key_pool_overloaded(struct key_server *server, uint64_t now);

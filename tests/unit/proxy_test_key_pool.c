@@ -251,7 +251,7 @@ static void test_key_before_trouble(void **state)
     key_map_note(pool.servers[0].keys, SKI, false, now);
     key_map_note(pool.servers[1].keys, SKI, false, now);
     fail_often(2);
-    key_pool_lied(&pool, &pool.servers[2], now);
+    key_pool_lied(&pool.servers[2], now);
     expect_only(4);
 }
 
@@ -335,7 +335,7 @@ static void test_liar(void **state)
     struct key_wish again = wish_without(0);
     again.first = false;
     uint32_t trust = pool.servers[0].trust;
-    key_pool_lied(&pool, &pool.servers[0], now);
+    key_pool_lied(&pool.servers[0], now);
     assert_true(pool.servers[0].trust != trust);
     expect_only(6);
     assert_int_equal(choose(6), 0);
@@ -343,7 +343,7 @@ static void test_liar(void **state)
     assert_int_not_equal(key_pool_choose(&pool, &again, now)->number, 0);
     assert_int_equal(choose(0), 0);
     expect_only(6); /* once, until the next time */
-    key_pool_lied(&pool, &pool.servers[0], now);
+    key_pool_lied(&pool.servers[0], now);
     now += SECOND + SECOND / 2;
     expect_only(6); /* which is farther away now */
     now += SECOND;
@@ -355,7 +355,7 @@ static void test_liar(void **state)
 static void test_liar_without_the_key(void **state)
 {
     (void)state;
-    key_pool_lied(&pool, &pool.servers[0], now);
+    key_pool_lied(&pool.servers[0], now);
     now += 40 * SECOND;
     key_map_note(pool.servers[0].keys, SKI, false, now);
     expect_only(6);
@@ -395,7 +395,7 @@ static void test_down(void **state)
     (void)state;
     uint32_t trust = pool.servers[0].trust;
     fail_often(0);
-    key_pool_lied(&pool, &pool.servers[0], now);
+    key_pool_lied(&pool.servers[0], now);
     key_map_note(pool.servers[0].keys, SKI, false, now);
     key_latency_note(&pool.servers[0].latency, 100);
     key_pool_down(&pool.servers[0]);
