@@ -112,12 +112,7 @@ static void read_file(struct ocsp_files *files, struct file *file, const struct 
     }
     file->next_update = status.next_update;
     metric_add(metrics, status.revoked ? PROXY_OCSP_REVOKED : PROXY_OCSP_GOOD, 1);
-    if (status.revoked)
-        log_error(files->log, "certificate is revoked", log_text("file", certificate->path),
-                  log_text("name", certificate->names));
-    else
-        log_debug(files->log, "OCSP response taken", log_text("file", certificate->path),
-                  log_number("lasts_s", (int64_t)(status.next_update - time(NULL))));
+    ocsp_taken_log(files->log, LOG_LEVEL_DEBUG, certificate, &status);
 }
 
 static void tell_missing(const struct ocsp_files *files, struct file *file,

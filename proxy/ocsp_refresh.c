@@ -64,24 +64,12 @@ static void failed(struct ocsp_refresh *refresh, struct ocsp_task *task,
     tell(refresh, task, certificate, reason);
 }
 
-static void tell_success(const struct ocsp_refresh *refresh, const struct ocsp_task *task,
-                         const struct certificate *certificate, bool revoked)
-{
-    int64_t lasts = (int64_t)(task->next_update - time(NULL));
-    if (revoked)
-        log_error(refresh->settings.log, "certificate is revoked", log_text("file", certificate->path),
-                  log_text("name", certificate->names));
-    else
-        log_write(refresh->settings.log, task->told != 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG,
-                  "OCSP response taken",
-                  LOG_FIELDS(log_text("file", certificate->path), log_number("lasts_s", lasts)));
-}
-
 static void succeeded(struct ocsp_refresh *refresh, struct ocsp_task *task,
                       const struct certificate *certificate, const struct ocsp_status *status)
 {
     ocsp_task_succeeded(task, status->next_update, time(NULL));
-    tell_success(refresh, task, certificate, status->revoked);
+    ocsp_taken_log(refresh->settings.log, task->told != 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, certificate,
+                   status);
     task->told = 0;
 }
 

@@ -1,5 +1,7 @@
 #include "proxy/ocsp_take.h"
 
+#include <time.h>
+
 /* In TLS 1.3 it stands in the leaf's CertificateEntry, as an extension (RFC 8446 section 4.4.2.1). */
 #define STAPLE_HEAD 8
 
@@ -38,4 +40,16 @@ enum result ocsp_take(struct staples *staples, const struct certificate *certifi
                     &times))
         return RESULT_OK;
     return failure_set(why, RESULT_LIMIT, "there are too many chains");
+}
+
+void ocsp_taken_log(struct log *log, enum log_level level, const struct certificate *certificate,
+                    const struct ocsp_status *status)
+{
+    const int64_t lasts = (int64_t)(status->next_update - time(NULL));
+    if (status->revoked)
+        log_error(log, "certificate is revoked", log_text("file", certificate->path),
+                  log_text("name", certificate->names));
+    else
+        (void)log_write(log, level, "OCSP response taken",
+                        LOG_FIELDS(log_text("file", certificate->path), log_number("lasts_s", lasts)));
 }

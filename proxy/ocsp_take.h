@@ -2,6 +2,7 @@
 #ifndef KEYLESS_PROXY_OCSP_TAKE_H
 #define KEYLESS_PROXY_OCSP_TAKE_H
 
+#include "common/log.h"
 #include "proxy/ocsp_response.h"
 #include "proxy/staples.h"
 
@@ -12,5 +13,9 @@
 MUST_CHECK enum result ocsp_take(struct staples *staples, const struct certificate *certificate,
                                  struct bytes response, time_t now, struct ocsp_status *status,
                                  struct failure *why);
+
+/* What was taken, at `level`; a revocation as an error. */
+void ocsp_taken_log(struct log *log, enum log_level level, const struct certificate *certificate,
+                    const struct ocsp_status *status);
 
 #endif
