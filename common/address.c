@@ -270,28 +270,28 @@ static bool ipv6_equal(const struct address *a, const struct address *b)
 
 bool address_from_ip(struct address *address, struct bytes ip, uint16_t port)
 {
-    struct sockaddr_in *ip4 = (struct sockaddr_in *)&address->storage;
-    struct sockaddr_in6 *ip6 = (struct sockaddr_in6 *)&address->storage;
+    struct sockaddr_in ipv4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 ipv6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
     *address = (struct address){0};
-    if (ip.size == sizeof ip4->sin_addr) {
-        ip4->sin_family = AF_INET;
-        memcpy(&ip4->sin_addr, ip.data, ip.size);
-        address->size = sizeof *ip4;
-    } else if (ip.size == sizeof ip6->sin6_addr) {
-        ip6->sin6_family = AF_INET6;
-        memcpy(&ip6->sin6_addr, ip.data, ip.size);
-        address->size = sizeof *ip6;
+    if (ip.size == sizeof ipv4.sin_addr) {
+        memcpy(&ipv4.sin_addr, ip.data, ip.size);
+        address_store(address, &ipv4, sizeof ipv4);
+    } else if (ip.size == sizeof ipv6.sin6_addr) {
+        memcpy(&ipv6.sin6_addr, ip.data, ip.size);
+        address_store(address, &ipv6, sizeof ipv6);
     }
-    address_set_port(address, port);
     return address->size > 0;
 }
 
 void address_set_port(struct address *address, uint16_t port)
 {
+    struct sockaddr_in ipv4 = as_ipv4(address);
+    struct sockaddr_in6 ipv6 = as_ipv6(address);
+    ipv4.sin_port = ipv6.sin6_port = htons(port);
     if (address->storage.ss_family == AF_INET)
-        ((struct sockaddr_in *)&address->storage)->sin_port = htons(port);
+        address_store(address, &ipv4, sizeof ipv4);
     else if (address->storage.ss_family == AF_INET6)
-        ((struct sockaddr_in6 *)&address->storage)->sin6_port = htons(port);
+        address_store(address, &ipv6, sizeof ipv6);
 }
 
 bool address_equal(const struct address *a, const struct address *b)
