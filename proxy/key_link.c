@@ -424,17 +424,23 @@ static void link_connect(struct key_link *link)
 
 /* ---- Silence. */
 
-static void link_ping(struct key_link *link)
+/* False: nothing can be sent. */
+static bool ping_send(struct key_link *link)
 {
-    link->own_pending = true;
-    link->probe = false;
-    if (send_own(link, KSSL_OP_PING, bytes_of("", 0), &link->alive_id) != RESULT_OK) {
-        link_down(link, "nothing can be sent to the key server");
-        return;
-    }
+    link->own_pending = send_own(link, KSSL_OP_PING, bytes_of("", 0), &link->alive_id) == RESULT_OK;
+    if (!link->own_pending)
+        return false;
     link->pinged = true;
     link->pinged_at = clock_now();
     timer_set(link, silence_due(link));
+    return true;
+}
+
+static void link_ping(struct key_link *link)
+{
+    link->probe = false;
+    if (!ping_send(link))
+        link_down(link, "nothing can be sent to the key server");
 }
 
 static void check_silence(struct key_link *link)
@@ -561,14 +567,8 @@ void key_link_probe(struct key_link *link)
 
 void key_link_measure(struct key_link *link)
 {
-    if (link->state != STATE_UP || link->asked > 0 || link->pinged || is_measured(link))
-        return;
-    link->own_pending = send_own(link, KSSL_OP_PING, bytes_of("", 0), &link->alive_id) == RESULT_OK;
-    if (!link->own_pending)
-        return;
-    link->pinged = true;
-    link->pinged_at = clock_now();
-    timer_set(link, silence_due(link));
+    if (link->state == STATE_UP && link->asked == 0 && !link->pinged && !is_measured(link))
+        (void)ping_send(link);
 }
 
 void key_link_settle(struct key_link *link)
