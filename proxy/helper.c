@@ -64,6 +64,11 @@ static void helper_message(const struct child_message *message, void *source)
         socket_close(&fd);
 }
 
+bool helper_fetches(const struct proxy_config *config)
+{
+    return proxy_config_has_names(config) || ocsp_settings_use(config, OCSP_FETCH);
+}
+
 static enum result helper_set_up_names(struct helper *helper, struct child *child, struct failure *why)
 {
     const struct proxy_setup *setup = helper->status.setup;
@@ -104,7 +109,7 @@ static enum result helper_set_up(struct helper *helper, struct child *child, str
         certificate_feed_new(child_base(child), setup->config, setup->certificates, child_log(child));
     if (helper->feed == NULL)
         return failure_set_errno(why, "the helper");
-    if (proxy_config_has_names(setup->config) || ocsp_settings_use(setup->config, OCSP_FETCH))
+    if (helper_fetches(setup->config))
         result = resolver_new(child_base(child), &helper->resolver, why);
     if (result == RESULT_OK)
         result = helper_set_up_names(helper, child, why);

@@ -192,7 +192,7 @@ static void setup_kinds(struct proxy_setup *setup)
                                                       .links_to = -1,
                                                       .sandbox = &admin_process_sandbox,
                                                       .run = helper_run};
-    bool fetches = ocsp_settings_use(config, OCSP_FETCH) || proxy_config_has_names(config);
+    const bool fetches = helper_fetches(config);
     if (fetches)
         setup->kinds[KIND_HELPER].sandbox = &helper_fetching_sandbox;
     setup->kind_count = config->admin_listen.size > 0 || fetches ? KIND_COUNT : KIND_HELPER;
