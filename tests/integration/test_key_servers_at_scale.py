@@ -28,7 +28,7 @@ KEYS = 20_000
 @pytest.mark.release
 def test_clients_leave_while_their_request_is_hedged(stack, lean):
     """Both key servers have it, neither answers: nothing is left of the clients, and what comes afterwards is counted as late."""
-    servers = [stack.key_server(), stack.key_server()]
+    servers = [stack.key_server(queues={"deadline": "60s"}) for _ in range(2)]  # nor does it give up
     channel = key_channel(timeout="60s", attempt_timeout="60s", hedge="1ms", hedge_share="100%")
     proxy = stack.proxy(0, key_servers=[entry(servers[0], "keys-a"), entry(servers[1], "keys-b")], key_channel=channel,
                         limits={"handshakes": BATCH + 50, "handshake_timeout": "60s"})

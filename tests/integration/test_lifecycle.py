@@ -247,7 +247,7 @@ def test_drain_has_a_deadline(stack):
 
 def test_what_a_drain_cuts_off_is_told(stack):
     """Past drain_timeout: each connection is counted and has its line, and a handshake that was under way one more."""
-    server, proxy = stack.pair(drain_timeout="500ms", key_channel=watched.key_channel(timeout="9s"))
+    server, proxy = stack.pair({"queues": {"deadline": "60s"}}, drain_timeout="500ms", key_channel=watched.key_channel(timeout="9s"))
     (signer,) = server.children("signer")
     gains = Gains(proxy)
     with clients.connect(proxy.port), socket.create_connection(("127.0.0.1", proxy.port)) as waiting:

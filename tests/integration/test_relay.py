@@ -679,7 +679,7 @@ def assert_cancelled(gains):
 
 def test_early_bytes_while_the_signature_is_pending(stack):
     """A client that sends more than its ClientHello is left alone until the signature comes, without spinning."""
-    server, proxy = stack.pair()
+    server, proxy = stack.pair({"queues": {"deadline": "60s"}})
     gains = Gains(proxy)
     (worker,) = proxy.children("worker")
     (signer,) = server.children("signer")
@@ -701,7 +701,7 @@ def test_early_bytes_while_the_signature_is_pending(stack):
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_leaving_with_bytes_unread(stack, how):
     """Neither FIN nor RST may hide behind bytes that nobody reads while the signature is pending."""
-    server, proxy = stack.pair(key_channel={
+    server, proxy = stack.pair({"queues": {"deadline": "60s"}}, key_channel={
         "certificate": str(harness.CHANNEL / "edge1.pem"), "key": str(harness.CHANNEL / "edge1-key.pem"),
         "ca": str(harness.CHANNEL / "ca.pem"), "timeout": "9s"})
     gains = Gains(proxy)

@@ -96,8 +96,8 @@ class Watched:
 
     def assert_counted(self, series, count=None):
         """The counter has risen, by this much if it is told; a counter of the past may come a moment late."""
-        what = f"{series} to have risen by {count or 'something'}"
-        wait_until(lambda: self.gained(series) == count if count else self.gained(series) > 0, what)
+        what = f"{series} to have risen by {'something' if count is None else count}"
+        wait_until(lambda: self.gained(series) > 0 if count is None else self.gained(series) == count, what)
 
     def assert_failed(self, reason, count=1):
         """So many more handshakes have failed for want of a signature than were told of before: each has a line that
