@@ -565,8 +565,8 @@ static const struct config_row ROWS[] = {
         .max = PROXY_HANDSHAKES_MAX,
         .fallback = "2000",
         .unit = "handshakes of one worker",
-        .help = "That wait for a signature at once; further clients wait until one is done. At most "
-                "limits.connections.",
+        .help = "That wait for a signature at once; further ones are refused, but for sessions resumed. At "
+                "most limits.connections.",
     },
     {
         .path = "limits.handshake_timeout",

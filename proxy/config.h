@@ -188,7 +188,7 @@ struct proxy_config {
 
     struct {
         unsigned connections; /* of the whole program; a worker takes its share */
-        unsigned handshakes;  /* that wait for a signature in one worker: fibres */
+        unsigned handshakes;  /* that wait for a signature in one worker */
         uint64_t handshake_timeout, idle_timeout;
     } limits;
 

@@ -16,8 +16,6 @@
 #define LINGER          UINT64_C(5000000)
 #define CLOSING_TIMEOUT UINT64_C(2000000)
 #define SPARE_BUFFERS   64
-/* Handshakes that go on in one turn of the loop when fibres are freed: each costs a key exchange. */
-#define HANDSHAKES_PER_TURN 32
 
 /* ---- What it waits for, and until when. */
 
@@ -25,7 +23,6 @@ static const short HANDSHAKE_EVENTS[] = {
     [HANDSHAKE_WANT_READ] = EV_READ,
     [HANDSHAKE_WANT_WRITE] = EV_WRITE,
     [HANDSHAKE_WANT_KEY] = EV_CLOSED,
-    [HANDSHAKE_WANT_FIBRE] = EV_CLOSED,
 };
 
 static void connection_watch(struct connection *connection)
@@ -181,68 +178,20 @@ static void handshake_end_aborted(struct connection *connection, enum handshake_
     handshake_end_failed(connection);
 }
 
-void connection_fibre_queue_leave(struct connection *connection)
+static void handshake_go_on(struct connection *connection)
 {
-    if (connection->in_queue)
-        TAILQ_REMOVE(&connection->all->fibre_queue, connection, turn);
-    connection->in_queue = false;
-}
-
-/* No fibre for it: it waits, behind the others unless it was the first of them. */
-static void fibre_queue_enter(struct connection *connection, bool first)
-{
-    if (first)
-        TAILQ_INSERT_HEAD(&connection->all->fibre_queue, connection, turn);
-    else
-        TAILQ_INSERT_TAIL(&connection->all->fibre_queue, connection, turn);
-    connection->in_queue = true;
-}
-
-/* Who comes while others wait for a fibre does not overtake them. */
-static enum handshake_state handshake_try(struct connection *connection)
-{
-    bool queued = connection->in_queue;
-    connection_fibre_queue_leave(connection);
-    bool others = !TAILQ_EMPTY(&connection->all->fibre_queue);
-    if (others && !queued && handshake_needs_fibre(connection->handshake))
-        return handshake_wait_for_fibre(connection->handshake);
-    return handshake_run(connection->handshake);
-}
-
-/* Only the first in the queue is ever let go on from there. false: there is no fibre for it. */
-static bool handshake_go_on(struct connection *connection)
-{
-    enum handshake_state before = connection->handshaking;
-    enum handshake_state state = connection->handshaking = handshake_try(connection);
-    if (before == HANDSHAKE_WANT_KEY && state != HANDSHAKE_WANT_KEY)
-        event_active(&connection->all->fibres_freed, EV_TIMEOUT, 0);
-    if (state == HANDSHAKE_WANT_FIBRE)
-        fibre_queue_enter(connection, before == HANDSHAKE_WANT_FIBRE);
+    enum handshake_state state = connection->handshaking = handshake_run(connection->handshake);
     if (state == HANDSHAKE_DONE)
         connect_begin(connection);
     else if (state == HANDSHAKE_FAILED)
         handshake_end_failed(connection);
     else
         connection_wait(connection);
-    return state != HANDSHAKE_WANT_FIBRE;
 }
 
 static void on_key(void *owner)
 {
-    (void)handshake_go_on(owner);
-}
-
-/* A fibre is held from the request for a signature to its answer. */
-static void on_fibres_freed(evutil_socket_t fd, short what, void *context)
-{
-    static const struct timeval NEXT_TURN = {0};
-    (void)fd;
-    (void)what;
-    struct connections *all = context;
-    for (unsigned i = 0; i < HANDSHAKES_PER_TURN; i++)
-        if (TAILQ_EMPTY(&all->fibre_queue) || !handshake_go_on(TAILQ_FIRST(&all->fibre_queue)))
-            return;
-    (void)evtimer_add(&all->fibres_freed, &NEXT_TURN);
+    handshake_go_on(owner);
 }
 
 /* ---- CLOSING. */
@@ -270,7 +219,7 @@ static void handshake_client(struct connection *connection, short events)
 {
     bool parked = HANDSHAKE_EVENTS[connection->handshaking] == EV_CLOSED;
     if (!parked)
-        (void)handshake_go_on(connection);
+        handshake_go_on(connection);
     else if (client_left(connection, events))
         handshake_end_aborted(connection, HANDSHAKE_ABORT_CLOSED);
 }
@@ -360,8 +309,6 @@ struct connections *connections_new(const struct connections_settings *settings)
     }
     all->settings = *settings;
     LIST_INIT(&all->list);
-    TAILQ_INIT(&all->fibre_queue);
-    (void)evtimer_assign(&all->fibres_freed, settings->base, on_fibres_freed, all);
     return all;
 }
 
@@ -371,7 +318,6 @@ void connections_free(struct connections *connections)
         return;
     while (!LIST_EMPTY(&connections->list))
         connection_drop(LIST_FIRST(&connections->list));
-    (void)event_del(&connections->fibres_freed);
     relay_buffers_free(connections->buffers);
     free(connections);
 }

@@ -78,12 +78,8 @@ static void connection_count_end(const struct connection *connection, enum reaso
 
 void connection_release_handshake(struct connection *connection)
 {
-    if (connection->handshake == NULL)
-        return;
-    connection_fibre_queue_leave(connection);
     handshake_free(connection->handshake);
     connection->handshake = NULL;
-    event_active(&connection->all->fibres_freed, EV_TIMEOUT, 0);
 }
 
 void connection_close_backend(struct connection *connection, bool reset)

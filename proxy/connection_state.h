@@ -25,8 +25,6 @@ enum connection_state { HANDSHAKE, CONNECTING, RELAY, CLOSING };
 struct connection {
     struct connections *all;
     LIST_ENTRY(connection) link;
-    TAILQ_ENTRY(connection) turn; /* in fibre_queue, when in_queue */
-    bool in_queue;
 
     enum connection_state state;
     enum handshake_state handshaking; /* in HANDSHAKE */
@@ -54,15 +52,12 @@ struct connections {
     struct relay_buffers *buffers;
     LIST_HEAD(, connection) list;
     unsigned count;
-    TAILQ_HEAD(, connection) fibre_queue; /* handshakes for which no fibre was left, the oldest first */
-    struct event fibres_freed;
 };
 
 /* ---- connection.c */
 
 /* Sets events and timer to what its state asks for. */
 void connection_wait(struct connection *connection);
-void connection_fibre_queue_leave(struct connection *connection);
 
 /* ---- connection_end.c */
 
@@ -83,7 +78,7 @@ enum reason {
 void connection_end(struct connection *connection, enum reason reason);
 /* Keeps what the access log will tell of the handshake, which has ended. */
 void connection_keep_handshake(struct connection *connection);
-/* The handshake has done its work: its fibre, if any, is free for another. */
+/* The handshake has done its work. */
 void connection_release_handshake(struct connection *connection);
 void connection_close_backend(struct connection *connection, bool reset);
 /* Out of CLOSING. */

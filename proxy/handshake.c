@@ -190,6 +190,7 @@ static enum handshake_class key_class(enum key_outcome outcome)
         [KEY_OUTCOME_WRONG] = HANDSHAKE_CLASS_KEY_WRONG,
         [KEY_OUTCOME_CANCELLED] = HANDSHAKE_CLASS_INTERNAL,
         [KEY_OUTCOME_REFUSED] = HANDSHAKE_CLASS_KEY_REFUSED,
+        [KEY_OUTCOME_TOO_MANY] = HANDSHAKE_CLASS_KEY_TOO_MANY,
         [KEY_OUTCOME_MISMATCH] = HANDSHAKE_CLASS_KEY_TRANSCRIPT,
     };
     return CLASSES[outcome];
@@ -235,27 +236,8 @@ static int run_libssl(struct handshake *handshake)
     return SSL_get_error(handshake->ssl, result);
 }
 
-/* Counted and told once for a handshake, however often it has to wait. */
-enum handshake_state handshake_wait_for_fibre(struct handshake *handshake)
-{
-    const struct handshake_context *context = handshake->context;
-    if (!handshake->waited_for_fibre) {
-        handshake->waited_for_fibre = true;
-        metric_add(context->metrics, PROXY_FIBRES_EXHAUSTED, 1);
-        log_warn(context->log, "handshake has to wait",
-                 log_number("limit", (int64_t)context->config->limits.handshakes),
-                 log_reason("limits.handshakes are waiting for their signature"));
-    }
-    return handshake->state = HANDSHAKE_WANT_FIBRE;
-}
-
-bool handshake_needs_fibre(const struct handshake *handshake)
-{
-    return handshake->state != HANDSHAKE_WANT_KEY && handshake->signature.count == 0;
-}
-
-/* A handshake signs once. What is left of it, the client's Finished, must not wait for a fibre behind others
- * that wait for theirs. */
+/* A handshake signs once, and pauses for nothing else. What is left of it, the client's certificate and
+ * Finished, has the whole stack. */
 static void leave_fibres(struct handshake *handshake)
 {
     handshake->stage = "finished";
@@ -297,7 +279,7 @@ enum handshake_state handshake_run(struct handshake *handshake)
     case SSL_ERROR_WANT_ASYNC:
         return wait_for_key(handshake);
     case SSL_ERROR_WANT_ASYNC_JOB:
-        return handshake_wait_for_fibre(handshake);
+        return fail(handshake, HANDSHAKE_CLASS_INTERNAL, "no memory for a fibre");
     default:
         return fail_from_libssl(handshake);
     }

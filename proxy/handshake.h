@@ -8,8 +8,6 @@
  *   WANT_WRITE  the same
  *   WANT_KEY    call again when wake() is called. Until then watch the socket only for the client's leaving
  *               (handshake_abort)
- *   WANT_FIBRE  all fibres are in use: call again when another handshake of this worker has its signature, or
- *               has ended
  *   DONE        handshake_take_ssl gives the connection
  *   FAILED      handshake_failure says at which stage and why; an alert went out where TLS has one
  *
@@ -62,7 +60,6 @@ enum handshake_state {
     HANDSHAKE_WANT_READ,
     HANDSHAKE_WANT_WRITE,
     HANDSHAKE_WANT_KEY,
-    HANDSHAKE_WANT_FIBRE,
     HANDSHAKE_DONE,
     HANDSHAKE_FAILED,
 };
@@ -99,11 +96,6 @@ struct handshake *handshake_new(struct handshake_context *context, int fd, const
 void handshake_free(struct handshake *handshake);
 
 enum handshake_state handshake_run(struct handshake *handshake);
-
-/* Whether its next run takes a fibre: from the ClientHello to the signature. */
-bool handshake_needs_fibre(const struct handshake *handshake);
-/* WANT_FIBRE without a run: others have waited longer, and the next fibre is theirs. */
-enum handshake_state handshake_wait_for_fibre(struct handshake *handshake);
 
 const struct handshake_facts *handshake_facts(const struct handshake *handshake);
 /* stage: "client hello", "certificate", "key", "finished"; reason: a short text; both borrowed. */

@@ -6,14 +6,16 @@
 
 #include "proxy/client_bio.h"
 
-/* Fibres made in advance; more are made when they are needed, up to limits.handshakes. */
+/* Fibres made in advance; more are made when they are needed. */
 #define FIBRES_AT_FIRST 16
 /* Chains that are kept ready: some 35 MB if so many are served. */
 #define CHAINS_READY_MAX 2048
 
+/* One for each signature that may be waited for (key_client_full), and one for the handshake that runs: it
+ * may need no signature. */
 static enum result make_fibres(struct handshake_context *context, struct failure *why)
 {
-    size_t most = context->config->limits.handshakes;
+    size_t most = (size_t)context->config->limits.handshakes + 1;
     if (!ASYNC_is_capable())
         return failure_set(why, RESULT_SYSTEM, "this OpenSSL was built without fibres (ASYNC_JOB)");
     if (ASYNC_init_thread(most, most < FIBRES_AT_FIRST ? most : FIBRES_AT_FIRST) != 1)

@@ -38,6 +38,7 @@ enum handshake_class {
     HANDSHAKE_CLASS_KEY_INVALID,    /* what the key server answered cannot be a signature */
     HANDSHAKE_CLASS_KEY_WRONG,      /* the key server's signature does not verify */
     HANDSHAKE_CLASS_KEY_REFUSED,    /* it was not even asked */
+    HANDSHAKE_CLASS_KEY_TOO_MANY,   /* nor here: limits.handshakes wait already */
     HANDSHAKE_CLASS_KEY_TRANSCRIPT, /* nor here: what was kept of the handshake is not what libssl signs */
 
     HANDSHAKE_CLASS_TIMEOUT,

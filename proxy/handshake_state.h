@@ -73,7 +73,7 @@ struct handshake {
     BIO *bio; /* the SSL's */
     void (*wake)(void *owner);
     void *owner;
-    bool only_http11, waited_for_fibre;
+    bool only_http11;
     uint64_t started;
 
     enum handshake_state state;

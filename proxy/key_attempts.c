@@ -293,7 +293,7 @@ static bool may_move(struct key_client *client, struct key_server *server, struc
         bool first = !slot->overloaded;
         key_pool_overloaded(server, now);
         slot->overloaded = true;
-        return first;
+        return first && key_budget_spend(&client->overload_budget);
     }
     default:
         return false;

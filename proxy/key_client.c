@@ -19,12 +19,18 @@
 _Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX + TESTS_MAX <= SLOTS_MAX,
                "a slot for each request there may be");
 
-/* What may be hedged at once when all went well for long. */
-#define HEDGE_BURST 64
-/* Of requests whose first server may be dead or only slow, per mille; and at once all that one of them has.
+/* Hedges have their share in the configuration. Together with these, a tenth of all requests is asked twice:
+ * per mille, those whose first server may be dead or only slow, and those whose first server is overloaded.
  */
-#define RETRY_SHARE 200
+#define RETRY_SHARE    30
+#define OVERLOAD_SHARE 20
+/* Where there are few requests, so many overloaded ones are no storm. */
+#define OVERLOAD_A_SECOND 1
+/* What may be asked twice at once when all went well for long. Of a server that stops it is all that it has.
+ */
+#define BURST 64
 
+const char key_client_full_reason[] = "limits.handshakes wait for a signature";
 const struct key_answer key_answer_no_server = {KEY_OUTCOME_NO_SERVER, RESULT_PEER, 0, "no key server"};
 
 /* ---- Slots. */
@@ -188,8 +194,9 @@ static void slot_start(struct key_client *client, struct key_slot *slot, struct 
     TAILQ_INSERT_TAIL(&client->by_age, slot, by_age);
     TAILQ_INSERT_TAIL(&client->waiting, slot, waiting);
     live_change(client, operation, +1);
-    key_budget_earn(&client->hedge_budget);
-    key_budget_earn(&client->retry_budget);
+    key_budget_earn(&client->hedge_budget, slot->started);
+    key_budget_earn(&client->retry_budget, slot->started);
+    key_budget_earn(&client->overload_budget, slot->started);
 }
 
 /* None of the key servers has the operation: done is not called for that. */
@@ -222,10 +229,10 @@ enum result key_client_sign(struct key_client *client, struct key_operation *ope
     operation->server = NULL;
     operation->signature_size = 0;
     operation->duration = 0;
-    bool has_place = operation->is_test || client->live < client->live_max;
+    bool has_place = operation->is_test || !key_client_full(client);
     struct key_slot *slot = has_place ? slot_take(client) : NULL;
     if (slot == NULL)
-        return refuse(client, operation, RESULT_LIMIT, KEY_OUTCOME_REFUSED, "too many signatures pending");
+        return refuse(client, operation, RESULT_LIMIT, KEY_OUTCOME_TOO_MANY, key_client_full_reason);
     const char *reason;
     enum key_outcome outcome = request_begin(client, slot, operation, &reason);
     if (outcome != KEY_OUTCOME_OK) {
@@ -304,6 +311,11 @@ unsigned key_client_pending(const struct key_client *client)
     return client->live;
 }
 
+bool key_client_full(const struct key_client *client)
+{
+    return client->live >= client->live_max;
+}
+
 /* Of several addresses: what they have together, the best latency, the newest failure. */
 static void status_add(const struct key_server *server, struct key_server_status *sum)
 {
@@ -358,8 +370,9 @@ static void client_configure(struct key_client *client, const struct proxy_confi
     client->fail_fast = config->key_channel.fail_fast;
     client->hedges = config->key_channel.hedge != UINT64_MAX && config->key_channel.hedge_share > 0 &&
                      client->pool.count > 1;
-    client->hedge_budget = key_budget_of(10 * config->key_channel.hedge_share, HEDGE_BURST);
-    client->retry_budget = key_budget_of(RETRY_SHARE, config->key_channel.in_flight);
+    client->hedge_budget = key_budget_of(10 * config->key_channel.hedge_share, 0, BURST);
+    client->retry_budget = key_budget_of(RETRY_SHARE, 0, config->key_channel.in_flight);
+    client->overload_budget = key_budget_of(OVERLOAD_SHARE, OVERLOAD_A_SECOND, BURST);
     client->verify = config->key_channel.verify;
     client->in_flight_max = config->key_channel.in_flight;
     client->live_max = config->limits.handshakes;

@@ -40,7 +40,8 @@ enum key_outcome {
     KEY_OUTCOME_INVALID,   /* an answer that cannot be a signature */
     KEY_OUTCOME_WRONG,     /* a signature, but not of this content with this key */
     KEY_OUTCOME_CANCELLED, /* by its owner */
-    KEY_OUTCOME_REFUSED,   /* not tried: too many pending, not offered, or nothing a TLS server signs */
+    KEY_OUTCOME_REFUSED,   /* not tried: not offered, or nothing a TLS server signs */
+    KEY_OUTCOME_TOO_MANY,  /* not tried: limits.handshakes are pending */
     KEY_OUTCOME_MISMATCH,  /* not tried: the transcript is not what is to be signed */
     KEY_OUTCOMES
 };
@@ -116,6 +117,10 @@ bool key_client_ready(const struct key_client *client);
 uint64_t key_client_latency(const struct key_client *client);
 /* Those that handshakes wait for. */
 unsigned key_client_pending(const struct key_client *client);
+/* Whether they are as many as may be: the next one would be refused (RESULT_LIMIT). */
+bool key_client_full(const struct key_client *client);
+/* What the log and clients' handshakes tell of one that was refused for that. */
+extern const char key_client_full_reason[];
 /* One for each key server, in the configuration's order. */
 void key_client_status(const struct key_client *client, struct key_server_status *servers);
 

@@ -71,7 +71,7 @@ struct key_client {
     uint64_t versions[PROXY_KEY_SERVERS_MAX];
 
     struct key_pool pool;
-    struct key_budget hedge_budget, retry_budget;
+    struct key_budget hedge_budget, retry_budget, overload_budget;
     uint64_t down_since; /* no server can be reached since then; 0: some can */
     uint64_t down_told;  /* when the log was last told of those that failed for it ... */
     uint64_t down_count; /* ... and how many have since */

@@ -96,6 +96,7 @@ const struct metric proxy_metrics[] = {
     FAILURE_ROW(KEY_INVALID, "key_invalid"),
     FAILURE_ROW(KEY_WRONG, "key_wrong"),
     FAILURE_ROW(KEY_REFUSED, "key_refused"),
+    FAILURE_ROW(KEY_TOO_MANY, "too_many_pending"),
     FAILURE_ROW(KEY_TRANSCRIPT, "key_transcript"),
     FAILURE_ROW(TIMEOUT, "timeout"),
     FAILURE_ROW(DROPPED, "dropped"),
@@ -109,9 +110,6 @@ const struct metric proxy_metrics[] = {
                                         "The part of a successful handshake that was not spent waiting for "
                                         "the key: the client, its network and "
                                         "our own work."},
-    [PROXY_FIBRES_EXHAUSTED] =
-        {"keyless_fibres_exhausted_total", NULL, METRIC_COUNTER,
-         "Handshakes that had to wait because limits.handshakes waited for a signature."},
     [PROXY_STAPLED] = {"keyless_handshakes_stapled_total", NULL, METRIC_COUNTER,
                        "Handshakes with an OCSP response, for clients that have asked for one."},
     [PROXY_TICKETS_MADE] = {"keyless_tickets_made_total", NULL, METRIC_COUNTER, "Session tickets made."},
@@ -132,6 +130,7 @@ const struct metric proxy_metrics[] = {
     KEY_ROW(WRONG, "wrong"),
     KEY_ROW(CANCELLED, "cancelled"),
     KEY_ROW(REFUSED, "refused"),
+    KEY_ROW(TOO_MANY, "too_many_pending"),
     KEY_ROW(MISMATCH, "mismatch"),
     KEY_ERROR_ROW(CRYPTO, "0x01", "cryptography failed"),
     KEY_ERROR_ROW(KEY, "0x02", "key not found"),

@@ -33,15 +33,16 @@ _FAILURES = [
     ("key_invalid", "unexpected answer|signature of a wrong size"),
     ("key_wrong", "wrong signature from key server"),
     ("key_refused", "operation not offered by key server|no bare operation has this signature scheme|"
-                    "too many signatures pending|not a content that a TLS server signs|"
+                    "not a content that a TLS server signs|"
                     "no whole transcript of the handshake"),
+    ("too_many_pending", "limits.handshakes wait for a signature"),
     ("key_transcript", "the transcript is not what libssl signs"),
     ("timeout", "timeout"),
     ("dropped", "the worker ends"),
 ]
 
 KEY_FAILURES = ("no_key_server", "key_timeout", "key_error", "key_invalid", "key_wrong", "key_refused",
-                "key_transcript")
+                "too_many_pending", "key_transcript")
 
 
 def failure_label(reason):

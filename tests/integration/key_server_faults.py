@@ -157,6 +157,17 @@ class Holds(Behaviour):
         server.run(answer())
 
 
+class Slow(Behaviour):
+    """Takes this long for each signature, for many at the same time."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    async def sign(self, link, request):
+        await asyncio.sleep(self.seconds)
+        await super().sign(link, request)
+
+
 class SlowHello(Behaviour):
     def __init__(self, seconds):
         self.seconds = seconds

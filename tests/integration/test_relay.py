@@ -720,34 +720,3 @@ def test_leaving_with_bytes_unread(stack, how):
         assert_cancelled(gains)
     finally:
         signer.signal(harness.signal.SIGCONT)
-
-
-def test_more_handshakes_than_fibres(stack):
-    """With two fibres, six clients whose signatures are slow are served all the same, each in its turn."""
-    server, proxy = stack.pair(limits={"handshakes": 2})
-    gains = Gains(proxy)
-    (signer,) = server.children("signer")
-    (worker,) = proxy.children("worker")
-    hello = clients.client_hello("p256.example")
-    signer.signal(harness.signal.SIGSTOP)
-    try:
-        with contextlib.ExitStack() as exits:
-            waiting = [exits.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE))
-                       for _ in range(6)]
-            for client in waiting[:2]:
-                client.sendall(hello)
-            wait_until(lambda: proxy.metric("keyless_key_requests_pending") == 2, "two requests")
-            for client in waiting[2:]:  # in whatever order they were accepted, there is no fibre left for these
-                client.sendall(hello)
-            wait_until(lambda: proxy.metric("keyless_fibres_exhausted_total") >= 4, "the others to wait")
-            assert_idle(worker)
-            waiting[3].close()  # one that waits for a fibre leaves
-            wait_until(lambda: proxy.metric("keyless_connections_open") == 5, "the one that left to be missed")
-            gains.assert_failures(client_closed=1)
-            assert gains.gained("keyless_key_requests_total", outcome="cancelled") == 0  # it had not asked for one
-            signer.signal(harness.signal.SIGCONT)
-            for client in waiting[:3] + waiting[4:]:
-                assert client.recv(1) == b"\x16"
-    finally:
-        signer.signal(harness.signal.SIGCONT)
-    assert curl("p256.example", proxy.port).status == 0

@@ -55,8 +55,8 @@ def at_once(proxy, count, name="p256.example"):
 
 
 def request_series(outcome):
-    """Under the key server that got the request, or had it last; of these two outcomes none did, unless it was lost."""
-    server = "none" if outcome in ("no_server", "refused") else "keys-a"
+    """Under the key server that got the request, or had it last; of these outcomes none did, unless it was lost."""
+    server = "none" if outcome in ("no_server", "refused", "too_many_pending") else "keys-a"
     return f'keyless_key_requests_total{{server="{server}",outcome="{outcome}"}}'
 
 
@@ -99,19 +99,20 @@ class Watched:
         what = f"{series} to have risen by {'something' if count is None else count}"
         wait_until(lambda: self.gained(series) > 0 if count is None else self.gained(series) == count, what)
 
-    def assert_failed(self, reason, count=1):
+    def assert_failed(self, reason, count=1, stage="key"):
         """So many more handshakes have failed for want of a signature than were told of before: each has a line that
         names this cause (or one of these), a count of its outcome and one of its reason."""
         reasons = [reason] if isinstance(reason, str) else reason
 
         def lines():
-            return self.proxy.find("handshake failed", after=self.mark, stage="key")[len(self.told) :]
+            failed = self.proxy.find("handshake failed", after=self.mark)
+            return [line for line in failed if failure_label(line["reason"]) in KEY_FAILURES][len(self.told) :]
 
-        wait_until(lambda: len(lines()) >= count, f"{count} lines with stage=key and one of {reasons}:\n{self.proxy.tail()}")
+        wait_until(lambda: len(lines()) >= count, f"{count} lines with one of {reasons}:\n{self.proxy.tail()}")
         found = lines()
         assert len(found) == count, found
         for line in found:
-            assert line["reason"] in reasons, line
+            assert line["reason"] in reasons and line["stage"] == stage, line
             assert line["client"].startswith("127.0.0.1:") and line["sni"].endswith(".example"), line
         self.told += [failure_label(line["reason"]) for line in found]
         self.assert_only_told()

@@ -10,13 +10,13 @@
 size_t __sanitizer_get_current_allocated_bytes(void); /* gcc has no header for it */
 #endif
 
-enum { FIBRES = 4 };
+enum { PENDING_MAX = 4 };
 
 static int set_up(void **state)
 {
     struct test_world *world = *state;
     test_world_configure(world);
-    world->config.limits.handshakes = FIBRES;
+    world->config.limits.handshakes = PENDING_MAX;
     test_world_open(world);
     WORLD_UNTIL(world, key_client_ready(world->keys));
     return 0;
@@ -127,7 +127,7 @@ static void test_leaving_clients(void **state)
     assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_CLIENT_GONE), (WARM_UP + ROUNDS) / 2);
     assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_ABORTED), (WARM_UP + ROUNDS) / 2);
     test_key_server_release(&world->server);
-    for (unsigned i = 0; i < 2 * FIBRES; i++)
+    for (unsigned i = 0; i < 2 * PENDING_MAX; i++)
         check_served(world);
     WORLD_UNTIL(world, test_world_metric(world, PROXY_KEY_LATE) == WARM_UP + ROUNDS);
 }
@@ -161,73 +161,77 @@ static void test_abort_before_hello(void **state)
     test_client_end(&client);
 }
 
-/* ---- Fibres are the limit. */
+/* ---- A full house. */
 
-static void test_fibre_limit(void **state)
+static void fill_house(struct test_world *world, const struct test_offer *offer,
+                       struct test_client clients[static PENDING_MAX])
 {
-    struct test_world *world = *state;
-    struct test_client clients[FIBRES + 1];
-    struct test_client *last = &clients[FIBRES];
     world->server.hold = true;
-    for (unsigned i = 0; i < FIBRES; i++) {
-        test_client_start(&clients[i], world, &OFFER);
+    for (unsigned i = 0; i < PENDING_MAX; i++) {
+        test_client_start(&clients[i], world, offer);
         test_client_park(&clients[i]);
     }
-    test_client_start(last, world, &OFFER);
-    WORLD_UNTIL(world, (test_client_step(last), last->state == HANDSHAKE_WANT_FIBRE));
-    test_client_step(last); /* tried again in vain: counted once all the same */
-    assert_int_equal(last->state, HANDSHAKE_WANT_FIBRE);
-    assert_int_equal(test_world_metric(world, PROXY_FIBRES_EXHAUSTED), 1);
+    assert_true(key_client_full(world->keys));
+}
+
+/* With its first message, and before the key exchange; the next one has the place of one that leaves. */
+static void test_turned_away(void **state)
+{
+    struct test_world *world = *state;
+    struct test_client clients[PENDING_MAX], late;
+    fill_house(world, &OFFER, clients);
+    test_client_start(&late, world, &OFFER);
+    test_client_run(&late);
+    check_failure(&late, "client hello", "limits.handshakes wait for a signature");
+    assert_int_equal(handshake_failure_class(late.handshake), HANDSHAKE_CLASS_KEY_TOO_MANY);
+    assert_int_equal(late.alert, SSL_AD_INTERNAL_ERROR);
+    test_client_end(&late);
+    assert_int_equal(test_world_metric(world, PROXY_HANDSHAKES_KEY), 1);
     test_client_end(&clients[0]);
-    test_client_park(last);
-    WORLD_UNTIL(world, world->server.held_count == FIBRES + 1);
+    test_client_start(&clients[0], world, &OFFER);
+    test_client_park(&clients[0]);
+    WORLD_UNTIL(world, world->server.held_count == PENDING_MAX + 1);
     test_key_server_release(&world->server);
-    for (unsigned i = 1; i <= FIBRES; i++) {
+    for (unsigned i = 0; i < PENDING_MAX; i++) {
         test_client_run(&clients[i]);
         assert_int_equal(clients[i].state, HANDSHAKE_DONE);
         test_client_end(&clients[i]);
     }
     check_served(world);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_TOO_MANY), 0);
 }
 
-/* One that has its signature needs no fibre for what is left: the house may be full. */
-static void check_finished_without_fibre(struct test_world *world, int version)
+/* One that has its signature is served, however full the house is. */
+static void check_finished_in_full_house(struct test_world *world, int version)
 {
     const struct test_offer offer = {.sni = "p256.example", .version = version};
-    struct test_client first, others[FIBRES];
+    struct test_client first, others[PENDING_MAX];
     world->server.hold = true;
     test_client_start(&first, world, &offer);
     test_client_park(&first);
     WORLD_UNTIL(world, world->server.held_count == 1);
     test_key_server_release(&world->server);
     WORLD_UNTIL(world, first.woken > 0);
-    assert_false(handshake_needs_fibre(first.handshake));
     first.state = handshake_run(first.handshake); /* sends the server's flight, and waits for the client's */
     assert_int_equal(first.state, HANDSHAKE_WANT_READ);
-    assert_false(handshake_needs_fibre(first.handshake));
-    world->server.hold = true;
-    for (unsigned i = 0; i < FIBRES; i++) {
-        test_client_start(&others[i], world, &offer);
-        test_client_park(&others[i]);
-    }
+    fill_house(world, &offer, others);
     test_client_run(&first);
     assert_int_equal(first.state, HANDSHAKE_DONE);
     assert_true(first.connected);
-    assert_int_equal(test_world_metric(world, PROXY_FIBRES_EXHAUSTED), 0);
     test_client_end(&first);
-    for (unsigned i = 0; i < FIBRES; i++)
+    for (unsigned i = 0; i < PENDING_MAX; i++)
         test_client_end(&others[i]);
     test_key_server_release(&world->server);
 }
 
-static void test_finished_needs_no_fibre_tls13(void **state)
+static void test_finished_in_full_house_tls13(void **state)
 {
-    check_finished_without_fibre(*state, TLS1_3_VERSION);
+    check_finished_in_full_house(*state, TLS1_3_VERSION);
 }
 
-static void test_finished_needs_no_fibre_tls12(void **state)
+static void test_finished_in_full_house_tls12(void **state)
 {
-    check_finished_without_fibre(*state, TLS1_2_VERSION);
+    check_finished_in_full_house(*state, TLS1_2_VERSION);
 }
 
 /* ---- What goes out before the signature. */
@@ -500,9 +504,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_leaving_clients, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_abort_sends_alert, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_abort_before_hello, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_fibre_limit, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_finished_needs_no_fibre_tls13, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_finished_needs_no_fibre_tls12, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_turned_away, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_finished_in_full_house_tls13, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_finished_in_full_house_tls12, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_early_flush, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_early_flush_by_latency, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_early_flush_without_key_server, set_up, tear_down),

@@ -334,6 +334,25 @@ static void test_overloaded_once(void **state)
     assert_int_equal(world->others[1].requests, 0);
 }
 
+/* Where all are overloaded, asking another would double what they have to do. */
+static void test_overload_is_no_storm(void **state)
+{
+    enum { REQUESTS = 1000, BURST = 64, SHARE = 20 * REQUESTS / 1000, A_SECOND = 1 };
+    struct test_world *world = *state;
+    open_up(world);
+    world->server.error = world->others[0].error = KSSL_ERROR_OVERLOADED;
+    const uint64_t began = clock_now();
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        sign(world, 0);
+        WORLD_UNTIL(world, done_count == i + 1);
+        assert_int_equal(operations[0].error, KSSL_ERROR_OVERLOADED);
+    }
+    const uint64_t most = BURST + SHARE + A_SECOND * ((clock_now() - began) / 1000000 + 1);
+    const uint64_t moved = (uint64_t)test_world_metric(world, PROXY_KEY_MOVED);
+    assert_int_equal(world->server.requests + world->others[0].requests, REQUESTS + moved);
+    assert_in_range(moved, BURST, most);
+}
+
 static void test_all_refuse(void **state)
 {
     struct test_world *world = *state;
@@ -648,6 +667,7 @@ int main(void)
         TEST(test_overdue_and_second_comes_back),
         TEST(test_answers),
         TEST(test_overloaded_once),
+        TEST(test_overload_is_no_storm),
         TEST(test_all_refuse),
         TEST(test_loss_moves),
         TEST(test_loss_after_each_answer),

@@ -179,13 +179,14 @@ static void test_refusals(void **state)
     world->server.hold = true;
     sign_some(world, 0, 4);
     assert_int_equal(sign(world, 4), RESULT_LIMIT);
-    assert_string_equal(operations[4].reason, "too many signatures pending");
+    assert_string_equal(operations[4].reason, "limits.handshakes wait for a signature");
     key_client_cancel(world->keys, &operations[0]);
     operations[4].content = OCTETS("hello");
     assert_int_equal(key_client_sign(world->keys, &operations[4]), RESULT_PROTOCOL);
     assert_string_equal(operations[4].reason, "not a content that a TLS server signs");
     assert_int_equal(sign(world, 4), RESULT_OK);
-    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_REFUSED), 2);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_REFUSED), 1);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_REQUESTS_TOO_MANY), 1);
     assert_int_equal(key_client_pending(world->keys), 4);
 }
 

@@ -55,6 +55,7 @@ static const char *const REASONS[HANDSHAKE_CLASSES] = {
     [HANDSHAKE_CLASS_KEY_INVALID] = "key_invalid",
     [HANDSHAKE_CLASS_KEY_WRONG] = "key_wrong",
     [HANDSHAKE_CLASS_KEY_REFUSED] = "key_refused",
+    [HANDSHAKE_CLASS_KEY_TOO_MANY] = "too_many_pending",
     [HANDSHAKE_CLASS_KEY_TRANSCRIPT] = "key_transcript",
     [HANDSHAKE_CLASS_TIMEOUT] = "timeout",
     [HANDSHAKE_CLASS_DROPPED] = "dropped",
