@@ -446,8 +446,9 @@ static const struct config_row ROWS[] = {
         .type = &CONFIG_PERCENT,
         CONFIG_AT(struct proxy_config, key_channel.hedge_share),
         .fallback = "5%",
-        .help = "How many of all requests may be hedged; as many again may be sent to another server after "
-                "attempt_timeout.",
+        .help =
+            "How many of all requests may be hedged. Beside these, 3 % may be sent to another server after "
+            "attempt_timeout, and 2 % when what has failed moves to one that is in trouble, too.",
     },
     {
         .path = "key_channel.in_flight",
@@ -468,7 +469,7 @@ static const struct config_row ROWS[] = {
         .help =
             "Which signatures are verified with the certificate before a client gets them. auto: every one "
             "made with an RSA key; with another key, which costs three times what the signature did, the "
-            "first 256 after each connect and each wrong one, then one in 16 at random. all: every one.",
+            "first 256 after each connect and each failure, then one in 16 at random. all: every one.",
     },
     {
         .path = "tickets.source",

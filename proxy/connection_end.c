@@ -24,12 +24,18 @@ static const struct {
     [REASON_DROPPED] = {"dropped", PROXY_CONNECTIONS_DROPPED, false, true},
 };
 
-/* That no key server can be reached the key client tells, once a second. */
+/* What befalls all clients is told once a second: that no key server can be reached, or that too many wait.
+ */
+static bool is_told_elsewhere(enum handshake_class class)
+{
+    return class == HANDSHAKE_CLASS_KEY_NO_SERVER || class == HANDSHAKE_CLASS_KEY_TOO_MANY;
+}
+
 void connection_log_handshake(const struct connection *connection)
 {
     const struct handshake *handshake = connection->handshake;
     const struct handshake_facts *facts = handshake_facts(handshake);
-    bool told = handshake_failure_class(handshake) == HANDSHAKE_CLASS_KEY_NO_SERVER;
+    bool told = is_told_elsewhere(handshake_failure_class(handshake));
     const char *stage, *reason;
     handshake_failure(handshake, &stage, &reason);
     (void)log_write(

@@ -122,6 +122,16 @@ static void note_facts(struct handshake *handshake)
     note_signature(handshake);
 }
 
+/* Once a second, not once a client. */
+static void tell_too_many(struct handshake_context *context)
+{
+    const uint64_t count = log_tally_add(&context->too_many, clock_now());
+    if (count > 0)
+        log_warn(context->log, "handshakes refused", log_number("refused", (int64_t)count),
+                 log_number("limit", (int64_t)context->config->limits.handshakes),
+                 log_reason(key_client_full_reason));
+}
+
 static void count_failure(struct handshake *handshake)
 {
     static const enum proxy_metric OUTCOMES[] = {
@@ -136,6 +146,8 @@ static void count_failure(struct handshake *handshake)
     enum handshake_class class = handshake->reason.class;
     metric_add(metrics, OUTCOMES[handshake_fault_of(class)], 1);
     metric_add(metrics, PROXY_FAILURES + (size_t) class - 1, 1);
+    if (class == HANDSHAKE_CLASS_KEY_TOO_MANY)
+        tell_too_many(handshake->context);
 }
 
 static enum handshake_state fail(struct handshake *handshake, enum handshake_class class, const char *text)
@@ -291,7 +303,7 @@ enum handshake_state handshake_run(struct handshake *handshake)
  * provider then gives up. libssl sends its alert on the way. */
 static void end_fibre(struct handshake *handshake)
 {
-    if (handshake->state != HANDSHAKE_WANT_KEY)
+    if (!handshake->signature.waiting)
         return;
     key_client_cancel(handshake->context->signer.client, &handshake->signature.operation);
     handshake->signature.cancelled = true;

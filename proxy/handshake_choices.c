@@ -58,27 +58,11 @@ static void find_chains(struct handshake *handshake, struct bytes sni)
         (void)certificate_hold(handshake->found[i]);
 }
 
-/* A ticket of TLS 1.3 or 1.2: with a good one, no signature is needed. */
-static bool brings_session(SSL *ssl)
-{
-    const unsigned char *data;
-    size_t size;
-    return SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_psk, &data, &size) == 1 ||
-           (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_session_ticket, &data, &size) == 1 && size > 0);
-}
-
-/* One that would not get its signature is turned away before the key exchange, which is the dear part. */
-static bool is_turned_away(SSL *ssl, const struct handshake *handshake)
-{
-    return key_client_full(handshake->context->signer.client) && !brings_session(ssl);
-}
-
 /* Before libssl has looked at versions or extensions, so that the SNI of what fails is known too. */
 static int on_client_hello(SSL *ssl, int *alert, void *argument)
 {
     struct handshake *handshake = SSL_get_app_data(ssl);
     (void)argument;
-    handshake->stage = "client hello";
     if (SSL_client_hello_isv2(ssl)) {
         refuse(handshake, HANDSHAKE_CLASS_VERSION, "hello in SSLv2 format");
         *alert = SSL_AD_PROTOCOL_VERSION;
@@ -104,11 +88,6 @@ static int on_client_hello(SSL *ssl, int *alert, void *argument)
     memcpy(handshake->facts.sni, hello->sni, hello->sni_size);
     struct bytes sni = bytes_of(hello->sni_size > 0 ? hello->sni : NULL, hello->sni_size);
     handshake->signature.operation.sni = sni;
-    if (is_turned_away(ssl, handshake)) {
-        refuse(handshake, HANDSHAKE_CLASS_KEY_TOO_MANY, key_client_full_reason);
-        *alert = SSL_AD_INTERNAL_ERROR;
-        return SSL_CLIENT_HELLO_ERROR;
-    }
     if (!handshake_site_choose(handshake, ssl, sni)) {
         refuse(handshake, HANDSHAKE_CLASS_INTERNAL, "no memory for the site's policy");
         *alert = SSL_AD_INTERNAL_ERROR;
@@ -175,12 +154,21 @@ static size_t choose_chains(const struct handshake *handshake, bool tls13,
     return client_hello_choose(hello, tls13, handshake->found, handshake->found_count, chosen);
 }
 
+/*
+ * libssl asks when it knows that no session is resumed, before it makes its key share, and again for a second
+ * ClientHello: a handshake that would not get its signature is turned away before its dear part, the key
+ * exchange, and whatever its client claims to bring.
+ */
 static int on_certificate(SSL *ssl, void *argument)
 {
     struct handshake *handshake = SSL_get_app_data(ssl);
     const struct certificate *chosen[CERTIFICATES_PER_NAME];
     (void)argument;
     handshake->stage = "certificate";
+    if (key_client_full(handshake->context->signer.client)) {
+        refuse(handshake, HANDSHAKE_CLASS_KEY_TOO_MANY, key_client_full_reason);
+        return 0;
+    }
     if (handshake->certificates_set)
         return 1;
     client_bio_pause(handshake->bio, true); /* what the client answers is not read on the fibre */

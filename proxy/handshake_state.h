@@ -15,6 +15,7 @@
 
 #include <openssl/provider.h>
 
+#include "common/log_tally.h"
 #include "proxy/client_auth.h"
 #include "proxy/client_hello.h"
 #include "proxy/handshake.h"
@@ -65,6 +66,7 @@ struct handshake_context {
     struct remote_signer signer;
     struct ready_chains *chains;
     bool has_fibres;
+    struct log_tally too_many; /* handshakes refused as limits.handshakes waited */
 };
 
 struct handshake {

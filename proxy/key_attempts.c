@@ -293,7 +293,7 @@ static bool may_move(struct key_client *client, struct key_server *server, struc
         bool first = !slot->overloaded;
         key_pool_overloaded(server, now);
         slot->overloaded = true;
-        return first && key_budget_spend(&client->overload_budget);
+        return first;
     }
     default:
         return false;
@@ -309,6 +309,18 @@ void key_attempts_count(struct key_client *client, const struct key_slot *slot,
         metric_add_for(client->metrics, metric, key_link_metric_value(server->link), 1);
 }
 
+/* Whether it goes to another server now, as nobody else's answer is expected. Where all are in trouble only a
+ * share does: what they could not do twice as often they cannot do at all. false: it has ended, or waits. */
+static bool moves_on(struct key_client *client, struct key_slot *slot)
+{
+    const struct key_wish wish = wish_of(client, slot);
+    if (slot->final || key_attempts_expected(slot) || key_attempts_all_refused(client, slot))
+        return false;
+    slot->final = !key_pool_has_fine(&client->pool, &wish, clock_now()) && !slot->operation->is_test &&
+                  !key_budget_spend(&client->move_budget);
+    return !slot->final;
+}
+
 /* Wrong once, wrong for this request: nobody is asked twice who has answered. One that was asked before may
  * still have a good answer, even to what no other is to be asked after. */
 static void on_bad_answer(struct key_client *client, struct key_server *server, struct key_slot *slot,
@@ -321,7 +333,7 @@ static void on_bad_answer(struct key_client *client, struct key_server *server, 
         slot->failed = *answer;
     if (!last_word && (slot->final || !key_attempts_expected(slot)))
         name_server(slot, server);
-    if (!slot->final && !key_attempts_expected(slot))
+    if (moves_on(client, slot))
         key_attempts_count(client, slot, server, PROXY_KEY_MOVED);
     go_on(client, slot);
 }
@@ -411,11 +423,13 @@ static void on_up(struct key_link *link, void *owner)
     if (client->tickets != NULL && tickets_are_known(client, &offered))
         client->tickets->up(key_link_name(link), offered, client->tickets_owner);
     key_attempts_send_waiting(client);
-    if (client->ready != NULL) {
-        void (*ready)(void *) = client->ready;
-        client->ready = NULL;
-        ready(client->ready_owner);
-    }
+    key_client_check_ready(client);
+}
+
+static void on_failed(struct key_link *link, void *owner)
+{
+    (void)link;
+    key_client_check_ready(owner);
 }
 
 /* What all are lost that it was sent to begins anew: it may be hedged again. */
@@ -500,6 +514,7 @@ static bool on_keys(struct key_link *link, struct bytes page, bool first,
 
 const struct key_link_handler key_attempts_handler = {.up = on_up,
                                                       .down = on_down,
+                                                      .failed = on_failed,
                                                       .answer = on_answer,
                                                       .ticket_keys = on_ticket_keys,
                                                       .writable = on_writable,

@@ -1,18 +1,17 @@
 #include "proxy/key_budget.h"
 
-#define ONE    1000
-#define SECOND UINT64_C(1000000)
+/* As many as a second has microseconds, so that what a second brings adds up without a remainder. */
+#define ONE UINT64_C(1000000)
 
 struct key_budget key_budget_of(uint32_t share, uint32_t a_second, uint32_t burst)
 {
-    return (struct key_budget){
-        .share = share, .a_second = a_second, .burst = burst, .saved = (uint64_t)burst * ONE};
+    return (struct key_budget){.share = share, .a_second = a_second, .burst = burst, .saved = burst * ONE};
 }
 
 void key_budget_earn(struct key_budget *budget, uint64_t now)
 {
-    const uint64_t most = (uint64_t)budget->burst * ONE;
-    budget->saved += budget->share + (now - budget->earned) * budget->a_second * ONE / SECOND;
+    const uint64_t most = budget->burst * ONE;
+    budget->saved += budget->share * ONE / 1000 + (now - budget->earned) * budget->a_second;
     budget->earned = now;
     if (budget->saved > most)
         budget->saved = most;

@@ -10,7 +10,7 @@ struct key_budget {
     uint32_t share;    /* per mille of all requests */
     uint32_t a_second; /* and as many, however few requests there are */
     uint32_t burst;    /* as many at once, when there were none for long */
-    uint64_t saved;    /* thousandths */
+    uint64_t saved;    /* millionths */
     uint64_t earned;   /* when it was last added to */
 };
 

@@ -14,20 +14,21 @@
 #define SLOTS_MAX       (KEY_LINK_OWN_IDS >> 16)
 #define GENERATION_BITS 16
 
+#define WARM_WITHIN 500000 /* microseconds */
+
 #define TESTS_MAX 1 /* at a time, beside what handshakes wait for */
 
 _Static_assert(PROXY_HANDSHAKES_MAX + PROXY_IN_FLIGHT_MAX + TESTS_MAX <= SLOTS_MAX,
                "a slot for each request there may be");
 
-/* Hedges have their share in the configuration. Together with these, a tenth of all requests is asked twice:
- * per mille, those whose first server may be dead or only slow, and those whose first server is overloaded.
- */
-#define RETRY_SHARE    30
-#define OVERLOAD_SHARE 20
-/* Where there are few requests, so many overloaded ones are no storm. */
-#define OVERLOAD_A_SECOND 1
-/* What may be asked twice at once when all went well for long. Of a server that stops it is all that it has.
- */
+/* Hedges have their share in the configuration. With these, per mille, a tenth of all requests is asked twice
+ * where that could do harm: those whose first server may be dead or only slow, and those that move to one
+ * that is in trouble, too. */
+#define RETRY_SHARE 30
+#define MOVE_SHARE  20
+/* Where there are few requests, so many more are no storm. */
+#define A_SECOND 1
+/* What may be asked twice at once when all went well for long. A server that stops leaves all that it has. */
 #define BURST 64
 
 const char key_client_full_reason[] = "limits.handshakes wait for a signature";
@@ -196,7 +197,7 @@ static void slot_start(struct key_client *client, struct key_slot *slot, struct 
     live_change(client, operation, +1);
     key_budget_earn(&client->hedge_budget, slot->started);
     key_budget_earn(&client->retry_budget, slot->started);
-    key_budget_earn(&client->overload_budget, slot->started);
+    key_budget_earn(&client->move_budget, slot->started);
 }
 
 /* None of the key servers has the operation: done is not called for that. */
@@ -280,14 +281,39 @@ bool key_client_ask_ticket_keys(struct key_client *client)
     return false;
 }
 
+static void tell_ready(struct key_client *client)
+{
+    void (*ready)(void *) = client->ready;
+    client->ready = NULL;
+    if (ready != NULL)
+        ready(client->ready_owner);
+}
+
+static void on_warm(evutil_socket_t fd, short events, void *client)
+{
+    (void)fd;
+    (void)events;
+    tell_ready(client);
+}
+
+/* The first clients shall find all key servers: each may have keys that the others have not. One that is
+ * neither up nor refused in a moment is not waited for. */
+void key_client_check_ready(struct key_client *client)
+{
+    static const struct timeval MOMENT = {.tv_usec = WARM_WITHIN};
+    if (client->ready == NULL || !key_client_ready(client))
+        return;
+    if (key_pool_all_tried(&client->pool))
+        tell_ready(client);
+    else if (!evtimer_pending(client->warm, NULL))
+        (void)evtimer_add(client->warm, &MOMENT);
+}
+
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner)
 {
-    if (key_client_ready(client)) {
-        ready(owner);
-        return;
-    }
     client->ready = ready;
     client->ready_owner = owner;
+    key_client_check_ready(client);
 }
 
 bool key_client_ready(const struct key_client *client)
@@ -313,7 +339,8 @@ unsigned key_client_pending(const struct key_client *client)
 
 bool key_client_full(const struct key_client *client)
 {
-    return client->live >= client->live_max;
+    return client->live >= client->live_max ||
+           (TAILQ_EMPTY(&client->unused) && client->slots_used == client->slot_count);
 }
 
 /* Of several addresses: what they have together, the best latency, the newest failure. */
@@ -371,8 +398,8 @@ static void client_configure(struct key_client *client, const struct proxy_confi
     client->hedges = config->key_channel.hedge != UINT64_MAX && config->key_channel.hedge_share > 0 &&
                      client->pool.count > 1;
     client->hedge_budget = key_budget_of(10 * config->key_channel.hedge_share, 0, BURST);
-    client->retry_budget = key_budget_of(RETRY_SHARE, 0, config->key_channel.in_flight);
-    client->overload_budget = key_budget_of(OVERLOAD_SHARE, OVERLOAD_A_SECOND, BURST);
+    client->retry_budget = key_budget_of(RETRY_SHARE, A_SECOND, config->key_channel.in_flight);
+    client->move_budget = key_budget_of(MOVE_SHARE, A_SECOND, BURST);
     client->verify = config->key_channel.verify;
     client->in_flight_max = config->key_channel.in_flight;
     client->live_max = config->limits.handshakes;
@@ -396,7 +423,8 @@ static enum result client_set_up(struct key_client *client, const struct proxy_c
     client->slots = calloc(client->slot_count, sizeof *client->slots);
     client->frame = malloc(client->frame_size);
     client->timer = evtimer_new(client->base, key_attempts_on_timer, client);
-    if (client->slots == NULL || client->frame == NULL || client->timer == NULL)
+    client->warm = evtimer_new(client->base, on_warm, client);
+    if (client->slots == NULL || client->frame == NULL || client->timer == NULL || client->warm == NULL)
         return failure_set(why, RESULT_SYSTEM, "no memory for %u signatures at a time", client->slot_count);
     return links_make(client, why);
 }
@@ -432,6 +460,8 @@ void key_client_free(struct key_client *client)
     key_pool_free(&client->pool);
     if (client->timer != NULL)
         event_free(client->timer);
+    if (client->warm != NULL)
+        event_free(client->warm);
     free(client->slots);
     free(client->frame);
     free(client);

@@ -109,8 +109,10 @@ void key_client_watch_ticket_keys(struct key_client *client, const struct key_cl
 /* False: there is no channel now, or its key server does not offer them. */
 bool key_client_ask_ticket_keys(struct key_client *client);
 
-/* Called once when the first channel is up, or at once if it is. For readiness. */
+/* Called once when a channel is up and the other key servers were tried, too, or half a second has passed;
+ * perhaps at once. For readiness. */
 void key_client_when_ready(struct key_client *client, void (*ready)(void *owner), void *owner);
+/* Whether a channel is up. */
 bool key_client_ready(const struct key_client *client);
 /* What a signature asked for now may take, in microseconds: what the last ones took; UINT64_MAX while there
  * is no channel to a key server. */

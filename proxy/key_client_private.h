@@ -12,6 +12,7 @@
 
 #include <sys/queue.h>
 
+#include "common/log_tally.h"
 #include "proxy/key_answer.h"
 #include "proxy/key_budget.h"
 #include "proxy/key_client.h"
@@ -71,10 +72,9 @@ struct key_client {
     uint64_t versions[PROXY_KEY_SERVERS_MAX];
 
     struct key_pool pool;
-    struct key_budget hedge_budget, retry_budget, overload_budget;
-    uint64_t down_since; /* no server can be reached since then; 0: some can */
-    uint64_t down_told;  /* when the log was last told of those that failed for it ... */
-    uint64_t down_count; /* ... and how many have since */
+    struct key_budget hedge_budget, retry_budget, move_budget;
+    uint64_t down_since;         /* no server can be reached since then; 0: some can */
+    struct log_tally down_tally; /* of those that failed for it */
 
     struct key_slot *slots; /* live_max, what may be on the wire beside, and TESTS_MAX */
     unsigned slot_count, slots_used;
@@ -87,8 +87,9 @@ struct key_client {
     uint8_t *frame;               /* where each is put together before the channel takes it */
     size_t frame_size;
 
-    void (*ready)(void *owner);
+    void (*ready)(void *owner); /* NULL: nobody waits to be told */
     void *ready_owner;
+    struct event *warm; /* pending: the first channel is up, the others get a moment */
 
     const struct key_client_ticket_handler *tickets; /* NULL: nobody wants them */
     void *tickets_owner;
@@ -107,6 +108,9 @@ enum key_stray key_slot_stray(const struct key_client *client, uint32_t id);
 /* The operation has ended so: its owner is told, which may do anything. The slot is free, or an orphan. */
 void key_slot_complete(struct key_client *client, struct key_slot *slot, const struct key_answer *answer);
 bool key_slot_is_asked(const struct key_slot *slot);
+
+/* A channel has come up, or could not. */
+void key_client_check_ready(struct key_client *client);
 
 /* ---- key_attempts.c */
 

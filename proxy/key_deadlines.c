@@ -6,7 +6,6 @@
 /* Operations that are given up in one turn of the loop. Each ends a handshake, and all of a house full of
  * them may have been asked at the same time: the worker's other connections want their turn in between. */
 #define EXPIRED_PER_TURN 32
-#define TELL_EVERY       UINT64_C(1000000)
 
 static const struct key_answer TIMEOUT = {KEY_OUTCOME_TIMEOUT, RESULT_PEER, 0, "key server timeout"};
 
@@ -65,13 +64,10 @@ static uint64_t hopeless_at(const struct key_client *client, const struct key_sl
 /* Once a second, not once a client. */
 static void tell_no_server(struct key_client *client, uint64_t now)
 {
-    client->down_count++;
-    if (now - client->down_told < TELL_EVERY)
-        return;
-    log_error(client->log, "no key server can be reached", log_number("failed", (int64_t)client->down_count),
-              log_number("since_ms", (int64_t)((now - client->down_since) / 1000)));
-    client->down_told = now;
-    client->down_count = 0;
+    const uint64_t count = log_tally_add(&client->down_tally, now);
+    if (count > 0)
+        log_error(client->log, "no key server can be reached", log_number("failed", (int64_t)count),
+                  log_number("since_ms", (int64_t)((now - client->down_since) / 1000)));
 }
 
 /* What has waited for the others ends with what one has said. */

@@ -23,11 +23,9 @@ static void sort(struct key_latency *latency)
     latency->unsorted = 0;
 }
 
-/* A share of an eighth for the newest, as TCP does it (RFC 6298 section 2). */
 void key_latency_note(struct key_latency *latency, uint64_t microseconds)
 {
     uint64_t took = microseconds > 0 ? microseconds : 1;
-    latency->mean = latency->mean == 0 ? took : latency->mean - latency->mean / 8 + took / 8;
     latency->samples[latency->next] = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
     latency->next = (latency->next + 1) % KEY_LATENCY_SAMPLES;
     if (latency->count < KEY_LATENCY_SAMPLES)

@@ -1,5 +1,5 @@
-/* How long a key server has lately taken to answer: the mean for choosing among servers, and the 95th
- * percentile, after which an answer is late. Plain values, all zero at the beginning. */
+/* How long a key server has lately taken to answer: the 95th percentile, after which an answer is late. Plain
+ * values, all zero at the beginning. */
 #ifndef KEYLESS_PROXY_KEY_LATENCY_H
 #define KEYLESS_PROXY_KEY_LATENCY_H
 
@@ -8,10 +8,9 @@
 #define KEY_LATENCY_SAMPLES 128
 
 struct key_latency {
-    uint64_t mean; /* microseconds, smoothed over about the last eight; 0: there was none */
-    uint32_t samples[KEY_LATENCY_SAMPLES];
-    unsigned count, next; /* samples there are; where the next goes */
-    unsigned unsorted;    /* that have come since late was worked out */
+    uint32_t samples[KEY_LATENCY_SAMPLES]; /* microseconds */
+    unsigned count, next;                  /* samples there are; where the next goes */
+    unsigned unsorted;                     /* that have come since late was worked out */
     uint64_t late;
 };
 

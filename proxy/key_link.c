@@ -11,8 +11,9 @@
 #include "common/clock.h"
 #include "proxy/proxy_metrics.h"
 
-#define BACKOFF_FIRST   50000u /* microseconds */
-#define BACKOFF_MAX     1000000u
+#define BACKOFF_AT_ONCE 20000u /* microseconds */
+#define BACKOFF_FIRST   50000u
+#define BACKOFF_MAX     800000u
 #define LIST_EVERY      60000000u
 #define UP_FOR_GOOD     1000000u /* up at least this long: the next attempt is not a retry */
 #define REPEAT_LOG      60000000u
@@ -57,6 +58,7 @@ struct key_link {
     uint64_t hello_at, up_since, received_at;
     unsigned asked;
     uint64_t asked_since; /* when asked became more than none */
+    bool has_failed;      /* to connect, once */
     bool pinged, probe;   /* a ping is out; one is to be sent at the next turn */
     uint64_t pinged_at;
 };
@@ -85,19 +87,23 @@ static uint64_t silence_due(const struct key_link *link)
 
 /* ---- Down, and up again. */
 
-/* The first retry comes at once: most often the key server was restarted. */
-static uint64_t backoff(unsigned attempts)
+uint64_t key_link_backoff(unsigned attempts, uint32_t chance)
 {
     if (attempts < 2)
-        return 0;
+        return chance % BACKOFF_AT_ONCE;
     uint64_t delay = BACKOFF_FIRST;
     for (unsigned i = 2; i < attempts && delay < BACKOFF_MAX; i++)
         delay *= 2;
     if (delay > BACKOFF_MAX)
         delay = BACKOFF_MAX;
-    uint32_t jitter;
-    evutil_secure_rng_get_bytes(&jitter, sizeof jitter);
-    return delay / 2 + jitter % (delay / 2 + 1);
+    return delay / 4 + chance % (3 * delay / 4 + 1);
+}
+
+static uint64_t backoff(unsigned attempts)
+{
+    uint32_t chance;
+    evutil_secure_rng_get_bytes(&chance, sizeof chance);
+    return key_link_backoff(attempts, chance);
 }
 
 /* An outage may last for hours: the same reason is told once a minute. */
@@ -139,11 +145,15 @@ static void link_down(struct key_link *link, const char *reason)
         metric_add_for(link->settings.metrics, PROXY_KEY_CONNECT_FAILED, link->metric_value, 1);
         log_unreachable(link, reason);
     }
+    const bool first_failure = before != STATE_UP && !link->has_failed;
+    link->has_failed = link->has_failed || first_failure;
     link->asked = 0;
     link->attempts++;
     timer_set(link, clock_now() + backoff(link->attempts));
     if (before == STATE_UP)
         link->handler->down(link, link->owner);
+    else if (first_failure && link->handler->failed != NULL)
+        link->handler->failed(link, link->owner);
 }
 
 /* Each mode stands or falls with one operation; that of TLS 1.2 may be missing on purpose. */
@@ -519,6 +529,11 @@ void key_link_free(struct key_link *link)
 bool key_link_up(const struct key_link *link)
 {
     return link != NULL && link->state == STATE_UP;
+}
+
+bool key_link_tried(const struct key_link *link)
+{
+    return link == NULL || link->state == STATE_UP || link->has_failed;
 }
 
 bool key_link_offers(const struct key_link *link, uint8_t opcode)

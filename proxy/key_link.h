@@ -42,6 +42,8 @@ enum key_stray {
 struct key_link_handler {
     void (*up)(struct key_link *link, void *owner);
     void (*down)(struct key_link *link, void *owner); /* it was up; what was asked over it is lost */
+    /* It could not come up, for the first time. NULL: nobody wants to know. */
+    void (*failed)(struct key_link *link, void *owner);
     void (*answer)(struct key_link *link, uint32_t id, const struct kssl_message *message, void *owner);
     /* To key_link_ask_ticket_keys; an answer to a question whose channel was lost never comes. */
     void (*ticket_keys)(struct key_link *link, const struct kssl_message *message, void *owner);
@@ -76,6 +78,8 @@ void key_link_free(struct key_link *link);
 bool key_link_up(const struct key_link *link);
 /* Whether its hello listed the operation; false when not up. */
 bool key_link_offers(const struct key_link *link, uint8_t opcode);
+/* Whether it is up, or has shown that it may not be soon. NULL is. */
+bool key_link_tried(const struct key_link *link);
 bool key_link_full(const struct key_link *link);
 const char *key_link_name(const struct key_link *link);
 size_t key_link_metric_value(const struct key_link *link); /* what to count under */
@@ -102,6 +106,11 @@ void key_link_stray(struct key_link *link, uint32_t id, enum key_stray what);
 /* What answers take, the hello's and pings' included, in microseconds, smoothed over about the last eight; 0:
  * there was none yet. */
 uint64_t key_link_latency(const struct key_link *link);
+
+/* How long to wait before that attempt in a row, the first being 1, in microseconds; chance: any number. The
+ * first two come at once, as most often the key server was restarted, but not all in the same moment: a
+ * thousand of these may have lost it together. Later ones are farther apart, and spread wider. */
+uint64_t key_link_backoff(unsigned attempts, uint32_t chance);
 
 void key_link_status(const struct key_link *link, struct key_server_status *status);
 

@@ -137,6 +137,14 @@ bool key_pool_any_up(const struct key_pool *pool)
     return false;
 }
 
+bool key_pool_all_tried(const struct key_pool *pool)
+{
+    for (size_t i = 0; i < pool->count; i++)
+        if (!key_link_tried(pool->servers[i].link))
+            return false;
+    return true;
+}
+
 struct key_server *key_pool_of(struct key_pool *pool, const struct key_link *link)
 {
     for (size_t i = 0; i < pool->count; i++)
@@ -173,12 +181,34 @@ static bool is_late(const struct key_server *server, uint64_t now)
 #define GRADE_MISSING 16000u
 #define GRADE_OUT     8000u
 #define GRADE_LATE    4000u
+#define GRADE_BURDEN  2000u
 #define GRADE_TIER    16u
 
 static void half_open_in_time(struct key_server *server, uint64_t now)
 {
     if (server->breaker == KEY_BREAKER_OPEN && server->heard && now >= server->retry)
         server->breaker = KEY_BREAKER_HALF;
+}
+
+/* Doubles every second until it is whole again. */
+static unsigned share_of(struct key_server *server, uint64_t now)
+{
+    while (server->share < WHOLE_SHARE && now - server->share_at >= SECOND) {
+        server->share *= 2;
+        server->share_at += SECOND;
+    }
+    return server->share;
+}
+
+/* The part of its weight that an overloaded one has not goes to others, those of a lower priority included.
+ */
+static bool is_spared(struct key_server *server, uint64_t now)
+{
+    const unsigned share = share_of(server, now);
+    uint32_t chance = 0;
+    if (share < WHOLE_SHARE)
+        evutil_secure_rng_get_bytes(&chance, sizeof chance);
+    return chance % WHOLE_SHARE >= share;
 }
 
 /* One that may have the key is as good as one that is known to: else those that list none, or were not asked
@@ -190,7 +220,8 @@ static unsigned grade_of(struct key_server *server, const struct key_wish *wish,
     bool out = server->breaker == KEY_BREAKER_OPEN || server->lied ||
                (server->breaker == KEY_BREAKER_HALF && !TAILQ_EMPTY(&server->sent));
     return (missing ? GRADE_MISSING : 0u) + (out ? GRADE_OUT : 0u) +
-           (is_late(server, now) ? GRADE_LATE : 0u) + server->config->priority * GRADE_TIER + server->rank;
+           (is_late(server, now) ? GRADE_LATE : 0u) + (is_spared(server, now) ? GRADE_BURDEN : 0u) +
+           server->config->priority * GRADE_TIER + server->rank;
 }
 
 static bool has_room(const struct key_server *server, unsigned in_flight_max)
@@ -210,16 +241,6 @@ uint32_t key_pool_room(const struct key_pool *pool, unsigned in_flight_max)
 static bool can_take(const struct key_server *server, const struct key_wish *wish)
 {
     return (wish->without >> server->number & 1) == 0 && has_room(server, wish->in_flight_max);
-}
-
-/* Doubles every second until it is whole again. */
-static unsigned share_of(struct key_server *server, uint64_t now)
-{
-    while (server->share < WHOLE_SHARE && now - server->share_at >= SECOND) {
-        server->share *= 2;
-        server->share_at += SECOND;
-    }
-    return server->share;
 }
 
 static uint64_t weight_of(struct key_server *server, uint64_t now)
@@ -306,6 +327,17 @@ struct key_server *key_pool_choose(struct key_pool *pool, const struct key_wish 
     return other_has_less ? other : one;
 }
 
+bool key_pool_has_fine(struct key_pool *pool, const struct key_wish *wish, uint64_t now)
+{
+    for (size_t i = 0; i < pool->count; i++) {
+        struct key_server *server = &pool->servers[i];
+        if (can_take(server, wish) && server->breaker == KEY_BREAKER_CLOSED && !server->lied &&
+            share_of(server, now) == WHOLE_SHARE && key_map_find(server->keys, wish->ski, now) != KEY_MISSING)
+            return true;
+    }
+    return false;
+}
+
 /* ---- The list of what is on its way. */
 
 void key_server_sent(struct key_server *server, struct key_attempt *attempt, uint64_t now)
@@ -358,6 +390,7 @@ static void breaker_open(struct key_pool *pool, struct key_server *server, const
 
 void key_pool_bad(struct key_pool *pool, struct key_server *server, const char *reason, uint64_t now)
 {
+    server->trust++;
     if (pool->count == 1)
         return; /* nobody could be asked instead */
     server->failures++;

@@ -53,7 +53,7 @@ struct key_server {
     unsigned weight;
     bool gone;      /* the name no longer has the address */
     bool leaving;   /* it is asked no more */
-    uint32_t trust; /* another number after each reconnect and each wrong signature: signature_check.h */
+    uint32_t trust; /* another number after each reconnect and each failure: signature_check.h */
     struct key_map *keys;
     struct key_latency latency;
 
@@ -104,6 +104,10 @@ struct key_server *key_pool_choose(struct key_pool *pool, const struct key_wish 
 /* Those that can take a request, a bit each. */
 uint32_t key_pool_room(const struct key_pool *pool, unsigned in_flight_max);
 bool key_pool_any_up(const struct key_pool *pool);
+/* Whether there is one for it of which nothing bad is known. */
+bool key_pool_has_fine(struct key_pool *pool, const struct key_wish *wish, uint64_t now);
+/* Whether each link is up, or has failed to come up once. */
+bool key_pool_all_tried(const struct key_pool *pool);
 struct key_server *key_pool_of(struct key_pool *pool, const struct key_link *link);
 
 /* After which an answer of the server is late; UINT64_MAX: never. */

@@ -9,6 +9,7 @@
 #include "common/process_status.h"
 #include "common/text.h"
 #include "proxy/certificate_verdicts.h"
+#include "proxy/key_pool.h"
 #include "proxy/ocsp_settings.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/worker_status.h"
@@ -32,7 +33,7 @@
 
 /* A key server as all ready workers together see it. */
 struct server_sum {
-    unsigned channels_up, avoided, distrusted; /* by so many workers */
+    unsigned channels_up, avoided, half_open, distrusted; /* by so many workers */
     uint64_t in_flight;
     uint64_t latency; /* the sum */
     unsigned latencies;
@@ -49,7 +50,8 @@ struct worker_sum {
 static void add_server(struct server_sum *sum, const struct key_server_status *server)
 {
     sum->channels_up += server->up != 0;
-    sum->avoided += server->breaker != 0;
+    sum->avoided += server->breaker == KEY_BREAKER_OPEN;
+    sum->half_open += server->breaker == KEY_BREAKER_HALF;
     sum->distrusted += server->lied != 0;
     sum->in_flight += server->in_flight;
     sum->latency += server->latency;
@@ -168,6 +170,7 @@ static void write_server(const struct proxy_setup *setup, size_t index, const st
     json_number(json, "priority", server->priority);
     json_number(json, "weight", server->weight);
     json_number(json, "avoided", sum->avoided);
+    json_number(json, "half_open", sum->half_open);
     json_number(json, "distrusted", sum->distrusted);
     json_number(json, "in_flight", (int64_t)sum->in_flight);
     if (sum->latencies > 0)
@@ -343,10 +346,14 @@ static void client_metrics(const struct proxy_setup *setup, struct evbuffer *to)
 static void write_trouble(const struct proxy_key_server *server, const struct server_sum *sum,
                           struct evbuffer *to)
 {
-    const struct metric_label avoided[] = {{PROXY_SERVER_LABEL, server->name}, {"kind", "avoided"}};
-    const struct metric_label distrusted[] = {{PROXY_SERVER_LABEL, server->name}, {"kind", "distrusted"}};
-    metrics_write_line(to, SERVER_TROUBLE, avoided, 2, sum->avoided);
-    metrics_write_line(to, SERVER_TROUBLE, distrusted, 2, sum->distrusted);
+    const struct {
+        const char *kind;
+        unsigned count;
+    } kinds[] = {{"avoided", sum->avoided}, {"half_open", sum->half_open}, {"distrusted", sum->distrusted}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        const struct metric_label labels[] = {{PROXY_SERVER_LABEL, server->name}, {"kind", kinds[i].kind}};
+        metrics_write_line(to, SERVER_TROUBLE, labels, 2, kinds[i].count);
+    }
 }
 
 static void server_metrics(const struct proxy_status *status, struct evbuffer *to)
@@ -361,9 +368,10 @@ static void server_metrics(const struct proxy_status *status, struct evbuffer *t
         const struct metric_label server = {PROXY_SERVER_LABEL, config->key_servers[i].name};
         metrics_write_line(to, SERVER_CHANNELS_UP, &server, 1, sum.servers[i].channels_up);
     }
-    metrics_write_head(
-        to, SERVER_TROUBLE, METRIC_GAUGE,
-        "Workers that avoid a key server as it fails, or distrust it as its signature was wrong.");
+    metrics_write_head(to, SERVER_TROUBLE, METRIC_GAUGE,
+                       "Workers that avoid a key server as it fails, let one request try it again (half "
+                       "open), or distrust it "
+                       "as its signature was wrong.");
     for (size_t i = 0; i < config->key_server_count; i++)
         write_trouble(&config->key_servers[i], &sum.servers[i], to);
     metrics_write_head(to, SERVER_IN_FLIGHT, METRIC_GAUGE,

@@ -1,9 +1,10 @@
 """limits.handshakes: so many handshakes of a worker wait for their signatures at a time. A further one is refused at once,
-and costs no key exchange; a session is resumed, and who has the signature is served, however full the house is."""
+before the key exchange; a session is resumed, and who has the signature is served, however full the house is."""
 
 import collections
 import concurrent.futures
 import ssl
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ import tls_client
 import tls_wire as wire
 from harness import wait_until
 from kssl_codec import Tag
+from test_odd_hellos import MODES, PSK
 from test_tickets import BOTH, Client
 from watched import LONG, Watched, at_once, key_channel, refused, request_series, served
 
@@ -81,7 +83,7 @@ def test_newcomers_are_refused(stack):
     waiting = world.fill(2)
     for _ in range(3):
         assert refused(world.proxy) < LONG
-    world.watched.assert_failed(FULL, 3, stage="client hello")
+    world.watched.assert_failed(FULL, 3, stage="certificate")
     assert world.watched.gained("keyless_key_requests_total") == 0, "the two that wait have no outcome yet"
     world.serve(waiting[:1])
     next_one = world.client("next.wild.example")
@@ -104,7 +106,7 @@ def test_the_place_of_one_that_leaves(stack):
     world.wait_pending(1)
     world.release()  # the answer to the one that left is late
     world.serve([other])
-    world.watched.assert_failed(FULL, stage="client hello")
+    world.watched.assert_failed(FULL, stage="certificate")
     world.finish()
 
 
@@ -120,13 +122,13 @@ def test_sessions_are_resumed(stack, version):
         refused(world.proxy)
     assert world.proxy.metric("keyless_key_requests_pending") == 1
     world.serve(waiting)
-    world.watched.assert_failed(FULL, 3, stage="client hello")
+    world.watched.assert_failed(FULL, 3, stage="certificate")
     world.finish()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2])
 def test_a_session_that_is_no_good(stack, version):
-    """That it would need a signature is seen only later: it is refused then."""
+    """It is refused as one without."""
     world = World(stack, handshakes=1, tickets=BOTH)
     known = Client(world.proxy.port, version=version)
     known.visit()
@@ -136,12 +138,57 @@ def test_a_session_that_is_no_good(stack, version):
     with pytest.raises(ssl.SSLError) as caught:
         known.visit()
     assert "ALERT_INTERNAL_ERROR" in str(caught.value)
-    world.watched.assert_failed(FULL)
-    world.watched.assert_counted(request_series("too_many_pending"), 1)
+    world.watched.assert_failed(FULL, stage="certificate")
+    assert world.watched.gained("keyless_key_requests_total") == 0
     world.serve(waiting)
     world.finish()
     assert not known.resumes()
     assert known.resumes()
+
+
+CLAIMS = {
+    "nothing": ("1.3", lambda hello: hello),
+    "a session, TLS 1.3": ("1.3", lambda hello: hello.adding(MODES, PSK)),
+    "a ticket of one octet, TLS 1.3": ("1.3", lambda hello: hello.adding((wire.SESSION_TICKET, b"x"))),
+    "a ticket, TLS 1.2": ("1.2", lambda hello: hello.adding((wire.SESSION_TICKET, bytes(192)))),
+}
+
+
+@pytest.mark.parametrize("tickets", ["local", "off"])
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_the_alert_is_all_there_is(stack, claim, tickets):
+    """Whatever a client claims to bring: no ServerHello is made for it."""
+    version, change = CLAIMS[claim]
+    world = World(stack, handshakes=1, tickets={"source": tickets, **({"tls12": True} if tickets == "local" else {})})
+    waiting = world.fill(1)
+    with world.client(version=version) as client:
+        client.hello = change(client.hello)
+        client.send_hello()
+        with pytest.raises(tls_client.Alert) as seen:
+            client.read_record()
+        assert seen.value.number == wire.INTERNAL_ERROR
+        assert client.outcome() == "end"
+    world.watched.assert_failed(FULL, stage="certificate")
+    world.serve(waiting)
+    world.finish()
+
+
+def test_told_once_a_second(stack):
+    """At a level that operators see; the lines of the clients are for those who look closer."""
+    world = World(stack, handshakes=1, log={"level": "info"})
+    (waiting,) = world.fill(1)
+    count, began = 0, time.monotonic()
+    while time.monotonic() - began < 2:
+        refused(world.proxy)
+        count += 1
+    took = time.monotonic() - began
+    world.watched.assert_counted('keyless_handshake_failures_total{reason="too_many_pending"}', count)
+    lines = world.proxy.find("handshakes refused", after=world.watched.mark)
+    assert 1 <= len(lines) <= took + 1
+    assert count / 4 <= sum(int(line["refused"]) for line in lines) <= count
+    assert {(line["level"], line["limit"], line["reason"]) for line in lines} == {("warn", "1", FULL)}
+    assert not world.proxy.find("handshake failed", after=world.watched.mark)
+    world.serve([waiting])
 
 
 @pytest.mark.parametrize("version", ["1.3", "1.2"])
@@ -173,7 +220,7 @@ def test_the_second_hello_is_refused(stack):
     retried.send_hello()
     assert retried.outcome() == wire.INTERNAL_ERROR
     retried.close()
-    world.watched.assert_failed(FULL, stage="client hello")
+    world.watched.assert_failed(FULL, stage="certificate")
     world.serve(waiting)
     world.finish()
 
@@ -194,7 +241,7 @@ def test_a_crowd(stack):
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         outcomes = collections.Counter(pool.map(visit, range(64)))
     assert set(outcomes) == {b"200", b"refused"}, outcomes
-    world.watched.assert_failed(FULL, outcomes[b"refused"], stage="client hello")
+    world.watched.assert_failed(FULL, outcomes[b"refused"], stage="certificate")
     world.watched.assert_counted('keyless_handshakes_total{outcome="ok"}', outcomes[b"200"])
     world.finish()
 
@@ -212,15 +259,23 @@ def test_nobody_is_refused_while_there_is_room(stack):
 
 
 def test_one_that_waits_runs_out_of_time(stack):
-    """limits.handshake_timeout holds for those that wait, and their place is free again."""
+    """limits.handshake_timeout holds for those that wait for a signature, and their place is free again."""
     server = stack.fake_key_server()
-    proxy = stack.proxy(server, limits={"handshakes": 1, "handshake_timeout": "1s"}, key_channel=key_channel(timeout="1s"))
+    proxy = stack.proxy(server, limits={"handshakes": 1, "handshake_timeout": "4s"}, key_channel=key_channel(timeout="4s"))
     watched = Watched(proxy)
+    late = tls_client.Client(proxy.port)  # its time runs from here
+    began = time.monotonic()
+    wait_until(lambda: proxy.metric("keyless_connections_open") == 1, "the client to be accepted")
+    while time.monotonic() - began < 2:
+        served(proxy)  # meanwhile: by so much its own time is up before the key server's
     server.behaviour = faults.Holds()
-    with tls_client.Client(proxy.port) as late:
-        late.send_hello()
-        assert late.outcome() in (wire.INTERNAL_ERROR, "end")
-    proxy.wait_for("handshake failed", after=watched.mark, stage="key")
+    late.send_hello()
+    assert late.outcome() in (wire.INTERNAL_ERROR, "end")
+    line = proxy.wait_for("handshake failed", after=watched.mark, reason="timeout")
+    assert line["stage"] == "key"
+    watched.assert_counted('keyless_handshake_failures_total{reason="timeout"}', 1)
+    watched.assert_counted(request_series("cancelled"), 1)
     assert proxy.metric("keyless_key_requests_pending") == 0
     server.behaviour = fake.Honest()
-    served(proxy)
+    late.close()
+    watched.assert_whole()

@@ -487,7 +487,7 @@ def test_second_hello(proxy, change, seen, reason):
         client.send_hello()
         assert client.outcome() == seen
     # libssl asks for the certificate before it asks for another ClientHello.
-    observed.assert_failed(reason, "client hello")
+    observed.assert_failed(reason, "certificate")
     observed.assert_whole()
 
 

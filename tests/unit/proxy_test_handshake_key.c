@@ -174,7 +174,7 @@ static void fill_house(struct test_world *world, const struct test_offer *offer,
     assert_true(key_client_full(world->keys));
 }
 
-/* With its first message, and before the key exchange; the next one has the place of one that leaves. */
+/* Before the key exchange; the next one has the place of one that leaves. */
 static void test_turned_away(void **state)
 {
     struct test_world *world = *state;
@@ -182,7 +182,7 @@ static void test_turned_away(void **state)
     fill_house(world, &OFFER, clients);
     test_client_start(&late, world, &OFFER);
     test_client_run(&late);
-    check_failure(&late, "client hello", "limits.handshakes wait for a signature");
+    check_failure(&late, "certificate", "limits.handshakes wait for a signature");
     assert_int_equal(handshake_failure_class(late.handshake), HANDSHAKE_CLASS_KEY_TOO_MANY);
     assert_int_equal(late.alert, SSL_AD_INTERNAL_ERROR);
     test_client_end(&late);

@@ -1,6 +1,7 @@
 /* Several key servers: whom a request goes to when the first one is slow, wrong, refuses or goes away. The
  * first has the best priority number, so that it is asked first. */
 #include "common/tls_message.h"
+#include "proxy/key_client_private.h"
 #include "tests/unit/check.h"
 #include "tests/unit/support/test_world.h"
 
@@ -203,6 +204,26 @@ static void test_hedges_end_with_their_budget(void **state)
         assert_int_equal(operations[i].outcome, KEY_OUTCOME_OK);
 }
 
+/* Without a time of its own: later than the answers were lately. */
+static void test_hedge_auto(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_channel.hedge = 0;
+    world->config.key_channel.attempt_timeout = 10000 * MILLISECOND;
+    world->config.key_channel.timeout = 20000 * MILLISECOND;
+    open_up(world);
+    for (unsigned i = 0; i < 40; i++) {
+        sign(world, i);
+        WORLD_UNTIL(world, !operations[i].pending);
+    }
+    const int64_t hedged = test_world_metric(world, PROXY_KEY_HEDGED); /* of those that were quick, perhaps */
+    world->server.hold = true;
+    sign(world, 40);
+    expect_signed_by(world, 40, "second");
+    assert_int_equal(test_world_metric(world, PROXY_KEY_HEDGED), hedged + 1);
+    assert_true(operations[40].duration < 5000 * MILLISECOND);
+}
+
 static void test_no_hedges_without_a_share(void **state)
 {
     struct test_world *world = *state;
@@ -326,31 +347,86 @@ static void test_overloaded_once(void **state)
 {
     struct test_world *world = *state;
     world->config.key_server_count = 3;
+    world->config.key_channel.hedge = 20 * MILLISECOND;
     open_up(world);
     world->server.error = world->others[0].error = KSSL_ERROR_OVERLOADED;
     sign(world, 0);
     WORLD_UNTIL(world, done_count == 1);
+    pass_time(world, 50 * MILLISECOND);
     assert_int_equal(operations[0].error, KSSL_ERROR_OVERLOADED);
     assert_int_equal(world->others[1].requests, 0);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_HEDGED), 0);
+    const struct key_server *servers = world->keys->pool.servers;
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(servers[i].share, i < 2 ? servers[2].share / 2 : servers[2].share);
+        assert_int_equal(servers[i].breaker, KEY_BREAKER_CLOSED);
+    }
 }
 
-/* Where all are overloaded, asking another would double what they have to do. */
-static void test_overload_is_no_storm(void **state)
+/* The standby takes over, without being asked for everything only after the other was. */
+static void test_overloaded_before_a_standby(void **state)
 {
-    enum { REQUESTS = 1000, BURST = 64, SHARE = 20 * REQUESTS / 1000, A_SECOND = 1 };
+    enum { REQUESTS = 1000 };
     struct test_world *world = *state;
     open_up(world);
-    world->server.error = world->others[0].error = KSSL_ERROR_OVERLOADED;
+    world->server.error = KSSL_ERROR_OVERLOADED;
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        sign(world, 0);
+        expect_signed_by(world, 0, "second");
+    }
+    assert_int_equal(world->others[0].requests, REQUESTS);
+    assert_in_range(world->server.requests, 1, REQUESTS / 10);
+}
+
+/* Where all are in trouble, asking another would double what they have to do. */
+static void check_no_storm(struct test_world *world, uint8_t error)
+{
+    enum { REQUESTS = 1000, BURST = 64, SHARE = 20 * REQUESTS / 1000, FREE = 10 };
+    open_up(world);
+    world->server.error = world->others[0].error = error;
     const uint64_t began = clock_now();
     for (unsigned i = 0; i < REQUESTS; i++) {
         sign(world, 0);
         WORLD_UNTIL(world, done_count == i + 1);
-        assert_int_equal(operations[0].error, KSSL_ERROR_OVERLOADED);
+        assert_int_equal(operations[0].error, error);
     }
-    const uint64_t most = BURST + SHARE + A_SECOND * ((clock_now() - began) / 1000000 + 1);
+    const uint64_t most = FREE + BURST + SHARE + (clock_now() - began) / 1000000 + 1;
     const uint64_t moved = (uint64_t)test_world_metric(world, PROXY_KEY_MOVED);
     assert_int_equal(world->server.requests + world->others[0].requests, REQUESTS + moved);
     assert_in_range(moved, BURST, most);
+}
+
+static void test_overload_is_no_storm(void **state)
+{
+    check_no_storm(*state, KSSL_ERROR_OVERLOADED);
+}
+
+static void test_errors_are_no_storm(void **state)
+{
+    check_no_storm(*state, KSSL_ERROR_INTERNAL);
+}
+
+/* A tenth, with the default hedge_share. */
+static void test_shares(void **state)
+{
+    struct test_world *world = *state;
+    open_up(world);
+    const struct key_client *keys = world->keys;
+    assert_int_equal(keys->hedge_budget.share, 50);
+    assert_int_equal(keys->hedge_budget.share + keys->retry_budget.share + keys->move_budget.share, 100);
+}
+
+/* There is nobody else: nothing moves. */
+static void test_a_lone_one_that_fails(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_server_count = 1;
+    open_up(world);
+    world->server.error = KSSL_ERROR_OVERLOADED;
+    sign(world, 0);
+    WORLD_UNTIL(world, done_count == 1);
+    assert_int_equal(operations[0].error, KSSL_ERROR_OVERLOADED);
+    assert_int_equal(test_world_metric(world, PROXY_KEY_MOVED), 0);
 }
 
 static void test_all_refuse(void **state)
@@ -660,6 +736,7 @@ int main(void)
         TEST(test_hedge_refused_and_first_fails),
         TEST(test_cancelled_while_hedged),
         TEST(test_hedges_end_with_their_budget),
+        TEST(test_hedge_auto),
         TEST(test_no_hedges_without_a_share),
         TEST(test_overdue),
         TEST(test_overdue_but_first),
@@ -667,7 +744,11 @@ int main(void)
         TEST(test_overdue_and_second_comes_back),
         TEST(test_answers),
         TEST(test_overloaded_once),
+        TEST(test_overloaded_before_a_standby),
         TEST(test_overload_is_no_storm),
+        TEST(test_errors_are_no_storm),
+        TEST(test_shares),
+        TEST(test_a_lone_one_that_fails),
         TEST(test_all_refuse),
         TEST(test_loss_moves),
         TEST(test_loss_after_each_answer),

@@ -154,6 +154,35 @@ static void test_stray_answers(void **state)
     key_link_free(owner->link);
 }
 
+static uint64_t least_of(unsigned attempts)
+{
+    return key_link_backoff(attempts, 0);
+}
+
+/* The longest, found by trying every part of the range. */
+static uint64_t most_of(unsigned attempts)
+{
+    uint64_t most = 0;
+    for (uint32_t chance = 0; chance < 1000000; chance++) {
+        uint64_t pause = key_link_backoff(attempts, chance);
+        most = pause > most ? pause : most;
+    }
+    return most;
+}
+
+/* From a quarter of the longest pause to all of it; that of 800 ms at most leaves time for a handshake within
+ * the second. */
+static void test_backoff_is_spread(void **state)
+{
+    (void)state;
+    static const uint64_t longest[] = {19999, 19999, 50000, 100000, 200000, 400000, 800000, 800000, 800000};
+    for (unsigned attempts = 0; attempts < COUNT_OF(longest); attempts++) {
+        assert_int_equal(most_of(attempts), longest[attempts]);
+        assert_int_equal(least_of(attempts), attempts < 2 ? 0 : longest[attempts] / 4);
+    }
+    assert_in_range(key_link_backoff(UINT32_MAX, UINT32_MAX), 200000, 800000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -163,6 +192,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_probe, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_probe_of_the_dead, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_offers, set_up, tear_down),
+        cmocka_unit_test(test_backoff_is_spread),
     };
     return cmocka_run_group_tests(tests, test_world_make, test_world_remove);
 }

@@ -16,6 +16,7 @@ struct key_link {
     bool up, full;
     unsigned asked, probes;
     uint64_t latency;
+    bool untried;
 };
 
 void key_link_free(struct key_link *link)
@@ -26,6 +27,11 @@ void key_link_free(struct key_link *link)
 bool key_link_up(const struct key_link *link)
 {
     return link->up;
+}
+
+bool key_link_tried(const struct key_link *link)
+{
+    return !link->untried;
 }
 
 bool key_link_full(const struct key_link *link)
@@ -69,22 +75,27 @@ static struct key_link links[SERVERS];
 static struct key_pool pool;
 static uint64_t now;
 
-static int set_up(void **state)
+static int open_pool(void)
 {
-    (void)state;
     const struct proxy_config config = {.key_servers = configs, .key_server_count = SERVERS};
-    static char *names[SERVERS] = {"one", "two", "three"};
     struct failure why;
-    for (size_t i = 0; i < SERVERS; i++) {
-        configs[i] = (struct proxy_key_server){.name = names[i], .weight = 1};
-        links[i] = (struct key_link){.up = true, .latency = 1000};
-    }
-    now = 1000 * SECOND;
     if (key_pool_new(&config, NULL, &pool, &why) != RESULT_OK)
         return 1;
     for (size_t i = 0; i < SERVERS; i++)
         pool.servers[i].link = &links[i];
     return 0;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    static char *names[SERVERS] = {"one", "two", "three"};
+    for (size_t i = 0; i < SERVERS; i++) {
+        configs[i] = (struct proxy_key_server){.name = names[i], .weight = 1};
+        links[i] = (struct key_link){.up = true, .latency = 1000};
+    }
+    now = 1000 * SECOND;
+    return open_pool();
 }
 
 static int tear_down(void **state)
@@ -181,7 +192,9 @@ static void test_weight(void **state)
     choose_many(counts);
     for (size_t i = 0; i < SERVERS; i++)
         assert_in_range(counts[i], MANY / 5, MANY / 2);
-    pool.servers[0].weight = 8 * KEY_POOL_WEIGHT_UNIT;
+    configs[0].weight = 8;
+    assert_int_equal(tear_down(NULL), 0);
+    assert_int_equal(open_pool(), 0);
     choose_many(counts);
     assert_in_range(counts[0], MANY * 7 / 10, MANY);
 }
@@ -229,6 +242,61 @@ static void test_overloaded(void **state)
     assert_int_equal(pool.servers[0].share, 512);
 }
 
+/* What it does not get goes to others, those of a lower priority included, and nothing while it is whole. */
+static void test_overloaded_before_a_standby(void **state)
+{
+    (void)state;
+    unsigned counts[SERVERS];
+    links[2].up = false;
+    configs[1].priority = 100;
+    expect_only(1);
+    key_pool_overloaded(&pool.servers[0], now);
+    choose_many(counts);
+    assert_in_range(counts[0], MANY * 45 / 100, MANY * 55 / 100);
+    key_pool_overloaded(&pool.servers[0], now);
+    choose_many(counts);
+    assert_in_range(counts[0], MANY * 20 / 100, MANY * 30 / 100);
+    assert_int_equal(choose(2), 0); /* better than nobody */
+    now += 10 * SECOND;
+    expect_only(1);
+}
+
+static bool has_fine(uint32_t without)
+{
+    const struct key_wish wish = wish_without(without);
+    return key_pool_has_fine(&pool, &wish, now);
+}
+
+static void test_has_fine(void **state)
+{
+    (void)state;
+    assert_true(has_fine(3));
+    assert_false(has_fine(7));
+    links[2].up = false;
+    assert_false(has_fine(3));
+    key_pool_overloaded(&pool.servers[1], now);
+    assert_false(has_fine(1));
+    now += 10 * SECOND;
+    assert_true(has_fine(1));
+    key_pool_lied(&pool.servers[1], now);
+    assert_false(has_fine(1));
+    key_pool_told_truth(&pool, &pool.servers[1]);
+    fail_often(1);
+    assert_false(has_fine(1));
+    key_pool_good(&pool, &pool.servers[1]);
+    assert_true(has_fine(1));
+    key_map_note(pool.servers[1].keys, SKI, false, now);
+    assert_false(has_fine(1));
+}
+
+static void test_all_tried(void **state)
+{
+    (void)state;
+    assert_true(key_pool_all_tried(&pool));
+    links[1].untried = true;
+    assert_false(key_pool_all_tried(&pool));
+}
+
 /* ---- Knowledge. */
 
 static void test_who_lacks_the_key(void **state)
@@ -260,8 +328,11 @@ static void test_key_before_trouble(void **state)
 static void test_breaker_opens(void **state)
 {
     (void)state;
+    const uint32_t trust = pool.servers[0].trust;
     key_pool_bad(&pool, &pool.servers[0], "test", now);
+    assert_int_not_equal(pool.servers[0].trust, trust); /* what it says next is verified */
     key_pool_bad(&pool, &pool.servers[0], "test", now);
+    assert_int_not_equal(pool.servers[0].trust, trust + 1);
     key_pool_good(&pool, &pool.servers[0]);
     key_pool_bad(&pool, &pool.servers[0], "test", now);
     key_pool_bad(&pool, &pool.servers[0], "test", now);
@@ -401,8 +472,8 @@ static void test_down(void **state)
     key_pool_down(&pool.servers[0]);
     assert_int_equal(pool.servers[0].breaker, KEY_BREAKER_CLOSED);
     assert_int_equal(key_map_find(pool.servers[0].keys, SKI, now), KEY_UNKNOWN);
-    assert_int_equal(pool.servers[0].latency.mean, 0);
-    assert_true(pool.servers[0].lied && pool.servers[0].trust == trust + 2);
+    assert_int_equal(pool.servers[0].latency.count, 0);
+    assert_true(pool.servers[0].lied && pool.servers[0].trust == trust + 3 + 2);
 }
 
 /* ---- What is on its way. */
@@ -439,6 +510,9 @@ int main(void)
         TEST(test_without_latencies),
         TEST(test_overloaded),
         TEST(test_who_lacks_the_key),
+        TEST(test_overloaded_before_a_standby),
+        TEST(test_has_fine),
+        TEST(test_all_tried),
         TEST(test_key_before_trouble),
         TEST(test_breaker_opens),
         TEST(test_breaker_half_opens),

@@ -105,12 +105,17 @@ static void test_scheme_counts(void **state)
 
 /* ---- Which ones are checked. */
 
-static unsigned due(struct signature_check *check, uint32_t trust, unsigned count)
+static unsigned due_of(struct signature_check *check, size_t server, uint32_t trust, unsigned count)
 {
     unsigned found = 0;
     for (unsigned i = 0; i < count; i++)
-        found += signature_check_due(check, 0, trust);
+        found += signature_check_due(check, server, trust);
     return found;
+}
+
+static unsigned due(struct signature_check *check, uint32_t trust, unsigned count)
+{
+    return due_of(check, 0, trust, count);
 }
 
 static void test_rsa_always(void **state)
@@ -132,6 +137,7 @@ static void test_first_then_sample(void **state)
         assert_int_equal(due(check, 0, SIGNATURE_CHECK_FIRST), SIGNATURE_CHECK_FIRST);
         /* 16,000 with a chance of 1/16: 1,000, give or take 31. Ten times that never happens. */
         assert_in_range(due(check, 0, 16000), 690, 1310);
+        assert_int_equal(due_of(check, 1, 0, SIGNATURE_CHECK_FIRST), SIGNATURE_CHECK_FIRST); /* each server */
         assert_int_equal(due(check, 1, SIGNATURE_CHECK_FIRST), SIGNATURE_CHECK_FIRST);
         assert_in_range(due(check, 1, 16000), 690, 1310);
         assert_int_equal(due(check, 0, SIGNATURE_CHECK_FIRST), SIGNATURE_CHECK_FIRST);
