@@ -14,7 +14,6 @@
 #define BACKOFF_AT_ONCE 20000u /* microseconds */
 #define BACKOFF_FIRST   50000u
 #define BACKOFF_MAX     800000u
-#define LIST_EVERY      60000000u
 #define UP_FOR_GOOD     1000000u /* up at least this long: the next attempt is not a retry */
 #define REPEAT_LOG      60000000u
 #define CLOCK_SKEW_MAX  60 /* seconds */
@@ -217,7 +216,7 @@ static void list_begin(struct key_link *link)
     link->keys_at = 0;
     if (link->handler->keys == NULL || !key_link_offers(link, KSSL_OP_LIST))
         return;
-    link->keys_at = clock_now() + LIST_EVERY;
+    link->keys_at = clock_now() + link->settings.list_every;
     link->keys_first = true;
     list_ask(link);
 }

@@ -51,8 +51,8 @@ struct key_link_handler {
     void (*alive)(struct key_link *link,
                   void *owner); /* it has answered a ping. NULL: nobody wants to know */
     /* A page of the keys that it has for us (operation 0x67), which is asked for when the channel is up and
-     * then every minute: after is set to the last one, more if others follow. False: it does not parse. NULL:
-     * nobody wants them. */
+     * then every so often: after is set to the last one, more if others follow. False: it does not parse.
+     * NULL: nobody wants them. */
     bool (*keys)(struct key_link *link, struct bytes page, bool first, uint8_t after[static KEY_ID_SKI_SIZE],
                  bool *more, void *owner);
 };
@@ -63,6 +63,7 @@ struct key_link_settings {
     const struct proxy_key_server *server; /* borrowed */
     uint64_t timeout;                      /* microseconds for connecting, for the hello, for a ping */
     uint64_t idle;                         /* microseconds of silence after which a ping is sent */
+    uint64_t list_every;                   /* microseconds after which its keys are asked for again */
     struct log *log;
     struct metrics_row *metrics;
 };

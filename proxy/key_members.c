@@ -6,7 +6,8 @@
 #include "proxy/key_client_private.h"
 
 /* Many key servers close what is idle for 30 s. */
-#define IDLE_PING 15000000u
+#define IDLE_PING  15000000u
+#define LIST_EVERY 60000000u
 
 static size_t count_named(const struct proxy_config *config)
 {
@@ -32,6 +33,7 @@ enum result key_member_connect(struct key_client *client, struct key_server *ser
         .server = server->config,
         .timeout = client->timeout,
         .idle = IDLE_PING,
+        .list_every = LIST_EVERY,
         .log = client->log,
         .metrics = client->metrics,
     };

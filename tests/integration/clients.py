@@ -54,8 +54,8 @@ class Load:
     def __init__(self, port, threads=2, name="p256.example", timeout=5.0):
         self.port, self.name, self.timeout = port, name, timeout
         self.done = 0
-        self.failures = []  # (seconds since start, seconds it took, what happened)
-        self.slowest = 0.0
+        self.failures = []  # (when it began, seconds it took, what happened)
+        self.seen = []  # (when it began, seconds it took) of all
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
@@ -73,9 +73,9 @@ class Load:
                 problem = f"{type(error).__name__}: {error}"
             took = time.monotonic() - began
             with self._lock:
+                self.seen.append((began, took))
                 if problem is None:
                     self.done += 1
-                    self.slowest = max(self.slowest, took)
                 else:
                     self.failures.append((began, took, problem))
 
@@ -89,6 +89,11 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join(PATIENCE)
+
+    def slowest(self, since=0.0):
+        """Of those that began after that moment and are done."""
+        with self._lock:
+            return max((took for began, took in self.seen if began >= since), default=0.0)
 
     def more(self, count, timeout=None):
         """Waits until `count` more requests have been answered."""

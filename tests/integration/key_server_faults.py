@@ -3,6 +3,7 @@ overrides what an honest key server does otherwise."""
 
 import asyncio
 import collections
+import contextlib
 import functools
 import random
 
@@ -266,18 +267,32 @@ class ClosesAfterReply(Behaviour):
 
 
 class Reversed(Behaviour):
-    """Waits for so many requests and answers them last first; later ones at once."""
+    """Waits for so many requests, but not long, and answers those that came last first."""
+
+    PATIENCE = 0.02
 
     def __init__(self, count):
         self.count = count
+        self.reversed = 0  # answers that overtook one
 
     async def sign(self, link, request):
         link.held.append(request)
-        if len(link.held) < self.count:
-            return
-        for held in reversed(link.held):
-            await super().sign(link, held)
-        self.count, link.held = 1, []
+        if len(link.held) == 1:
+            asyncio.get_running_loop().create_task(self.lose_patience(link, request))
+        if len(link.held) == self.count:
+            await self.answer(link)
+
+    async def lose_patience(self, link, request):
+        await asyncio.sleep(self.PATIENCE)
+        if request in link.held:
+            await self.answer(link)
+
+    async def answer(self, link):
+        held, link.held = link.held, []
+        self.reversed += len(held) - 1
+        for request in reversed(held):
+            with contextlib.suppress(OSError):
+                await super().sign(link, request)
 
 
 class OddButRight(Behaviour):

@@ -124,6 +124,23 @@ def test_durations(both):
     assert abs(whole - key - client) < 0.001
 
 
+def test_stages_of_a_signature(both):
+    """Queue and sign as the key server tells them, the way, and verifying: together what the signature took."""
+    proxy = both["proxy"]
+    proxy.wait_tried()  # test requests have these stages, too
+    before = settled(proxy)
+    assert curl("p256.example", proxy.port).status == 0
+    name = "keyless_key_stage_duration_seconds"
+    for stage in ("queue", "sign", "wire", "verify"):
+        counted(proxy, before, f"{name}_count", stage=stage)
+    now = proxy.metrics()
+    gained = lambda series, *labels: now.sum(series, *labels) - before.sum(series, *labels)
+    took = {stage: gained(f"{name}_sum", f'stage="{stage}"') for stage in ("queue", "sign", "wire", "verify")}
+    assert 0.00001 < took["sign"] < 1 and 0.00002 < took["verify"] < 1 and took["wire"] > 0 and took["queue"] >= 0
+    key = gained("keyless_key_request_duration_seconds_sum")
+    assert 0.5 * key < sum(took.values()) < key + 0.001
+
+
 def test_connections_and_bytes(both):
     proxy = both["proxy"]
     before = settled(proxy)

@@ -109,6 +109,29 @@ def test_a_key_server_that_begins_to_lie(patient):
     watched.assert_whole()
 
 
+def test_verified_again_after_a_reload(patient):
+    """What was trusted before is looked at anew."""
+    server, watched = patient
+    tls = clients.context()
+    for _ in range(260):
+        served(watched.proxy, tls=tls)
+    watched.proxy.reload()
+    server.behaviour = faults.OtherKey()
+    for _ in range(20):
+        refused(watched.proxy, tls=tls)
+    assert watched.gained(request_series("wrong")) == 20
+    server.behaviour = fake.Honest()
+    wait_until(lambda: works(watched.proxy), "it to be used again")
+
+
+def works(proxy):
+    try:
+        served(proxy)
+    except ssl.SSLError:
+        return False
+    return True
+
+
 def test_every_signature_verified(stack):
     server = stack.fake_key_server()
     watched = Watched(stack.proxy(server, key_channel=key_channel(verify="all", timeout=f"{LONG:.0f}s")))

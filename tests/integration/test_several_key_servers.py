@@ -26,8 +26,9 @@ SLOWEST = 0.3 if harness.STRICT else 3.0 if harness.SANITIZED else 1.5
 
 
 def entry(server, name, **changes):
-    port = server if isinstance(server, int) else server.port
-    return {"name": name, "address": f"127.0.0.1:{port}", "server_name": "keys.example", **changes}
+    """server: one, its port, or its Unix socket."""
+    address = server if isinstance(server, str) else f"127.0.0.1:{server if isinstance(server, int) else server.port}"
+    return {"name": name, "address": address, "server_name": "keys.example", **changes}
 
 
 class World:
@@ -64,10 +65,19 @@ class World:
 
     def assert_served(self, more=60):
         """So many more clients, none of whom fails or waits long."""
-        self.load.slowest = 0.0
+        since = time.monotonic()
         self.load.more(more)
+        self.assert_quick(since)
+
+    def assert_quick(self, since):
         assert not self.load.failures, self.load.failures[:3]
-        assert self.load.slowest < SLOWEST
+        assert self.load.slowest(since) < SLOWEST
+
+    def noticed(self):
+        """What the proxy counts of the first key server that does not happen in good days."""
+        names = ("requests_hedged", "requests_retried", "requests_moved", "requests_resent", "answers_late", "answers_unknown",
+                 "channels_lost", "connects_failed")
+        return sum(self.count(f"keyless_key_{name}_total", "keys-a") for name in names)
 
 
 def real(stack, **changes):
@@ -89,6 +99,7 @@ class Fault:
     warm: bool = True  # it is honest at first, for long enough to be trusted
     momentary: bool = False  # it is over as soon as it has begun
     network: bool = False  # it needs a network of its own
+    unseen: bool = False  # the proxy counts nothing of it, as nothing is wrong
 
     def surroundings(self):
         return own_network.own_network() if self.network else contextlib.nullcontext()
@@ -191,7 +202,7 @@ FAULTS = {
     "key removed by a reload": Fault(forget_key, find_key_again, first=real),
     "lies from the start": behaviour(faults.OtherKey, warm=False),
     "closes after each reply": behaviour(lambda: faults.ClosesAfterReply(False)),
-    "answers in reverse": behaviour(lambda: faults.Reversed(2)),
+    "answers in reverse": behaviour(lambda: faults.Reversed(2), unseen=True),
     "answers twice": behaviour(faults.Twice),
     "never signs": behaviour(faults.NeverSigns),
     "dead": behaviour(faults.Dead),
@@ -220,19 +231,22 @@ def happen(stack, fault):
     with world.load:
         if fault.warm:
             world.load.more(40)
+        noticed, began = world.noticed() if fault.warm else 0, time.monotonic()
         fault.begin(world)
         world.assert_served()
+        if not fault.unseen:
+            wait_until(lambda: world.noticed() > noticed, "the fault to be met")
         fault.end(world)
         world.wait_up(2)
         before = world.ok("keys-a")
         world.assert_served(20)
         wait_until(lambda: world.ok("keys-a") > before, "the first key server to be of use again", 40)
-    assert not world.load.failures, world.load.failures[:3]
+    world.assert_quick(began)
     wait_until(lambda: world.proxy.metric("keyless_key_requests_pending") == 0, "all requests to be answered")
     asked = world.sum_of("keyless_key_requests_total")
     again = world.sum_of("keyless_key_requests_hedged_total", "keyless_key_requests_retried_total",
                          "keyless_key_requests_moved_total")
-    assert again <= 0.1 * asked + 32, "more than the budget was asked twice"
+    assert again <= 0.1 * asked + 64, "more than the budget was asked twice"
 
 
 def test_lies_once_trusted(stack):
@@ -243,12 +257,33 @@ def test_lies_once_trusted(stack):
         world.first.behaviour = faults.OtherKey()
         wait_until(lambda: world.proxy.find("wrong signature from key server", server="keys-a"), "the lie to be found")
         world.assert_served()
+        wait_until(lambda: trouble(world.proxy, "keys-a", "distrusted") == (1, 1), "it to be distrusted")
+        assert trouble(world.proxy, "keys-b", "distrusted") == (0, 0)
         lies = len(world.proxy.find("wrong signature from key server"))
         assert lies <= 8, "it was asked again and again"
         world.first.behaviour = fake.Honest()
         world.proxy.wait_for("key server trusted again", timeout=40, server="keys-a")
+        wait_until(lambda: trouble(world.proxy, "keys-a", "distrusted") == (0, 0), "it to be no longer distrusted")
         world.assert_served()
     assert not world.load.failures
+
+
+def test_lies_once_trusted_unless_sampled(stack):
+    """With `verify: auto` one in 16 is looked at: before the first that is found few clients get a wrong one, afterwards none."""
+    world = World(stack, honest(stack), honest(stack))
+    with world.load:
+        wait_until(lambda: min(map(world.ok, ("keys-a", "keys-b"))) > 256, "both to be trusted", 60)
+        world.first.behaviour = faults.OtherKey()
+        world.proxy.wait_for("wrong signature from key server", server="keys-a", timeout=60)
+        wait_until(lambda: trouble(world.proxy, "keys-a", "distrusted") == (1, 1), "it to be distrusted")
+        time_of_discovery = time.monotonic()
+        world.load.more(60)
+        world.first.behaviour = fake.Honest()
+        world.proxy.wait_for("key server trusted again", timeout=40, server="keys-a")
+        world.load.more(20)
+    assert len(world.load.failures) <= 128
+    assert all("bad signature" in problem for _, _, problem in world.load.failures), world.load.failures[:3]
+    assert all(began <= time_of_discovery for began, _, _ in world.load.failures), world.load.failures[-3:]
 
 
 def test_a_key_removed_from_one(stack):
@@ -263,14 +298,36 @@ def test_a_key_removed_from_one(stack):
     assert moved <= 10, "what was learnt is not used"
 
 
-def test_rolling_upgrade(stack):
-    """Both are restarted, one after the other."""
-    first, second = real(stack), real(stack)
-    world = World(stack, first, second)
+def trouble(proxy, server, kind):
+    """As the metrics and as /status have it."""
+    (row,) = [row for row in proxy.status()["key_servers"] if row["name"] == server]
+    return proxy.metric("keyless_key_server_trouble", server=server, kind=kind), row[kind]
+
+
+def test_avoided(stack):
+    """A server that fails again and again is seen to be avoided, until it is of use again."""
+    world = World(stack, honest(stack), honest(stack))
+    with world.load:
+        world.first.behaviour = error(8)
+        wait_until(lambda: trouble(world.proxy, "keys-a", "avoided") == (1, 1), "it to be avoided")
+        assert trouble(world.proxy, "keys-b", "avoided") == (0, 0)
+        world.first.behaviour = fake.Honest()
+        wait_until(lambda: trouble(world.proxy, "keys-a", "avoided") == (0, 0), "it to be used again", 40)
+    assert not world.load.failures
+
+
+def test_rolling_upgrade(stack, tmp_path):
+    """Both are restarted, one after the other; one of them is reached over a Unix socket."""
+    path = tmp_path / "keys.sock"
+    harness.open_to_all(tmp_path)
+    first, second = real(stack), real(stack, listen=[f"unix:{path}"])
+    path.chmod(0o666)  # the worker that connects is nobody
+    world = World(stack, first, f"unix:{path}")
     with world.load:
         for server in (first, second):
             world.load.more(30)
             server.restart()
+            path.chmod(0o666)
             world.wait_up(2)
             world.assert_served(30)
     assert not world.load.failures, world.load.failures[:3]
@@ -300,7 +357,7 @@ def test_both_gone(stack):
     first.wait_ready(after)
     began = time.monotonic()
     wait_until(lambda: works(proxy.port), "a full handshake")
-    assert time.monotonic() - began < (4.0 if harness.SANITIZED else 1.5)
+    assert time.monotonic() - began < (1.0 if harness.STRICT else 4.0 if harness.SANITIZED else 1.5)
     wait_until(lambda: proxy.readiness()[0] == 200, "it to be ready")
 
 
@@ -312,7 +369,7 @@ def fail_for_two_seconds(proxy):
         asked = time.monotonic()
         with pytest.raises(ssl.SSLError, match="ALERT_INTERNAL_ERROR"):
             clients.get(proxy.port)
-        assert time.monotonic() - asked < 0.2 + (2.0 if harness.SANITIZED else 0.5)
+        assert time.monotonic() - asked < 0.2 + (0.1 if harness.STRICT else 2.0 if harness.SANITIZED else 0.5)
         count += 1
     gains.assert_failures(no_key_server=count)
     gains.assert_gained("keyless_key_requests_total", count, server="none", outcome="no_server")
@@ -357,6 +414,9 @@ def test_priority_and_weight(stack):
         return proxy.metric("keyless_key_requests_total", server=name, outcome="ok")
 
     assert ok("keys-a") + ok("keys-b") == 60 and ok("spare") == 0
+    assert ok("keys-a") > ok("keys-b")
+    table = [(row["name"], row["up"], row["priority"], row["weight"]) for row in proxy.status()["key_servers"]]
+    assert table == [("keys-a", True, 0, 4), ("keys-b", True, 0, 1), ("spare", True, 1, 1)]
     for server in servers[:2]:
         server.behaviour = faults.ClosesAfterHello()
         server.cut_all()
@@ -364,7 +424,7 @@ def test_priority_and_weight(stack):
 
 
 def test_each_has_its_own_keys(stack, tmp_path):
-    """One has the RSA keys, the other the rest: each is asked for what it has."""
+    """One has the RSA keys, the other the rest: each is asked for what it has, also when a key moves."""
     split = {}
     for name in ("rsa", "others"):
         split[name] = tmp_path / name
@@ -387,6 +447,51 @@ def test_each_has_its_own_keys(stack, tmp_path):
             assert told_by == server
     assert proxy.metric("keyless_key_requests_moved_total", server="keys-a") == before
     assert proxy.metric("keyless_certificates_waiting") == 0
+    before = proxy.metric("keyless_key_requests_moved_total", server="keys-b")
+    (split["others"] / "p256.key").rename(split["rsa"] / "p256.key")
+    for server in (first, second):
+        server.reload()
+    asked_of = [harness.curl("p256.example", proxy.port).json()["key_server"] for _ in range(20)]
+    assert set(asked_of) == {"keys-a"}, asked_of
+    assert proxy.metric("keyless_key_requests_moved_total", server="keys-b") <= before + 4, "what was learnt is not used"
+
+
+def test_warm_before_the_first_client(stack):
+    """A worker takes clients when all key servers were tried, and not long after the first one answers."""
+    slow = stack.fake_key_server(faults.SlowHello(0.3))
+    servers = [entry(honest(stack), "keys-a", mode="tbs"), entry(slow, "keys-b", mode="tbs")]
+    proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel())
+    assert proxy.metric("keyless_key_channels_up") == 2
+    slow.behaviour = faults.SlowHello(30)
+    slow.cut_all()
+    began = time.monotonic()
+    proxy.reload()
+    assert time.monotonic() - began < (4.0 if harness.SANITIZED else 2.0), "it waits for one that does not answer"
+    assert proxy.metric("keyless_key_server_channels_up", server="keys-a") == 1
+    assert works(proxy.port)
+
+
+def test_both_frozen(stack):
+    """They are out when a ping is not answered; from then on it is as if they were gone."""
+    servers = [real(stack), real(stack)]
+    entries = [entry(servers[0], "keys-a", mode="tbs"), entry(servers[1], "keys-b", mode="tbs")]
+    proxy = stack.proxy(0, key_servers=entries, key_channel=key_channel(timeout="2s", fail_fast="200ms"),
+                        tickets={"source": "off"}, log={"level": "info"})
+    wait_until(lambda: proxy.metric("keyless_key_channels_up") == 2, "two channels")
+    assert works(proxy.port)
+    processes = [process for server in servers for process in server.processes()]
+    for process in processes:
+        process.signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert not works(proxy.port)
+        assert time.monotonic() - began < 2.0 + (2.0 if harness.SANITIZED else 0.5)
+        wait_until(lambda: proxy.readiness()[0] == 503, "it to be no longer ready")
+        fail_for_two_seconds(proxy)
+    finally:
+        for process in processes:
+            process.signal(signal.SIGCONT)
+    wait_until(lambda: works(proxy.port), "a full handshake")
 
 
 def test_hedged(stack):
@@ -397,7 +502,8 @@ def test_hedged(stack):
         world.first.behaviour = faults.NeverSigns()
         world.assert_served(100)
         wait_until(lambda: world.count("keyless_key_hedges_won_total", "keys-b") >= 1, "it to be asked, and another")
-    assert world.count("keyless_key_requests_hedged_total", "keys-a") >= 1
+    hedged = world.sum_of("keyless_key_requests_hedged_total")
+    assert 1 <= hedged <= 64 + 0.05 * world.sum_of("keyless_key_requests_total")
 
 
 def test_neither_lists_its_keys(stack):

@@ -400,6 +400,12 @@ static const struct {
     {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example:2407\", mode: digest}]\n"
                          "key_channel: {certificate: a, key: b, ca: c, in_flight: 1001}\n" BACKENDS,
      "4:57: key_channel.in_flight: got \"1001\", expected at most 1000 with a key server of mode digest"},
+    {LISTEN CERTIFICATES KEY_SERVERS
+     "key_channel: {certificate: a, key: b, ca: c, timeout: 1s, attempt_timeout: 2s}\n" BACKENDS,
+     "4:72: key_channel.attempt_timeout: got \"2s\", expected at most key_channel.timeout"},
+    {LISTEN CERTIFICATES KEY_SERVERS
+     "key_channel: {certificate: a, key: b, ca: c, timeout: 1s, fail_fast: 2s}\n" BACKENDS,
+     "4:70: key_channel.fail_fast: got \"2s\", expected at most key_channel.timeout"},
     {LISTEN CERTIFICATES "key_servers: [{address: \"keys.example\"}]\n" KEY_CHANNEL BACKENDS,
      "3:25: key_servers[0].address: got \"keys.example\", expected an address such as 192.0.2.1:443, "
      "[2001:db8::1]:443, name.example:443 or unix:/run/app.sock"},

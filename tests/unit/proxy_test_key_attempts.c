@@ -689,6 +689,27 @@ static void test_breaker(void **state)
     expect_signed_by(world, 0, "keys");
 }
 
+/* ---- What the key server tells of itself. */
+
+/* What cannot be true, as it is longer than the answer took, is not counted. */
+static void test_stages(void **state)
+{
+    struct test_world *world = *state;
+    world->config.key_server_count = 1;
+    open_up(world);
+    world->server.has_timing = true;
+    world->server.timing = (struct kssl_timing){.queue = 1, .sign = 2};
+    sign(world, 0);
+    WORLD_UNTIL(world, !operations[0].pending);
+    for (size_t stage = PROXY_KEY_STAGE_QUEUE; stage <= PROXY_KEY_STAGE_WIRE; stage++)
+        assert_int_equal(test_world_metric(world, stage), 1);
+    world->server.timing.queue = 60000000;
+    sign(world, 1);
+    WORLD_UNTIL(world, !operations[1].pending);
+    for (size_t stage = PROXY_KEY_STAGE_QUEUE; stage <= PROXY_KEY_STAGE_WIRE; stage++)
+        assert_int_equal(test_world_metric(world, stage), 1);
+}
+
 /* ---- Ticket keys. */
 
 static unsigned told_offered, told_missing;
@@ -763,6 +784,7 @@ int main(void)
         TEST(test_mode_of_the_second),
         TEST(test_mode_changes_without_the_sni),
         TEST(test_breaker),
+        TEST(test_stages),
         TEST(test_ticket_keys_of_one),
         TEST(test_ticket_keys_of_none),
     };

@@ -6,7 +6,8 @@
 
 struct owner {
     struct key_link *link;
-    unsigned up, down, alive;
+    unsigned up, down, alive, failed;
+    unsigned pages, first_pages;
 };
 
 static void on_up(struct key_link *link, void *context)
@@ -30,7 +31,29 @@ static void on_alive(struct key_link *link, void *context)
     owner->alive++;
 }
 
-static const struct key_link_handler HANDLER = {.up = on_up, .down = on_down, .alive = on_alive};
+static void on_failed(struct key_link *link, void *context)
+{
+    struct owner *owner = context;
+    (void)link;
+    owner->failed++;
+}
+
+/* Of a key server whose pages have one key each. */
+static bool on_keys(struct key_link *link, struct bytes page, bool first,
+                    uint8_t after[static KEY_ID_SKI_SIZE], bool *more, void *context)
+{
+    struct owner *owner = context;
+    (void)link;
+    assert_int_equal(page.size, 1 + KEY_ID_SKI_SIZE + 2);
+    memcpy(after, page.data + 1, KEY_ID_SKI_SIZE);
+    *more = page.data[0] != 0;
+    owner->pages++;
+    owner->first_pages += first;
+    return true;
+}
+
+static const struct key_link_handler HANDLER = {
+    .up = on_up, .down = on_down, .failed = on_failed, .alive = on_alive, .keys = on_keys};
 
 static int set_up(void **state)
 {
@@ -48,7 +71,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-static struct owner *start(struct test_world *world, uint64_t timeout, uint64_t idle)
+static struct owner *begin(struct test_world *world, uint64_t timeout, uint64_t idle)
 {
     static struct owner owner;
     const struct key_link_settings settings = {
@@ -57,14 +80,21 @@ static struct owner *start(struct test_world *world, uint64_t timeout, uint64_t 
         .server = &world->key_server_configs[0],
         .timeout = timeout,
         .idle = idle,
+        .list_every = 20000,
         .metrics = world->row,
     };
     struct failure why;
     owner = (struct owner){0};
     assert_int_equal(key_link_new(&settings, &HANDLER, &owner, &owner.link, &why), RESULT_OK);
-    WORLD_UNTIL(world, owner.up == 1);
-    assert_true(key_link_up(owner.link));
     return &owner;
+}
+
+static struct owner *start(struct test_world *world, uint64_t timeout, uint64_t idle)
+{
+    struct owner *owner = begin(world, timeout, idle);
+    WORLD_UNTIL(world, owner->up == 1);
+    assert_true(key_link_up(owner->link));
+    return owner;
 }
 
 static void test_idle_pings(void **state)
@@ -154,6 +184,39 @@ static void test_stray_answers(void **state)
     key_link_free(owner->link);
 }
 
+/* All pages, and all of them again after a while: each question has the last key of the page before. */
+static void test_lists(void **state)
+{
+    struct test_world *world = *state;
+    assert_true(world->server.key_count > 2);
+    world->server.opcodes[world->server.opcode_count++] = KSSL_OP_LIST;
+    struct owner *owner = start(world, 5000000, 10000);
+    WORLD_UNTIL(world, owner->pages == world->server.key_count);
+    assert_int_equal(world->server.lists, world->server.key_count);
+    assert_int_equal(owner->first_pages, 1);
+    WORLD_UNTIL(world, owner->pages == 3 * world->server.key_count);
+    assert_int_equal(owner->first_pages, 3);
+    key_link_free(owner->link);
+}
+
+/* Only the first time is told. */
+static void test_failed(void **state)
+{
+    struct test_world *world = *state;
+    world->server.refuse = true;
+    struct owner *owner = begin(world, 5000000, 5000000);
+    assert_false(key_link_tried(owner->link));
+    WORLD_UNTIL(world, world->server.accepted == 3);
+    assert_int_equal(owner->failed, 1);
+    assert_true(key_link_tried(owner->link) && !key_link_up(owner->link));
+    world->server.refuse = false;
+    WORLD_UNTIL(world, owner->up == 1);
+    test_key_server_cut(&world->server);
+    WORLD_UNTIL(world, owner->up == 2);
+    assert_true(owner->failed == 1 && owner->down == 1);
+    key_link_free(owner->link);
+}
+
 static uint64_t least_of(unsigned attempts)
 {
     return key_link_backoff(attempts, 0);
@@ -192,6 +255,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_probe, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_probe_of_the_dead, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_offers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_lists, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_failed, set_up, tear_down),
         cmocka_unit_test(test_backoff_is_spread),
     };
     return cmocka_run_group_tests(tests, test_world_make, test_world_remove);

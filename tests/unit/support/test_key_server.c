@@ -54,7 +54,7 @@ static void send_frame(struct test_key_server *server, const struct writer *fram
 
 static void answer_as(struct test_key_server *server, const struct test_request *request, uint32_t id)
 {
-    uint8_t frame[8192], signature[4096] = {0};
+    uint8_t frame[8192], signature[4096] = {0}, timing[KSSL_PAD_TO];
     struct writer to = writer_of(frame, sizeof frame);
     EVP_PKEY *key = find_key(server, request);
     uint8_t error = server->error != 0 ? server->error : key == NULL ? KSSL_ERROR_KEY_NOT_FOUND : 0;
@@ -65,7 +65,10 @@ static void answer_as(struct test_key_server *server, const struct test_request 
     } else {
         size_t size =
             server->bad_size != 0 ? server->bad_size : sign(key, request, signature, sizeof signature);
-        assert_true(kssl_success_write(&to, id, bytes_of(signature, size), bytes_of(NULL, 0)));
+        struct writer extra = writer_of(timing, sizeof timing);
+        kssl_timing_write(&extra, &server->timing);
+        assert_true(kssl_success_write(&to, id, bytes_of(signature, size),
+                                       server->has_timing ? writer_bytes(&extra) : bytes_of(NULL, 0)));
     }
     send_frame(server, &to);
 }
@@ -209,6 +212,26 @@ static void answer_ping(struct test_key_server *server, uint32_t id, struct byte
     send_pong(server, id, payload);
 }
 
+/* A page (operation 0x67) has one octet that tells whether others follow, then for each key its SKI, a type
+ * and a label. */
+static void answer_list(struct test_key_server *server, uint32_t id, struct bytes after)
+{
+    uint8_t frame[KSSL_PAD_TO], payload[64];
+    struct writer to = writer_of(frame, sizeof frame), out = writer_of(payload, sizeof payload);
+    size_t next = 0;
+    for (size_t i = 0; after.size > 0 && i < server->key_count; i++)
+        if (memcmp(server->keys[i].id.ski, after.data, after.size) == 0)
+            next = i + 1;
+    server->lists++;
+    assert_true(next < server->key_count);
+    write_u8(&out, next + 1 < server->key_count);
+    write_bytes(&out, bytes_of(server->keys[next].id.ski, KEY_ID_SKI_SIZE));
+    write_u8(&out, 1);
+    write_u8(&out, 0);
+    assert_true(kssl_success_write(&to, id, writer_bytes(&out), bytes_of(NULL, 0)));
+    send_frame(server, &to);
+}
+
 static void on_frame(struct channel *channel, const struct kssl_header *header, struct bytes body,
                      void *owner)
 {
@@ -223,6 +246,8 @@ static void on_frame(struct channel *channel, const struct kssl_header *header, 
         answer_hello(server, header->id);
     else if (message.opcode == KSSL_OP_PING)
         answer_ping(server, header->id, message.payload);
+    else if (message.opcode == KSSL_OP_LIST)
+        answer_list(server, header->id, message.payload);
     else
         on_request(server, header->id, &message);
 }

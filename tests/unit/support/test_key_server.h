@@ -56,9 +56,12 @@ struct test_key_server {
     int64_t clock_ahead; /* seconds, in hello */
     uint8_t opcodes[TEST_OPCODES_MAX];
     uint8_t opcode_count;
+    struct kssl_timing timing; /* told with each signature, if has_timing */
+    bool has_timing;
 
     /* What was seen. */
     unsigned accepted, hellos, pings, requests, most_held;
+    unsigned lists; /* pages of keys asked for: of one key each, in the order of keys */
     struct test_request last;
     struct test_request *held;
     size_t held_count;
