@@ -26,7 +26,7 @@ browser      default  headless Chromium against the real programs
 bench        default  the measuring scripts, for a moment each, that they run; that a forbidden key costs what an unknown one does; 20 s of chaos
 fuzz-long    all      every fuzz target for two minutes
 release-all  all      every integration test against the release build, limits in time without slack; the key server's CPU and latency
-chaos        all      random faults of two key servers under load for ten minutes
+chaos        all      each fault of two key servers under load, with its limits in time; then random ones for ten minutes
 tidy         all      clang-tidy over everything
 testssl      all      testssl.sh against the proxy's default configuration; its report stays in build/testssl
 systemd      all      the units in a systemd of their own, if root may make one here
@@ -261,6 +261,8 @@ group_bench() {
 }
 
 group_chaos() {
+    say "the table of faults"
+    record faults sh tests/bench/faults.sh --strict --strict-times
     say "ten minutes of chaos"
     record chaos sh tests/bench/chaos.sh 600
     say "chaos: $(grep "clients served" "$results/chaos.log")"

@@ -26,6 +26,7 @@ WARM = 300  # handshakes before the fault
 TRUSTED = 300  # signatures of each, after which `verify: auto` looks at one in 16
 RECOVERS = 60.0  # seconds at most
 RECOVERS_FROM_NONE = 1.0  # when there was no key server left
+FAIL_FAST = 0.2  # seconds, as the world's proxies have it
 SLACK = 0.05  # seconds that 99 of 100 handshakes may take beyond the hedge and two round trips
 NOTHING = "nothing is wrong"
 
@@ -51,6 +52,12 @@ def kill_both(world):
         server.kill_all()
 
 
+def restart_both(world):
+    for server in (world.first, world.second):
+        server.restart()
+        world.wait_up(2)
+
+
 def rows():
     """{name: Row}"""
     nothing = Row(several.Fault(lambda world: None, first=several.real))
@@ -58,6 +65,7 @@ def rows():
     found |= {name: Row(fault) for name, fault in several.FAULTS.items()}
     found["lies once trusted, `verify: auto`"] = lies(failures=128)
     found["lies once trusted, `verify: all`"] = lies(channel={"verify": "all"})
+    found["both restarted, one after the other"] = Row(several.Fault(restart_both, first=several.real, momentary=True))
     both = several.Fault(kill_both, several.start_again, first=several.real)
     found["both killed, one comes back"] = Row(both, failures=float("inf"), none_left=True)
     return found
@@ -190,6 +198,8 @@ def line(name, rounds):
 def too_many(name, row, rounds):
     """What --strict has to say of a row."""
     found = [f"{name}: {problem}" for one in rounds for problem in one.problems if row.failures == 0]
+    if not row.none_left:
+        found += [f"{name}: {one.failed_later} failed afterwards" for one in rounds if one.failed_later]
     return found + [f"{name}: {one.failed} failed" for one in rounds if one.failed > row.failures]
 
 
@@ -197,7 +207,9 @@ def too_long(name, row, rounds, nothing_wrong):
     """What --strict-times has to say of it."""
     recovery = statistics.median(one.recovery for one in rounds)
     if row.none_left:
-        return [f"{name}: served again after {recovery:.2f} s"] if recovery > RECOVERS_FROM_NONE else []
+        worst = statistics.median(one.worst for one in rounds)
+        return ([f"{name}: served again after {recovery:.2f} s"] if recovery > RECOVERS_FROM_NONE else []) + \
+               ([f"{name}: a handshake took {worst:.2f} s to fail"] if worst > FAIL_FAST + SLACK else [])
     most = statistics.median(one.most for one in rounds)
     limits = [one.usual.limit() for one in rounds + nothing_wrong if one.usual]
     if not limits:
@@ -221,6 +233,7 @@ def main():
         row = known[name]
         if row.fault.network and own_network.why_not():
             print(f"{name}: not measured, {own_network.why_not()}", file=sys.stderr)
+            unexpected += [f"{name}: not measured"] if options.strict else []
             continue
         rounds = [measure_once(row, options.seconds) for _ in range(options.rounds)]
         print(line(name, rounds), flush=True)

@@ -402,7 +402,7 @@ static const struct {
      "4:57: key_channel.in_flight: got \"1001\", expected at most 1000 with a key server of mode digest"},
     {LISTEN CERTIFICATES KEY_SERVERS
      "key_channel: {certificate: a, key: b, ca: c, timeout: 1s, attempt_timeout: 2s}\n" BACKENDS,
-     "4:72: key_channel.attempt_timeout: got \"2s\", expected at most key_channel.timeout"},
+     "4:76: key_channel.attempt_timeout: got \"2s\", expected at most key_channel.timeout"},
     {LISTEN CERTIFICATES KEY_SERVERS
      "key_channel: {certificate: a, key: b, ca: c, timeout: 1s, fail_fast: 2s}\n" BACKENDS,
      "4:70: key_channel.fail_fast: got \"2s\", expected at most key_channel.timeout"},
