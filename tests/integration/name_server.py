@@ -1,6 +1,7 @@
 """A name server for the tests, on port 53 of a loopback address of its own: A, AAAA and SRV records over UDP and TCP, which may
 change while it runs; and a machine's settings that name it, in the place of the real ones for one program."""
 
+import collections
 import os
 import socket
 import struct
@@ -30,11 +31,13 @@ class Names:
 
 class NameServer:
     """zone: {name: [addresses, or (priority, weight, port, host) of SRV records]}, or how it does not answer: "refused",
-    "garbage", "silent", "late" (after 4 s). Over UDP with truncates there is nothing in its answers but that there is more."""
+    "garbage", "silent", "late" (after 4 s). Over UDP with truncates there is nothing in its answers but that there is more.
+    ttls: of names that have another one."""
 
-    def __init__(self, zone, ttl=60, truncates=False):
-        self.zone, self.ttl, self.truncates = zone, ttl, truncates
+    def __init__(self, zone, ttl=60, truncates=False, ttls=None):
+        self.zone, self.ttl, self.truncates, self.ttls = zone, ttl, truncates, ttls or {}
         self.asked, self.asked_tcp = 0, 0
+        self.asked_for = collections.Counter()  # addresses of names, IPv4
         self.socket, self.listener, self.address = self._bind()
         self._end = threading.Event()
         self._timers = []
@@ -111,12 +114,13 @@ class NameServer:
             at += 1 + query[at]
         question, kind = query[12 : at + 5], struct.unpack("!H", query[at + 1 : at + 3])[0]
         name = ".".join(labels)
+        self.asked_for[name] += kind == A
         code = REFUSED if zone == "refused" else 0 if name in zone else NXDOMAIN
         found = [one for one in map(_data, zone[name] if code == 0 else []) if one[0] == kind and not truncates]
         flags = 0x8580 | code | (TRUNCATED if truncates else 0)
         head = query[:2] + struct.pack("!HHHHH", flags, 1, len(found), 0, 0)
         return head + question + b"".join(
-            struct.pack("!HHHLH", 0xC00C, kind, 1, self.ttl, len(data)) + data for _, data in found
+            struct.pack("!HHHLH", 0xC00C, kind, 1, self.ttls.get(name, self.ttl), len(data)) + data for _, data in found
         )
 
 

@@ -32,8 +32,8 @@ def by_service():
 class World:
     """A name server, and a proxy that is told nothing but names."""
 
-    def __init__(self, stack, directory, entries, zone, hosts="", start=True, truncates=False, **changes):
-        self.names = NameServer(zone, ttl=1, truncates=truncates)  # taken for 5 s
+    def __init__(self, stack, directory, entries, zone, hosts="", start=True, truncates=False, ttls=None, **changes):
+        self.names = NameServer(zone, ttl=1, truncates=truncates, ttls=ttls)  # taken for 5 s
         stack.others.append(self.names)
         settings = Names(directory, hosts, self.names.address)
         self.proxy = stack.proxy(0, start=start, wrapper=settings.wrapper, key_servers=entries,
@@ -79,6 +79,32 @@ def test_found(stack, tmp_path):
     assert world.lookups_failed() == 0
     asked = world.names.asked
     wait_until(lambda: world.names.asked > asked, "it to be asked again", 20)
+
+
+def test_as_long_as_they_hold(stack, tmp_path):
+    """Each name is asked for again when its own TTL is over."""
+    server = stack.key_server()
+    lasting = {**by_host(server.port), "name": "lasting", "address": f"lasting.test:{server.port}"}
+    world = World(stack, tmp_path, [by_host(server.port), lasting], {HOST: ["127.0.0.1"], "lasting.test": ["127.0.0.1"]},
+                  ttls={"lasting.test": 60})
+    world.wait_up(2)
+    wait_until(lambda: world.names.asked_for[HOST] >= 3, "the other to be asked for again and again", 40)
+    assert world.names.asked_for["lasting.test"] == 1
+    world.serves()
+
+
+def test_service_that_is_no_longer_found(stack, tmp_path):
+    """What its SRV records said is kept while nobody answers."""
+    server = stack.key_server()
+    world = World(stack, tmp_path, [by_service()], {SERVICE: [(1, 1, server.port, HOST)], HOST: ["127.0.0.1"]})
+    world.wait_up(1)
+    world.names.zone = "silent"
+    world.proxy.wait_for(NOT_FOUND, timeout=60)
+    after = world.proxy.mark()
+    world.proxy.reload()
+    world.proxy.wait_for("key server connected", after=after)
+    world.wait_addresses(f"127.0.0.1:{server.port}")
+    world.serves()
 
 
 def test_found_in_hosts_without_admin(stack, tmp_path):
