@@ -5,7 +5,7 @@ set -eu
 
 build="gcc cmake ninja-build pkg-config libc6-dev libssl-dev libevent-dev libyaml-dev libc-ares-dev libseccomp-dev openssl curl"
 test="$build libcmocka-dev python3 python3-pytest python3-pytest-timeout python3-pytest-xdist python3-cryptography nginx-light
-    gnutls-bin libnss3-tools nftables iproute2 strace procps clang libclang-rt-dev clang-format"
+    gnutls-bin libnss3-tools nftables iproute2 strace procps clang libclang-rt-dev clang-format ccache"
 
 case ${1:-} in
 build) wanted=$build ;;

@@ -130,11 +130,11 @@ reported() {
 # unit_tests PRESET
 unit_tests() {
     status=0
-    ctest --test-dir "build/$1" --output-on-failure --no-tests=error --output-junit "$results/unit-$1.xml" -j2 || status=$?
+    ctest --test-dir "build/$1" --output-on-failure --no-tests=error --output-junit "$results/unit-$1.xml" -j4 || status=$?
     reported "unit-$1" "$status" "$results/unit-$1.xml"
 }
 
-# Most tests wait for something most of their time, so four files run side by side, each in a process of its own.
+# Most tests wait for something most of their time, so six files run side by side, each in a process of its own.
 # integration NAME PRESET SANITIZED PYTEST-OPTION...
 integration() {
     name=$1
@@ -143,7 +143,7 @@ integration() {
     shift 3
     status=0
     KEYLESS_BUILD=$root/build/$preset KEYLESS_SANITIZED=$sanitized \
-        /usr/bin/python3 -m pytest -q -p no:cacheprovider -n 4 --dist loadfile --timeout 180 --junitxml "$results/$name.xml" \
+        /usr/bin/python3 -m pytest -q -p no:cacheprovider -n 6 --dist loadfile --timeout 180 --junitxml "$results/$name.xml" \
         "$@" tests/integration || status=$?
     reported "$name" "$status" "$results/$name.xml"
 }
@@ -192,17 +192,31 @@ group_release() {
         test -s '$results/installed/usr/local/lib/systemd/system/keyless-proxy.service'"
 }
 
-# fuzz SECONDS
+# fuzz_target TARGET SECONDS
+fuzz_target() {
+    name=$(basename "$1")
+    say "fuzzing: $name for $2 s"
+    mkdir -p "build/corpus/$name" "$results/$name"
+    record "$name" "$1" -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$results/$name/" \
+        -print_final_stats=1 "build/corpus/$name"
+}
+
+# Two at a time: fuzz SECONDS
 fuzz() {
     build fuzz
+    other=
     for target in build/fuzz/tests/fuzz/*fuzz_*; do
         [ -x "$target" ] && [ ! -d "$target" ] || continue
-        name=$(basename "$target")
-        say "fuzzing: $name for $1 s"
-        mkdir -p "build/corpus/$name" "$results/$name"
-        record "$name" "$target" -max_total_time="$1" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$results/$name/" \
-            -print_final_stats=1 "build/corpus/$name"
+        if [ -n "$other" ]; then
+            fuzz_target "$target" "$1"
+            wait "$other"
+            other=
+        else
+            fuzz_target "$target" "$1" &
+            other=$!
+        fi
     done
+    [ -z "$other" ] || wait "$other"
 }
 
 group_fuzz() {
@@ -288,6 +302,9 @@ group_debian13() {
     record debian13 sh tests/run.sh --debian 13
     say "Debian 13: $(tail -n 1 "$results/debian13.log")"
 }
+
+# The same sources are built several times: quickstart's release build is one of those.
+export CMAKE_C_COMPILER_LAUNCHER=ccache CCACHE_DIR="$root/build/ccache" CCACHE_NOHASHDIR=1
 
 rm -rf "$results"
 mkdir -p "$results"

@@ -59,7 +59,15 @@ class World(several.World):
         """{(name, pid): (resident, descriptors)} of the proxy's processes when nobody is there."""
         wait_until(lambda: self.proxy.metric("keyless_connections_open") == 0, "all connections to be closed")
         self.wait_up(2)
-        return {(one.name(), one.pid): (one.resident(), one.descriptors()) for one in self.proxy.processes()}
+        return {(one.name(), one.pid): (one.resident(), self.fewest_descriptors(one)) for one in self.proxy.processes()}
+
+    def fewest_descriptors(self, process):
+        """The helper's connection with whoever asks for metrics may last a moment longer."""
+        found = []
+        for _ in range(10):
+            found.append(process.descriptors())
+            time.sleep(0.05)
+        return min(found)
 
     def happen(self, chance, until):
         name, fault, side = chance.choice(self.choices())

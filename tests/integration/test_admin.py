@@ -639,7 +639,6 @@ HOSTILE = {
 }
 
 
-@pytest.mark.release
 @PROGRAMS
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_visitors(both, which, what):

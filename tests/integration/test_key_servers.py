@@ -222,7 +222,6 @@ AT_THE_DEADLINE = {
 }
 
 
-@pytest.mark.release
 @pytest.mark.parametrize("fault", AT_THE_DEADLINE)
 def test_no_answer_in_time(world, fault):
     server, watched = world
@@ -270,7 +269,6 @@ UNPARSABLE = {
 }
 
 
-@pytest.mark.release
 @pytest.mark.parametrize("fault", UNPARSABLE)
 def test_unparsable_answer(world, fault):
     """It is asked again on a few more channels, and then no longer."""
@@ -303,7 +301,6 @@ NEVER_READY = {
 }
 
 
-@pytest.mark.release
 @pytest.mark.parametrize("fault", NEVER_READY)
 def test_never_ready(world, fault):
     """After a restart, something else is there: clients are refused at the deadline."""
@@ -458,7 +455,6 @@ def test_answered_twice(world):
     watched.assert_whole()
 
 
-@pytest.mark.release
 @pytest.mark.parametrize("also", [None, b"\1\0\4\0half"], ids=["silently", "after half a frame"])
 def test_closed_on_a_request(world, also):
     """A channel that ends under a request: the request goes out again on the next one."""

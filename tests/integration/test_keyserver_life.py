@@ -90,7 +90,6 @@ def killed_and_replaced(server, kind):
     wait_until(replaced, f"{kind} {victim.pid} to be replaced")
 
 
-@pytest.mark.release
 def test_killed_signer_loses_no_request(stack):
     """What the dead signer had not answered, its successor does: the client sees nothing but time."""
     server = stack.key_server(clients=CLIENTS, queues={"deadline": "20s"})
@@ -546,7 +545,6 @@ def test_many_never_reading_clients(stack, lean):
             assert works(server)
 
 
-@pytest.mark.release
 def test_back_pressure_is_no_error(stack):
     """A connection alone never sees that a queue is full: far more is pipelined than any bound allows."""
     server = stack.key_server(
@@ -598,7 +596,6 @@ def test_deadline(stack):
     assert server.metric("keyless_keyserver_queue_late_total", **{"class": "rsa"}) > 0
 
 
-@pytest.mark.release
 def test_no_deadline_for_one_alone(stack, own_keys):
     """A connection that is alone waits for its own requests only, and is never told that they waited too long."""
     key = rsa.generate_private_key(65537, 4096)
@@ -618,7 +615,6 @@ def test_no_deadline_for_one_alone(stack, own_keys):
     assert took > 1.6, "they must take longer than the deadline, or nothing is tested"
 
 
-@pytest.mark.release
 def test_cheap_operations_do_not_wait_on_the_same_connection(stack):
     """A proxy has one connection: its dear operations wait for their turn, and the cheap ones pass them."""
     server = stack.key_server(clients=CLIENTS, queues={"deadline": "60s", "rsa": 100})

@@ -233,7 +233,6 @@ def numbered(total):
         sent += size
 
 
-@pytest.mark.release
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 def test_much_each_way(proxy_for, version):
     """Both ways at once over one connection; hashes compared."""

@@ -296,7 +296,6 @@ def test_same_chain_again(world):
     assert len(world.proxy.find(RENEWED)) == 1
 
 
-@pytest.mark.release
 def test_under_load(stack, tmp_path):
     """Fifty clients a second and more meet five renewals: none fails, and each sees the old leaf or the new one."""
     world = World(stack, tmp_path, workers=2)
