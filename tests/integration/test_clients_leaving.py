@@ -18,7 +18,7 @@ BATCH = 250
 @pytest.mark.parametrize("version", ["1.3", "1.2"])
 def test_two_thousand_leave(stack, lean, version):
     server = stack.key_server(queues={"deadline": "60s"})
-    proxy = stack.proxy(server, start=False, limits={"handshakes": BATCH + 50, "handshake_timeout": "60s"})
+    proxy = stack.proxy(server, start=False, limits={"handshakes": BATCH, "handshake_timeout": "60s"})
     proxy.config["key_channel"]["timeout"] = "60s"
     proxy.start()
     tls = clients.context()

@@ -33,7 +33,7 @@ def test_clients_leave_while_their_request_is_hedged(stack, lean):
     servers = [stack.key_server(queues={"deadline": "60s"}) for _ in range(2)]  # nor does it give up
     channel = key_channel(timeout="60s", attempt_timeout="60s", hedge="1ms", hedge_share="100%")
     proxy = stack.proxy(0, key_servers=[entry(servers[0], "keys-a"), entry(servers[1], "keys-b")], key_channel=channel,
-                        limits={"handshakes": BATCH + 50, "handshake_timeout": "60s"})
+                        limits={"handshakes": BATCH, "handshake_timeout": "60s"})
     wait_until(lambda: proxy.metric("keyless_key_channels_up") == 2, "two channels")
     proxy.wait_tried()
     hello = clients.client_hello("p256.example")
