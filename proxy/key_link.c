@@ -240,12 +240,12 @@ static bool is_measured(const struct key_link *link)
     return clock_now() - link->measured_at < MEASURED_FOR;
 }
 
-/* A share of an eighth for the newest, as TCP does it (RFC 6298 section 2); half where the others are old. */
+/* The newest is an eighth of it, as TCP does it (RFC 6298 section 2), or three quarters where all are old. */
 static void note_latency(struct key_link *link, uint64_t took)
 {
-    const uint64_t part = is_measured(link) ? 8 : 2;
+    const uint64_t newest = is_measured(link) ? 1 : 6;
     took = took > 0 ? took : 1;
-    link->latency = link->latency == 0 ? took : link->latency - link->latency / part + took / part;
+    link->latency = link->latency == 0 ? took : ((8 - newest) * link->latency + newest * took + 7) / 8;
     link->measured_at = clock_now();
 }
 

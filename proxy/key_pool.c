@@ -256,6 +256,13 @@ static uint64_t load_of(struct key_server *server, uint64_t now)
            KEY_POOL_WEIGHT_UNIT / weight_of(server, now);
 }
 
+/* By so much that it matters: what is measured is never quite the same, and a server that is hardly slower
+ * than another gets its share all the same. */
+static bool is_less(uint64_t load, uint64_t than)
+{
+    return load < than * 4 / 5;
+}
+
 struct candidates {
     struct key_server *list[PROXY_KEY_SERVERS_MAX];
     size_t count;
@@ -322,7 +329,7 @@ struct key_server *key_pool_choose(struct key_pool *pool, const struct key_wish 
     if (found.count == 1)
         return found.list[0];
     struct key_server *one = draw(&found, now), *other = draw(&found, now);
-    const bool other_has_less = load_of(other, now) < load_of(one, now);
+    const bool other_has_less = is_less(load_of(other, now), load_of(one, now));
     key_link_measure((other_has_less ? one : other)->link);
     return other_has_less ? other : one;
 }

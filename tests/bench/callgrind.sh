@@ -7,12 +7,8 @@
 # Prints instructions per handshake in all, and by function (own and inclusive); the raw dump goes to OUT if given.
 set -eu
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-root=$(dirname -- "$(dirname -- "$here")")
+. "$(dirname -- "$0")/release-build.sh"
 command -v valgrind >/dev/null || sh "$root/conf/install-packages.sh" bench
-log=$(mktemp)
-(cd "$root" && cmake --preset release && cmake --build --preset release) >"$log" 2>&1 || { cat "$log"; exit 1; }
-rm -f "$log"
-export KEYLESS_BUILD="$root/build/release" KEYLESS_SANITIZED=0 KEYLESS_PATIENCE=120 PYTHONPATH="$root/tests/integration"
+export KEYLESS_PATIENCE=120 PYTHONPATH="$root/tests/integration"
 export PYTHONDONTWRITEBYTECODE=1
 exec /usr/bin/python3 "$here/callgrind.py" "${1:-p256}" "${2:-320}" "${3:-}"

@@ -206,6 +206,8 @@ static void test_load(void **state)
     links[0].asked = 10;
     expect_only(2); /* of two, the one with less to do */
     links[0].asked = 0;
+    links[0].latency = 1150;
+    expect_only(3); /* hardly slower */
     links[0].latency = 500;
     expect_only(1);
     links[0].latency = 1500;
