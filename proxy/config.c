@@ -135,7 +135,8 @@ static const struct config_row KEY_SERVER_ROWS[] = {
         CONFIG_AT(struct proxy_key_server, priority),
         .max = 100,
         .fallback = "0",
-        .help = "It is used only while none with a lower number can be.",
+        .help =
+            "It is used only while none with a lower number can be, and for what overloaded ones cannot do.",
     },
 };
 

@@ -309,15 +309,23 @@ void key_attempts_count(struct key_client *client, const struct key_slot *slot,
         metric_add_for(client->metrics, metric, key_link_metric_value(server->link), 1);
 }
 
-/* Whether it goes to another server now, as nobody else's answer is expected. Where all are in trouble only a
- * share does: what they could not do twice as often they cannot do at all. false: it has ended, or waits. */
-static bool moves_on(struct key_client *client, struct key_slot *slot)
+/* Where all others are in trouble only a share of what one could not do is asked of them. That a key is not
+ * found must be believed of each: it is asked but once a minute. */
+static bool may_be_asked_elsewhere(struct key_client *client, const struct key_slot *slot,
+                                   const struct key_answer *answer)
 {
     const struct key_wish wish = wish_of(client, slot);
+    return answer->error == KSSL_ERROR_KEY_NOT_FOUND || slot->operation->is_test ||
+           key_pool_has_fine(&client->pool, &wish, clock_now()) || key_budget_spend(&client->move_budget);
+}
+
+/* Whether it goes to another server now, as nobody else's answer is expected. false: it has ended, or waits.
+ */
+static bool moves_on(struct key_client *client, struct key_slot *slot, const struct key_answer *answer)
+{
     if (slot->final || key_attempts_expected(slot) || key_attempts_all_refused(client, slot))
         return false;
-    slot->final = !key_pool_has_fine(&client->pool, &wish, clock_now()) && !slot->operation->is_test &&
-                  !key_budget_spend(&client->move_budget);
+    slot->final = !may_be_asked_elsewhere(client, slot, answer);
     return !slot->final;
 }
 
@@ -333,7 +341,7 @@ static void on_bad_answer(struct key_client *client, struct key_server *server, 
         slot->failed = *answer;
     if (!last_word && (slot->final || !key_attempts_expected(slot)))
         name_server(slot, server);
-    if (moves_on(client, slot))
+    if (moves_on(client, slot, answer))
         key_attempts_count(client, slot, server, PROXY_KEY_MOVED);
     go_on(client, slot);
 }

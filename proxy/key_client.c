@@ -293,7 +293,8 @@ static void on_warm(evutil_socket_t fd, short events, void *client)
 {
     (void)fd;
     (void)events;
-    tell_ready(client);
+    if (key_client_ready(client)) /* else when it is up again */
+        tell_ready(client);
 }
 
 /* The first clients shall find all key servers: each may have keys that the others have not. One that is

@@ -41,10 +41,10 @@ struct key_slot {
     TAILQ_ENTRY(key_slot) by_age;    /* all but free ones, oldest first: all have the same time to live */
     TAILQ_ENTRY(key_slot) waiting;   /* to be sent, oldest first; or free */
     struct key_attempt attempts[ATTEMPTS_MAX];
-    unsigned asked;           /* servers, all in all */
-    uint32_t refused;         /* servers that cannot do it, or have answered: a bit each */
-    bool overloaded;          /* a server was: one other is asked, no more */
-    bool final;               /* a server has said what no other is to be asked after */
+    unsigned asked;   /* servers, all in all */
+    uint32_t refused; /* servers that cannot do it, or have answered: a bit each */
+    bool overloaded;  /* a server was: one other is asked, no more */
+    bool final; /* a server has said what no other is to be asked after, or none may be asked any more */
     struct key_answer failed; /* what the last of those said */
     enum proxy_key_mode mode; /* that `request` was made for */
     struct key_request request;

@@ -2,7 +2,7 @@
  * One key server as one worker sees it: a channel that is kept up, greeted (operation 0x60), pinged, and made
  * again when it is lost.
  *
- *        ┌───────────── backoff: none, none, 50 ms .. 1 s, jittered ◀────────────┐
+ *        ┌───────────── backoff: 0 .. 800 ms, longer and longer, jittered ◀──────┐
  *        ▼                                                                      │
  *      DOWN ──▶ CONNECTING ──▶ HELLO ──▶ UP ──────── lost, silent, closed ───────┤
  *                   └────────────┴── refused, timeout, not a key server ────────┘
@@ -109,8 +109,8 @@ void key_link_stray(struct key_link *link, uint32_t id, enum key_stray what);
 uint64_t key_link_latency(const struct key_link *link);
 
 /* How long to wait before that attempt in a row, the first being 1, in microseconds; chance: any number. The
- * first two come at once, as most often the key server was restarted, but not all in the same moment: a
- * thousand of these may have lost it together. Later ones are farther apart, and spread wider. */
+ * first comes at once, as most often the key server was restarted, but not all in the same moment: a thousand
+ * of these may have lost it together. Later ones are farther apart, and spread wider. */
 uint64_t key_link_backoff(unsigned attempts, uint32_t chance);
 
 void key_link_status(const struct key_link *link, struct key_server_status *status);

@@ -200,13 +200,13 @@ static unsigned share_of(struct key_server *server, uint64_t now)
     return server->share;
 }
 
-/* The part of its weight that an overloaded one has not goes to others, those of a lower priority included.
- */
-static bool is_spared(struct key_server *server, uint64_t now)
+/* The part of its weight that an overloaded one has not goes to others, those of a lower priority included;
+ * and all that somebody else has answered badly already. */
+static bool is_spared(struct key_server *server, const struct key_wish *wish, uint64_t now)
 {
     const unsigned share = share_of(server, now);
-    uint32_t chance = 0;
-    if (share < WHOLE_SHARE)
+    uint32_t chance = WHOLE_SHARE - 1;
+    if (share < WHOLE_SHARE && wish->first)
         evutil_secure_rng_get_bytes(&chance, sizeof chance);
     return chance % WHOLE_SHARE >= share;
 }
@@ -220,7 +220,7 @@ static unsigned grade_of(struct key_server *server, const struct key_wish *wish,
     bool out = server->breaker == KEY_BREAKER_OPEN || server->lied ||
                (server->breaker == KEY_BREAKER_HALF && !TAILQ_EMPTY(&server->sent));
     return (missing ? GRADE_MISSING : 0u) + (out ? GRADE_OUT : 0u) +
-           (is_late(server, now) ? GRADE_LATE : 0u) + (is_spared(server, now) ? GRADE_BURDEN : 0u) +
+           (is_late(server, now) ? GRADE_LATE : 0u) + (is_spared(server, wish, now) ? GRADE_BURDEN : 0u) +
            server->config->priority * GRADE_TIER + server->rank;
 }
 
@@ -338,8 +338,8 @@ bool key_pool_has_fine(struct key_pool *pool, const struct key_wish *wish, uint6
 {
     for (size_t i = 0; i < pool->count; i++) {
         struct key_server *server = &pool->servers[i];
-        if (can_take(server, wish) && server->breaker == KEY_BREAKER_CLOSED && !server->lied &&
-            share_of(server, now) == WHOLE_SHARE && key_map_find(server->keys, wish->ski, now) != KEY_MISSING)
+        if ((wish->without >> server->number & 1) == 0 && key_link_up(server->link) && !server->leaving &&
+            grade_of(server, wish, now) < GRADE_BURDEN)
             return true;
     }
     return false;

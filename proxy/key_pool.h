@@ -3,9 +3,10 @@
  *
  * Of those that can take a request the best grade is asked: that is not known to lack the key, nor to be in
  * trouble, and has the lowest priority number; among several of one grade, of two taken by chance the one
- * with less to do. Trouble is: a breaker that is open (too many failures in a row; after a while a ping
- * half-opens it), a wrong signature (until a right one: now and then it is asked first, and its answer
- * verified), an answer that is late at this moment.
+ * with clearly less to do. One that says that it is overloaded goes behind those of all priorities, as often
+ * as its weight has been cut, and for what another has answered badly always. Trouble is: a breaker that is
+ * open (too many failures in a row; after a while a ping half-opens it), a wrong signature (until a right
+ * one: now and then it is asked first, and its answer verified), an answer that is late at this moment.
  */
 #ifndef KEYLESS_PROXY_KEY_POOL_H
 #define KEYLESS_PROXY_KEY_POOL_H
@@ -104,7 +105,7 @@ struct key_server *key_pool_choose(struct key_pool *pool, const struct key_wish 
 /* Those that can take a request, a bit each. */
 uint32_t key_pool_room(const struct key_pool *pool, unsigned in_flight_max);
 bool key_pool_any_up(const struct key_pool *pool);
-/* Whether there is one for it of which nothing bad is known. */
+/* Whether one is up for it of which nothing bad is known. */
 bool key_pool_has_fine(struct key_pool *pool, const struct key_wish *wish, uint64_t now);
 /* Whether each link is up, or has failed to come up once. */
 bool key_pool_all_tried(const struct key_pool *pool);

@@ -30,8 +30,8 @@ struct signature_check *signature_check_new(OSSL_LIB_CTX *libctx, EVP_PKEY *publ
 void signature_check_free(struct signature_check *check);
 
 /* Whether the signature that has come now from this key server (its number, below SIGNATURE_CHECK_SERVERS) is
- * one to check. Counting begins anew with each new number of trust: after a reconnect, and after a signature
- * that was wrong. */
+ * one to check. Counting begins anew with each new number of trust: after a reconnect, and after anything
+ * that has failed. */
 bool signature_check_due(struct signature_check *check, size_t server, uint32_t trust);
 
 /* scheme is a TLS SignatureScheme; false also for one that nobody may sign with. Leaves OpenSSL's error queue

@@ -402,7 +402,7 @@ def resumed(port, tls, session):
 def test_priority_and_weight(stack):
     """The second is a spare; among equals the heavier gets more."""
     servers = [honest(stack) for _ in range(3)]
-    entries = [entry(servers[0], "keys-a", mode="tbs", weight=4), entry(servers[1], "keys-b", mode="tbs"),
+    entries = [entry(servers[0], "keys-a", mode="tbs", weight=100), entry(servers[1], "keys-b", mode="tbs"),
                entry(servers[2], "spare", mode="tbs", priority=1)]
     proxy = stack.proxy(0, key_servers=entries, key_channel=key_channel(hedge="off"), tickets={"source": "off"})
     wait_until(lambda: proxy.metric("keyless_key_channels_up") == 3, "three channels")
@@ -416,7 +416,7 @@ def test_priority_and_weight(stack):
     assert ok("keys-a") + ok("keys-b") == 60 and ok("spare") == 0
     assert ok("keys-a") > ok("keys-b")
     table = [(row["name"], row["up"], row["priority"], row["weight"]) for row in proxy.status()["key_servers"]]
-    assert table == [("keys-a", True, 0, 4), ("keys-b", True, 0, 1), ("spare", True, 1, 1)]
+    assert table == [("keys-a", True, 0, 100), ("keys-b", True, 0, 1), ("spare", True, 1, 1)]
     for server in servers[:2]:
         server.behaviour = faults.ClosesAfterHello()
         server.cut_all()
@@ -458,7 +458,7 @@ def test_each_has_its_own_keys(stack, tmp_path):
 
 def test_warm_before_the_first_client(stack):
     """A worker takes clients when all key servers were tried, and not long after the first one answers."""
-    slow = stack.fake_key_server(faults.SlowHello(0.3))
+    slow = stack.fake_key_server(faults.SlowHello(0.15))
     servers = [entry(honest(stack), "keys-a", mode="tbs"), entry(slow, "keys-b", mode="tbs")]
     proxy = stack.proxy(0, key_servers=servers, key_channel=key_channel())
     assert proxy.metric("keyless_key_channels_up") == 2

@@ -347,15 +347,17 @@ static void test_overloaded_once(void **state)
 {
     struct test_world *world = *state;
     world->config.key_server_count = 3;
-    world->config.key_channel.hedge = 20 * MILLISECOND;
+    world->config.key_channel.hedge = 200 * MILLISECOND;
     open_up(world);
     world->server.error = world->others[0].error = KSSL_ERROR_OVERLOADED;
+    world->others[0].hold = true;
     sign(world, 0);
+    WORLD_UNTIL(world, world->others[0].held_count == 1);
+    pass_time(world, 300 * MILLISECOND); /* later than others are hedged */
+    test_key_server_release(&world->others[0]);
     WORLD_UNTIL(world, done_count == 1);
-    pass_time(world, 50 * MILLISECOND);
     assert_int_equal(operations[0].error, KSSL_ERROR_OVERLOADED);
     assert_int_equal(world->others[1].requests, 0);
-    assert_int_equal(test_world_metric(world, PROXY_KEY_HEDGED), 0);
     const struct key_server *servers = world->keys->pool.servers;
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(servers[i].share, i < 2 ? servers[2].share / 2 : servers[2].share);
@@ -399,6 +401,27 @@ static void check_no_storm(struct test_world *world, uint8_t error)
 static void test_overload_is_no_storm(void **state)
 {
     check_no_storm(*state, KSSL_ERROR_OVERLOADED);
+}
+
+/* That the only one that has the key is full is no reason to believe the others. */
+static void test_not_found_while_its_holder_is_full(void **state)
+{
+    enum { REQUESTS = 120 };
+    struct test_world *world = *state;
+    world->config.key_channel.in_flight = 1;
+    world->config.key_channel.hedge_share = 0;
+    world->config.key_channel.attempt_timeout = 20000 * MILLISECOND;
+    world->config.key_channel.timeout = 20000 * MILLISECOND;
+    open_up(world);
+    world->others[0].error = KSSL_ERROR_KEY_NOT_FOUND;
+    world->server.hold = true;
+    for (unsigned i = 0; i < REQUESTS; i++)
+        sign(world, i);
+    WORLD_UNTIL(world, world->others[0].requests == REQUESTS - 1);
+    assert_int_equal(done_count, 0);
+    test_key_server_release(&world->server);
+    for (unsigned i = 0; i < REQUESTS; i++)
+        expect_signed_by(world, i, "keys");
 }
 
 static void test_errors_are_no_storm(void **state)
@@ -768,6 +791,7 @@ int main(void)
         TEST(test_overloaded_before_a_standby),
         TEST(test_overload_is_no_storm),
         TEST(test_errors_are_no_storm),
+        TEST(test_not_found_while_its_holder_is_full),
         TEST(test_shares),
         TEST(test_a_lone_one_that_fails),
         TEST(test_all_refuse),

@@ -258,6 +258,10 @@ static void test_overloaded_before_a_standby(void **state)
     key_pool_overloaded(&pool.servers[0], now);
     choose_many(counts);
     assert_in_range(counts[0], MANY * 20 / 100, MANY * 30 / 100);
+    struct key_wish again = wish_without(0);
+    again.first = false;
+    for (unsigned i = 0; i < 100; i++) /* not what another could not do */
+        assert_int_equal(key_pool_choose(&pool, &again, now)->number, 1);
     assert_int_equal(choose(2), 0); /* better than nobody */
     now += 10 * SECOND;
     expect_only(1);
@@ -265,7 +269,8 @@ static void test_overloaded_before_a_standby(void **state)
 
 static bool has_fine(uint32_t without)
 {
-    const struct key_wish wish = wish_without(without);
+    struct key_wish wish = wish_without(without);
+    wish.first = false;
     return key_pool_has_fine(&pool, &wish, now);
 }
 
@@ -274,6 +279,8 @@ static void test_has_fine(void **state)
     (void)state;
     assert_true(has_fine(3));
     assert_false(has_fine(7));
+    links[2].full = true;
+    assert_true(has_fine(3)); /* soon */
     links[2].up = false;
     assert_false(has_fine(3));
     key_pool_overloaded(&pool.servers[1], now);
