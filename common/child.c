@@ -382,8 +382,11 @@ static void child_free(struct child *child)
     free_event(child->beat);
     free_event(child->terminate);
     free_event(child->orphan_deadline);
-    if (child->base != NULL)
+    if (child->base != NULL) {
+        /* What was freed is libevent's until callbacks that were due have been passed over. */
+        (void)event_base_loop(child->base, EVLOOP_NONBLOCK);
         event_base_free(child->base);
+    }
     for (size_t i = 0; i < child->socket_count; i++)
         socket_close(&child->sockets[i].fd);
     free(child->sockets);
