@@ -135,8 +135,9 @@ class Process:
     def name(self):
         return self._read("comm").strip()
 
-    def program(self):
-        return pathlib.Path(os.readlink(f"/proc/{self.pid}/exe"))
+    def runs(self, program):
+        """By the file itself: in another mount namespace it may have another path."""
+        return os.path.samestat(os.stat(f"/proc/{self.pid}/exe"), os.stat(program))
 
     def children(self):
         found = []
@@ -313,7 +314,7 @@ class Program:
     def master(self):
         """A wrapper may have become the program, or have it as its only child."""
         launched = Process(self.popen.pid)
-        if not (self.wrapper or self.inherits) or launched.program() == self.path().resolve():
+        if not (self.wrapper or self.inherits) or launched.runs(self.path()):
             return launched
         return wait_until(lambda: next(iter(Process(self.popen.pid).children()), None), "the wrapped program")
 
