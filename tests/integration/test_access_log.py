@@ -327,11 +327,13 @@ def test_nobody_reads(stack, server):
         gains.assert_gained("keyless_connections_closed_total", 30)
         lost = int(gains.gained("keyless_access_lines_lost_total"))
         assert 0 < lost < 30
-        assert [line["event"] for line in parsed(pipe.read(65536))] == ["access"] * (30 - lost)
+        seen = parsed(pipe.read(65536))  # a shorter line may have found room after one was lost
+        assert [line["event"] for line in seen].count("access") == 30 - lost
         assert clients.get(proxy.port).startswith(b"HTTP/1.1 200")
         gains.assert_gained("keyless_connections_closed_total", 31)
-        told = parsed(pipe.read(65536))
-        assert [line["event"] for line in told] == ["lines lost", "access"] and int(told[0]["count"]) == lost
+        last = parsed(pipe.read(65536))
+        assert [line["event"] for line in last] == ["lines lost", "access"]
+        assert sum(int(line["count"]) for line in seen + last if line["event"] == "lines lost") == lost
         gains.assert_gained("keyless_access_lines_lost_total", lost)
 
 
