@@ -99,7 +99,7 @@ class Fault:
     warm: bool = True  # it is honest at first, for long enough to be trusted
     momentary: bool = False  # it is over as soon as it has begun
     network: bool = False  # it needs a network of its own
-    unseen: bool = False  # the proxy counts nothing of it, as nothing is wrong
+    unseen: bool = False  # the proxy need not count anything of it: one that was slower just before may not be asked meanwhile
 
     def surroundings(self):
         return own_network.own_network() if self.network else contextlib.nullcontext()
@@ -117,7 +117,7 @@ def behave(make):
 
 def behaviour(make, **changes):
     begin, end = behave(make)
-    return Fault(begin=begin, end=end, **changes)
+    return Fault(begin=begin, end=end, unseen=True, **changes)
 
 
 def error(number):
@@ -202,7 +202,7 @@ FAULTS = {
     "key removed by a reload": Fault(forget_key, find_key_again, first=real),
     "lies from the start": behaviour(faults.OtherKey, warm=False),
     "closes after each reply": behaviour(lambda: faults.ClosesAfterReply(False)),
-    "answers in reverse": behaviour(lambda: faults.Reversed(2), unseen=True),
+    "answers in reverse": behaviour(lambda: faults.Reversed(2)),
     "answers twice": behaviour(faults.Twice),
     "never signs": behaviour(faults.NeverSigns),
     "dead": behaviour(faults.Dead),
