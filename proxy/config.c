@@ -1,13 +1,14 @@
 #include "proxy/config.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <openssl/ssl.h>
 
 #include "common/config_rows.h"
+#include "proxy/config_backends.h"
 #include "proxy/config_client_auth.h"
+#include "proxy/config_key_servers.h"
 #include "proxy/config_ocsp.h"
 #include "proxy/config_settle.h"
 #include "proxy/config_sites.h"
@@ -62,155 +63,6 @@ static const struct config_word TICKET_SOURCE_WORDS[] = {{"keyserver", TICKETS_K
                                                          {"off", TICKETS_OFF},
                                                          {NULL, 0}};
 
-/* ---- key_servers */
-
-static const struct config_word HEDGE_WORDS[] = {{"auto", 0}, {"off", -1}, {NULL, 0}};
-
-static const struct config_word MODE_WORDS[] = {
-    {"transcript", KEY_MODE_TRANSCRIPT}, {"tbs", KEY_MODE_TBS}, {"digest", KEY_MODE_DIGEST}, {NULL, 0}};
-
-static const struct config_row KEY_SERVER_ROWS[] = {
-    {
-        .path = "address",
-        .type = &CONFIG_HOST_ADDRESS,
-        CONFIG_AT(struct proxy_key_server, at),
-        .help =
-            "Where the key server listens. A host name is looked up at the start and whenever its TTL ends "
-            "(after 5 s at least, an hour at most); each of its addresses, up to eight, is used. Either "
-            "this or srv.",
-    },
-    {
-        .path = "srv",
-        .type = &CONFIG_TEXT,
-        CONFIG_AT(struct proxy_key_server, srv),
-        .max = 253,
-        .check = proxy_config_check_srv,
-        .expected = "a name such as _keyless._tcp.example",
-        .help = "The name of SRV records that tell where key servers listen, with their priorities and "
-                "weights; looked up as a host name is. Needs server_name.",
-    },
-    {
-        .path = "server_name",
-        .type = &CONFIG_TEXT,
-        CONFIG_AT(struct proxy_key_server, server_name),
-        .max = 253,
-        .check = proxy_config_check_name,
-        .expected = "a host name",
-        .help =
-            "The name that its certificate must have. Without it: the host name in address; what SRV records "
-            "name is never taken for it.",
-    },
-    {
-        .path = "mode",
-        .type = &CONFIG_CHOICE,
-        CONFIG_AT(struct proxy_key_server, mode),
-        .words = MODE_WORDS,
-        .fallback = "transcript",
-        .help = "What is sent to be signed. transcript: in TLS 1.3 the whole handshake, which the key server "
-                "checks, so it needs the site's certificate; in TLS 1.2 the same as tbs. tbs: the parts of "
-                "what is signed, from which the key server rebuilds it. digest: a digest, which it signs "
-                "blindly; for key servers that know nothing else, and without Ed448. The proxy never goes "
-                "below this, whatever a key server answers.",
-    },
-    {
-        .path = "name",
-        .type = &CONFIG_TEXT,
-        CONFIG_AT(struct proxy_key_server, name),
-        .max = 128,
-        .expected = "a name of at most 128 octets",
-        .help = "Its name in logs and metrics. Without it: address or srv as written.",
-    },
-    {
-        .path = "weight",
-        .type = &CONFIG_COUNT,
-        CONFIG_AT(struct proxy_key_server, weight),
-        .min = 1,
-        .max = 1000,
-        .fallback = "1",
-        .help = "How much it gets beside others of the same priority.",
-    },
-    {
-        .path = "priority",
-        .type = &CONFIG_COUNT,
-        CONFIG_AT(struct proxy_key_server, priority),
-        .max = 100,
-        .fallback = "0",
-        .help =
-            "It is used only while none with a lower number can be, and for what overloaded ones cannot do.",
-    },
-};
-
-static const struct config_table KEY_SERVERS = {
-    CONFIG_ROWS(KEY_SERVER_ROWS),
-    .size = sizeof(struct proxy_key_server),
-    CONFIG_POSITION(struct proxy_key_server, where),
-    .check = proxy_config_settle_key_server,
-};
-
-/* ---- backends */
-
-#define BUILTIN_HELLO "builtin:hello"
-
-static enum result backend_server_parse(const struct config_row *row, const struct config_source *source,
-                                        const char *text, void *value, struct failure *why)
-{
-    struct proxy_backend_server *server = value;
-    server->builtin_hello = strcmp(text, BUILTIN_HELLO) == 0;
-    return server->builtin_hello ? RESULT_OK : CONFIG_ADDRESS.parse(row, source, text, &server->address, why);
-}
-
-static void backend_server_expect(const struct config_row *row, char text[static CONFIG_EXPECT_SIZE])
-{
-    CONFIG_ADDRESS.expect(row, text);
-    size_t used = strlen(text);
-    (void)snprintf(text + used, CONFIG_EXPECT_SIZE - used, ", or " BUILTIN_HELLO);
-}
-
-static bool backend_server_print(const struct config_row *row, const void *value, struct evbuffer *to)
-{
-    const struct proxy_backend_server *server = value;
-    if (!server->builtin_hello)
-        return CONFIG_ADDRESS.print(row, &server->address, to);
-    config_print_quoted(BUILTIN_HELLO, to);
-    return true;
-}
-
-static const struct config_type BACKEND_SERVER = {
-    .name = "address",
-    .size = sizeof(struct proxy_backend_server),
-    .parse = backend_server_parse,
-    .expect = backend_server_expect,
-    .print = backend_server_print,
-};
-
-static const struct config_row BACKEND_ROWS[] = {
-    {
-        .path = "servers",
-        .type = &BACKEND_SERVER,
-        CONFIG_LIST_AT(struct proxy_backend, servers, server_count),
-        .required = true,
-        .most = 1024,
-        .help = "Where the plaintext goes, taken in turn. builtin:hello answers over HTTP with what the "
-                "handshake did.",
-    },
-    {
-        .path = "connect_timeout",
-        .type = &CONFIG_DURATION,
-        CONFIG_AT(struct proxy_backend, connect_timeout),
-        .min = CONFIG_MILLISECOND,
-        .max = CONFIG_HOUR,
-        .fallback = "5s",
-        .help = "Until a connection to one server is made.",
-    },
-};
-
-static const struct config_table BACKENDS = {
-    CONFIG_ROWS(BACKEND_ROWS),
-    .size = sizeof(struct proxy_backend),
-    CONFIG_POSITION(struct proxy_backend, where),
-    CONFIG_NAME(struct proxy_backend, name),
-};
-
 /* ---- The file. */
 
 static const struct config_word VERSION_WORDS[] = {
@@ -221,6 +73,8 @@ static const struct config_word VERSION_WORDS[] = {
 
 const struct config_word PROXY_POLICY_WORDS[] = {
     {"intermediate", POLICY_INTERMEDIATE}, {"modern", POLICY_MODERN}, {NULL, 0}};
+
+static const struct config_word HEDGE_WORDS[] = {{"auto", 0}, {"off", -1}, {NULL, 0}};
 
 static const struct config_word VERIFY_WORDS[] = {
     {"auto", KEY_VERIFY_AUTO}, {"all", KEY_VERIFY_ALL}, {NULL, 0}};
@@ -372,7 +226,7 @@ static const struct config_row ROWS[] = {
     },
     {
         .path = "key_servers",
-        .table = &KEY_SERVERS,
+        .table = &PROXY_KEY_SERVERS_TABLE,
         CONFIG_LIST_AT(struct proxy_config, key_servers, key_server_count),
         .required = true,
         .expected = "a list such as [{address: \"keys.example:2407\"}]",
@@ -543,7 +397,7 @@ static const struct config_row ROWS[] = {
     },
     {
         .path = "backends",
-        .table = &BACKENDS,
+        .table = &PROXY_BACKENDS_TABLE,
         CONFIG_LIST_AT(struct proxy_config, backends, backend_count),
         .required = true,
         .expected = "a mapping such as {web: {servers: \"127.0.0.1:8080\"}}",
