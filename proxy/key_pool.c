@@ -92,9 +92,14 @@ void key_pool_return(struct key_server *server)
     server->recheck_pause = 0;
 }
 
+static bool is_among(const struct key_server *server, uint32_t servers)
+{
+    return (servers >> server->number & 1) != 0;
+}
+
 static bool has_refused(const struct key_server *server, uint32_t refused)
 {
-    return server->config != NULL && (refused >> server->number & 1) != 0;
+    return server->config != NULL && is_among(server, refused);
 }
 
 static bool entry_has_refused(const struct key_pool *pool, size_t entry, uint32_t refused)
@@ -224,10 +229,14 @@ static unsigned grade_of(struct key_server *server, const struct key_wish *wish,
            server->config->priority * GRADE_TIER + server->rank;
 }
 
+static bool is_of_use(const struct key_server *server)
+{
+    return key_link_up(server->link) && !server->leaving;
+}
+
 static bool has_room(const struct key_server *server, unsigned in_flight_max)
 {
-    return key_link_up(server->link) && !server->leaving && !key_link_full(server->link) &&
-           key_link_asked(server->link) < in_flight_max;
+    return is_of_use(server) && !key_link_full(server->link) && key_link_asked(server->link) < in_flight_max;
 }
 
 uint32_t key_pool_room(const struct key_pool *pool, unsigned in_flight_max)
@@ -240,7 +249,7 @@ uint32_t key_pool_room(const struct key_pool *pool, unsigned in_flight_max)
 
 static bool can_take(const struct key_server *server, const struct key_wish *wish)
 {
-    return (wish->without >> server->number & 1) == 0 && has_room(server, wish->in_flight_max);
+    return !is_among(server, wish->without) && has_room(server, wish->in_flight_max);
 }
 
 static uint64_t weight_of(struct key_server *server, uint64_t now)
@@ -338,7 +347,7 @@ bool key_pool_has_fine(struct key_pool *pool, const struct key_wish *wish, uint6
 {
     for (size_t i = 0; i < pool->count; i++) {
         struct key_server *server = &pool->servers[i];
-        if ((wish->without >> server->number & 1) == 0 && key_link_up(server->link) && !server->leaving &&
+        if (!is_among(server, wish->without) && is_of_use(server) &&
             grade_of(server, wish, now) < GRADE_BURDEN)
             return true;
     }
