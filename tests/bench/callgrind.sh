@@ -7,8 +7,8 @@
 # Prints instructions per handshake in all, and by function (own and inclusive); the raw dump goes to OUT if given.
 set -eu
 
+command -v valgrind >/dev/null || sh "$(dirname -- "$0")/../../conf/install-packages.sh" bench
 . "$(dirname -- "$0")/release-build.sh"
-command -v valgrind >/dev/null || sh "$root/conf/install-packages.sh" bench
 export KEYLESS_PATIENCE=120 PYTHONPATH="$root/tests/integration"
 export PYTHONDONTWRITEBYTECODE=1
 exec /usr/bin/python3 "$here/callgrind.py" "${1:-p256}" "${2:-320}" "${3:-}"

@@ -6,11 +6,11 @@
 # The key server's own CPU is told beside, since it runs elsewhere. Prints a table in Markdown.
 set -eu
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-root=$(dirname -- "$(dirname -- "$here")")
+command -v haproxy >/dev/null || sh "$(dirname -- "$0")/../../conf/install-packages.sh" bench
+. "$(dirname -- "$0")/release-build.sh"
 rounds=${1:-7}
 handshakes=${2:-1500}
-build=$root/build/release
+build=$KEYLESS_BUILD
 work=$(mktemp -d)
 pids=
 
@@ -22,9 +22,6 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-command -v haproxy >/dev/null || sh "$root/conf/install-packages.sh" bench
-(cd "$root" && cmake --preset release && cmake --build --preset release) >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-sh "$root/certs/make-certs.sh" >/dev/null
 certs=$root/certs/out
 chmod 755 "$work"
 mkdir "$work/haproxy"

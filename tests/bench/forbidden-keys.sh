@@ -7,19 +7,16 @@
 # Prints a table in Markdown; exit status 1 when two counts differ.
 set -eu
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-root=$(dirname -- "$(dirname -- "$here")")
-command -v valgrind >/dev/null || sh "$root/conf/install-packages.sh" bench
+command -v valgrind >/dev/null || sh "$(dirname -- "$0")/../../conf/install-packages.sh" bench
+. "$(dirname -- "$0")/release-build.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
-(cd "$root" && cmake --preset release && cmake --build --preset release) >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-sh "$root/certs/make-certs.sh" >/dev/null
 
 # count OPERATION KIND: instructions of operation_decide and of what it calls
 count() {
     valgrind --tool=callgrind --toggle-collect=operation_decide --callgrind-out-file=/dev/null \
-        "$root/build/release/tests/bench/forbidden-key" "$root/certs/out/sites/chains/p256.pem" "$1" "$2" >"$work/out" 2>&1 ||
+        "$KEYLESS_BUILD/tests/bench/forbidden-key" "$root/certs/out/sites/chains/p256.pem" "$1" "$2" >"$work/out" 2>&1 ||
         { cat "$work/out" >&2; exit 1; }
     sed -n 's/^==[0-9]*== Collected : \([0-9]*\)$/\1/p' "$work/out"
 }

@@ -3,14 +3,13 @@
 #   strict                      --strict or empty
 #   work                        a directory of this run, which ends with it, as the key server does
 # shellcheck shell=sh disable=SC2034
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-root=$(dirname -- "$(dirname -- "$here")")
+. "$(dirname -- "$0")/release-build.sh"
 strict=
 if [ "${1:-}" = --strict ]; then
     strict=--strict
     shift
 fi
-build=$root/build/release
+build=$KEYLESS_BUILD
 work=$(mktemp -d)
 pid=
 
@@ -22,8 +21,6 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-(cd "$root" && cmake --preset release && cmake --build --preset release) >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-sh "$root/certs/make-certs.sh" >/dev/null
 certs=$root/certs/out
 chmod 755 "$work"
 
