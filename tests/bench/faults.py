@@ -5,6 +5,7 @@ when handshakes took longer than they may, or recovery did.
 """
 
 import argparse
+import collections
 import dataclasses
 import os
 import pathlib
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from steady import Steady
+from steady import Steady, quantile
 
 import conftest
 import harness
@@ -97,14 +98,8 @@ class Usual:
         return max(0.0, self.handshake - self.signature) + self.hedge + 2 * self.signature + SLACK
 
 
-def counted(world):
-    metrics = world.proxy.metrics()
-    again = sum(metrics.sum(f"keyless_key_requests_{name}_total") for name in ("hedged", "retried", "moved"))
-    return metrics.sum("keyless_key_requests_total"), again
-
-
-def quantile(values, share):
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+def requests(world):
+    return world.sum_of("keyless_key_requests_total")
 
 
 def usual(world, times):
@@ -113,11 +108,11 @@ def usual(world, times):
         return None
     name, metrics = "keyless_key_request_duration_seconds", world.proxy.metrics()
     count = metrics.sum(f"{name}_count")
-    ends = sorted({float(found.group(1)) for series in metrics.matching(f"{name}_bucket")
-                   if (found := re.search(r'le="([0-9.e-]+)"', series))})
-    below = lambda end: sum(value for series, value in metrics.matching(f"{name}_bucket").items()
-                            if (found := re.search(r'le="([0-9.e-]+)"', series)) and float(found.group(1)) == end)
-    hedge = next((end for end in ends if below(end) >= 0.95 * count), ends[-1])
+    below = collections.Counter()  # by the upper end of the bucket, of all servers together
+    for series, value in metrics.matching(f"{name}_bucket").items():
+        if found := re.search(r'le="([0-9.e-]+)"', series):
+            below[float(found.group(1))] += value
+    hedge = next((end for end in sorted(below) if below[end] >= 0.95 * count), max(below))
     return Usual(statistics.median(times), metrics.sum(f"{name}_sum") / max(1, count), hedge)
 
 
@@ -157,9 +152,9 @@ def measure(stack, row, seconds):
         if row.trusted:
             wait_until(lambda: min(map(world.ok, ("keys-a", "keys-b"))) >= TRUSTED, "both to be trusted", RECOVERS)
         before = usual(world, [one.handshake for one in load.between(0, time.monotonic())])
-        asked, again = counted(world)
+        asked, again = requests(world), world.asked_twice()
         began, ended, recovery = last(world, fault, seconds)
-        now_asked, now_again = counted(world)
+        now_asked, now_again = requests(world), world.asked_twice()
     seen = load.between(began, ended)
     times = [one.handshake for one in seen]
     return Round(handshakes=len(seen), failed=sum(one.problem is not None for one in seen),

@@ -16,6 +16,10 @@ THREADS = 16
 Seen = collections.namedtuple("Seen", "began handshake problem")  # when, seconds until it was done or had failed, None or what
 
 
+def quantile(values, share):
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
 class Steady(clients.Load):
     """Few enough for the clients, which share the machine, not to be what is measured."""
 

@@ -48,6 +48,13 @@ def get(port, name="p256.example", tls=None, timeout=None):
         return answer
 
 
+def works(port):
+    """Whether a client is served."""
+    with contextlib.suppress(OSError):
+        return get(port).startswith(b"HTTP/1.1 200")
+    return False
+
+
 class Load:
     """Threads that connect, ask and close without pause; counts what clients saw."""
 

@@ -121,15 +121,7 @@ def test_verified_again_after_a_reload(patient):
         refused(watched.proxy, tls=tls)
     assert watched.gained(request_series("wrong")) == 20
     server.behaviour = fake.Honest()
-    wait_until(lambda: works(watched.proxy), "it to be used again")
-
-
-def works(proxy):
-    try:
-        served(proxy)
-    except ssl.SSLError:
-        return False
-    return True
+    wait_until(lambda: clients.works(watched.proxy.port), "it to be used again")
 
 
 def test_every_signature_verified(stack):
