@@ -157,8 +157,22 @@ static enum result check_basic(OCSP_BASICRESP *basic, const struct certificate *
     return check_single(single, now, status, why);
 }
 
-static enum result check_outer(OCSP_RESPONSE *outer, const struct certificate *certificate, time_t now,
-                               struct ocsp_status *status, struct failure *why)
+/* libcrypto verifies what it has parsed and encoded again, and it parses more than DER: clients, who are
+ * shown the octets themselves, would refuse what somebody on the way has changed within that. */
+static bool is_der(struct bytes response, OCSP_BASICRESP *basic)
+{
+    OCSP_RESPONSE *again = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
+    unsigned char *der = NULL;
+    int size = again != NULL ? i2d_OCSP_RESPONSE(again, &der) : 0;
+    bool same = size > 0 && bytes_equal(bytes_of(der, (size_t)size), response);
+    OPENSSL_free(der);
+    OCSP_RESPONSE_free(again);
+    return same;
+}
+
+static enum result check_outer(OCSP_RESPONSE *outer, struct bytes response,
+                               const struct certificate *certificate, time_t now, struct ocsp_status *status,
+                               struct failure *why)
 {
     int answer = OCSP_response_status(outer);
     if (answer != OCSP_RESPONSE_STATUS_SUCCESSFUL)
@@ -166,7 +180,8 @@ static enum result check_outer(OCSP_RESPONSE *outer, const struct certificate *c
     OCSP_BASICRESP *basic = OCSP_response_get1_basic(outer);
     if (basic == NULL)
         return refuse("it is of an unknown kind", why);
-    enum result result = check_basic(basic, certificate, now, status, why);
+    enum result result = is_der(response, basic) ? check_basic(basic, certificate, now, status, why)
+                                                 : refuse("it is not in DER", why);
     OCSP_BASICRESP_free(basic);
     return result;
 }
@@ -180,7 +195,7 @@ enum result ocsp_response_check(struct bytes response, const struct certificate 
         return no_issuer(certificate, why);
     OCSP_RESPONSE *outer = response.size > 0 ? d2i_OCSP_RESPONSE(NULL, &at, (long)response.size) : NULL;
     bool whole = outer != NULL && at == response.data + response.size;
-    enum result result = whole ? check_outer(outer, certificate, now, status, why)
+    enum result result = whole ? check_outer(outer, response, certificate, now, status, why)
                                : refuse("it does not parse as an OCSP response", why);
     OCSP_RESPONSE_free(outer);
     ERR_clear_error();

@@ -205,7 +205,7 @@ static void the_end(void **state)
     OPENSSL_free((void *)response.data);
 }
 
-/* No octet can be another, and none can be missing. */
+/* No bit can be another, not even one that BER would let be, and no octet can be missing. */
 static void spoilt(void **state)
 {
     const struct fixture *fixture = *state;
@@ -213,14 +213,36 @@ static void spoilt(void **state)
     uint8_t *octets = (uint8_t *)response.data;
     struct ocsp_status status;
     for (size_t i = 0; i < response.size; i++) {
-        octets[i] ^= 1;
-        if (ocsp_response_check(response, &fixture->certificate, NOW, &status, NULL) == RESULT_OK)
-            fail_msg("octet %zu may be another", i);
-        octets[i] ^= 1;
+        for (unsigned bit = 1; bit < 256; bit *= 2) {
+            octets[i] ^= (uint8_t)bit;
+            if (ocsp_response_check(response, &fixture->certificate, NOW, &status, NULL) == RESULT_OK)
+                fail_msg("bit %#x of octet %zu may be another", bit, i);
+            octets[i] ^= (uint8_t)bit;
+        }
         assert_int_not_equal(
             ocsp_response_check(bytes_of(octets, i), &fixture->certificate, NOW, &status, NULL), RESULT_OK);
     }
     assert_int_equal(ocsp_response_check(response, &fixture->certificate, NOW, &status, NULL), RESULT_OK);
+    OPENSSL_free(octets);
+}
+
+/* A SEQUENCE OF that says it is primitive: libcrypto parses that, and finds the signature good. */
+static void not_der(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct bytes response = respond(fixture, &(struct answer){V_OCSP_CERTSTATUS_GOOD, -10, 10});
+    static const uint8_t PRODUCED_AT[] = {V_ASN1_GENERALIZEDTIME, 15};
+    uint8_t *octets = (uint8_t *)response.data;
+    uint8_t *responses = memmem(octets, response.size, PRODUCED_AT, sizeof PRODUCED_AT);
+    struct ocsp_status status;
+    struct failure why = {0};
+    assert_non_null(responses);
+    responses += sizeof PRODUCED_AT + 15;
+    assert_int_equal(*responses, V_ASN1_SEQUENCE | V_ASN1_CONSTRUCTED);
+    *responses = V_ASN1_SEQUENCE;
+    assert_int_equal(ocsp_response_check(response, &fixture->certificate, NOW, &status, &why),
+                     RESULT_PROTOCOL);
+    assert_string_equal(why.text, "it is not in DER");
     OPENSSL_free(octets);
 }
 
@@ -230,7 +252,7 @@ int main(void)
         cmocka_unit_test(urls),      cmocka_unit_test(bad_urls),
         cmocka_unit_test(request),   cmocka_unit_test(request_without_issuer),
         cmocka_unit_test(responses), cmocka_unit_test(the_end),
-        cmocka_unit_test(spoilt),
+        cmocka_unit_test(spoilt),    cmocka_unit_test(not_der),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
