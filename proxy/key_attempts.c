@@ -113,10 +113,11 @@ static void pass_over(struct key_slot *slot, const struct key_server *server)
 }
 
 /* Of servers that do not have the operation the next best is taken. */
-static struct key_server *choose(struct key_client *client, struct key_slot *slot, uint64_t now)
+static struct key_server *choose(struct key_client *client, struct key_slot *slot, bool hedge, uint64_t now)
 {
     for (;;) {
-        const struct key_wish wish = wish_of(client, slot);
+        struct key_wish wish = wish_of(client, slot);
+        wish.hedge = hedge;
         struct key_server *server = key_pool_choose(&client->pool, &wish, now);
         if (server == NULL ||
             (request_fit(slot, server->config->mode) && key_link_offers(server->link, slot->request.opcode)))
@@ -125,14 +126,24 @@ static struct key_server *choose(struct key_client *client, struct key_slot *slo
     }
 }
 
-bool key_attempts_start(struct key_client *client, struct key_slot *slot)
+static bool start(struct key_client *client, struct key_slot *slot, bool hedge)
 {
     const uint64_t now = clock_now();
-    struct key_server *server = choose(client, slot, now);
+    struct key_server *server = choose(client, slot, hedge, now);
     if (server == NULL || !send_to(client, slot, server))
         return false;
     key_attempts_arm(client);
     return true;
+}
+
+bool key_attempts_start(struct key_client *client, struct key_slot *slot)
+{
+    return start(client, slot, false);
+}
+
+bool key_attempts_hedge(struct key_client *client, struct key_slot *slot)
+{
+    return start(client, slot, true);
 }
 
 bool key_attempts_all_refused(const struct key_client *client, const struct key_slot *slot)

@@ -125,6 +125,8 @@ void key_attempts_forget(struct key_slot *slot);
 void key_attempts_send_waiting(struct key_client *client);
 /* False: it went to nobody, and is where it was. */
 bool key_attempts_start(struct key_client *client, struct key_slot *slot);
+/* The same, while another may still answer: to nobody in trouble. */
+bool key_attempts_hedge(struct key_client *client, struct key_slot *slot);
 /* It is among those that wait for a server. */
 void key_attempts_wait(struct key_client *client, struct key_slot *slot);
 /* Whether some server may still answer in time. */

@@ -16,7 +16,7 @@ static void hedge(struct key_client *client, struct key_attempt *attempt)
     if (slot->state != SLOT_ASKED || slot->asked != 1 || slot->final ||
         !key_budget_spend(&client->hedge_budget))
         return;
-    if (key_attempts_start(client, slot))
+    if (key_attempts_hedge(client, slot))
         key_attempts_count(client, slot, attempt->server, PROXY_KEY_HEDGED);
     else
         key_budget_return(&client->hedge_budget);

@@ -229,6 +229,13 @@ static unsigned grade_of(struct key_server *server, const struct key_wish *wish,
            server->config->priority * GRADE_TIER + server->rank;
 }
 
+/* It would be wasted on one that fails or has not got the key, and one that is overloaded is not to get more.
+ */
+static bool is_worth_a_hedge(unsigned grade)
+{
+    return grade < GRADE_OUT && grade % GRADE_LATE < GRADE_BURDEN;
+}
+
 static bool is_of_use(const struct key_server *server)
 {
     return key_link_up(server->link) && !server->leaving;
@@ -286,6 +293,8 @@ static void collect(struct key_pool *pool, const struct key_wish *wish, uint64_t
         if (!can_take(server, wish))
             continue;
         unsigned grade = grade_of(server, wish, now);
+        if (wish->hedge && !is_worth_a_hedge(grade))
+            continue;
         if (found->count == 0 || grade < found->grade) {
             found->grade = grade;
             found->count = 0;

@@ -98,6 +98,8 @@ struct key_wish {
     uint32_t without; /* servers that are not to be asked, a bit each by number */
     unsigned in_flight_max;
     bool first; /* nobody was asked yet */
+    bool hedge; /* somebody was, and may still answer: none is asked of whom something bad is known but that
+                   it is late, which all may be for a moment */
 };
 
 /* NULL: none can take it now. */

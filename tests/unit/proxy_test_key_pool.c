@@ -267,6 +267,45 @@ static void test_overloaded_before_a_standby(void **state)
     expect_only(1);
 }
 
+static int choose_hedge(uint32_t without)
+{
+    struct key_wish wish = wish_without(without);
+    wish.first = false;
+    wish.hedge = true;
+    const struct key_server *server = key_pool_choose(&pool, &wish, now);
+    return server == NULL ? -1 : (int)server->number;
+}
+
+/* Each of these may be asked when nobody else is there, but not as well as somebody else. */
+static void test_hedges(void **state)
+{
+    (void)state;
+    static struct key_attempt attempt;
+    configs[2].priority = 100;
+    assert_int_equal(choose_hedge(1), 1);
+    assert_int_equal(choose_hedge(3), 2);
+    links[2].up = false;
+    key_server_sent(&pool.servers[1], &attempt, now);
+    now += 10 * SECOND;
+    assert_int_equal(choose_hedge(1), 1); /* late, as the other is */
+    key_pool_overloaded(&pool.servers[1], now);
+    assert_int_equal(choose_hedge(1), -1);
+    key_server_unsent(&pool.servers[1], &attempt);
+    assert_int_equal(choose_hedge(1), -1);
+    now += 10 * SECOND;
+    assert_int_equal(choose_hedge(1), 1);
+    key_pool_lied(&pool.servers[1], now);
+    assert_int_equal(choose_hedge(1), -1);
+    key_pool_told_truth(&pool, &pool.servers[1]);
+    fail_often(1);
+    assert_int_equal(choose_hedge(1), -1);
+    key_pool_good(&pool, &pool.servers[1]);
+    assert_int_equal(choose_hedge(1), 1);
+    key_map_note(pool.servers[1].keys, SKI, false, now);
+    assert_int_equal(choose_hedge(1), -1);
+    assert_int_equal(choose(1), 1);
+}
+
 static bool has_fine(uint32_t without)
 {
     struct key_wish wish = wish_without(without);
@@ -520,6 +559,7 @@ int main(void)
         TEST(test_overloaded),
         TEST(test_who_lacks_the_key),
         TEST(test_overloaded_before_a_standby),
+        TEST(test_hedges),
         TEST(test_has_fine),
         TEST(test_all_tried),
         TEST(test_key_before_trouble),
