@@ -192,6 +192,12 @@ def find_key_again(world):
     world.first.reload()
 
 
+def come_back(world):
+    """Anew, with all its keys: what is not in a list is believed to be missing for a minute, or until then."""
+    world.first.behaviour = fake.Honest()
+    world.first.cut_all()
+
+
 FAULTS = {
     "kill -9": Fault(kill, start_again, first=real),
     "SIGSTOP": Fault(freeze, thaw, first=real),
@@ -211,7 +217,7 @@ FAULTS = {
     "answers twice": behaviour(faults.Twice),
     "never signs": behaviour(faults.NeverSigns),
     "dead": behaviour(faults.Dead),
-    "key not found": behaviour(lambda: error(2)),
+    "key not found": Fault(lambda world: setattr(world.first, "behaviour", error(2)), come_back),
     "internal error": behaviour(lambda: error(8)),
     "overloaded": behaviour(lambda: error(0x44)),
     "unparsable": behaviour(faults.HalfAFrame),
