@@ -4,7 +4,8 @@
 # clients' keys. (What a look-up costs depends on the name asked for and on the client's own keys. The names compared here take the
 # same places in its table; forbidden_key.c tells how.)
 #   sh tests/bench/forbidden-keys.sh
-# Prints a table in Markdown; exit status 1 when two counts differ.
+# Prints a table in Markdown; exit status 1 when two counts differ by an instruction for each of the 32 requests, or more. (Some
+# runs have one more in all, of either kind; what depends on the key is there with each request.)
 set -eu
 
 command -v valgrind >/dev/null || sh "$(dirname -- "$0")/../../conf/install-packages.sh" bench
@@ -28,7 +29,8 @@ for operation in sign-tls13 sign-tls12 sign-transcript ecdsa-sha256 ecdsa-sha256
     forbidden=$(count $operation forbidden)
     unknown=$(count $operation unknown)
     echo "| $operation | $forbidden | $unknown |"
-    [ "${forbidden:-0}" -gt 0 ] && [ "$forbidden" = "$unknown" ] || status=1
+    apart=$((forbidden - unknown))
+    [ "${forbidden:-0}" -gt 0 ] && [ "${apart#-}" -lt 32 ] || status=1
 done
 [ $status -eq 0 ] || echo "forbidden-keys.sh: the counts differ" >&2
 exit $status

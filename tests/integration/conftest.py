@@ -11,9 +11,23 @@ import harness
 from fake_key_server import FakeKeyServer
 
 
-def pytest_sessionstart():
-    """Certificates, before anything is collected: some tables of tests are made from them."""
+def pytest_sessionstart(session):
+    """Certificates, before anything is collected: some tables of tests are made from them. Who distributes the tests has
+    made them for all who run some."""
+    if hasattr(session.config, "workerinput"):
+        return
     subprocess.run(["sh", harness.ROOT / "certs" / "make-certs.sh", harness.CERTS], check=True)
+
+
+# Files that take longest: begun last, they would be waited for alone.
+LONGEST = ["test_many_names", "test_key_servers_at_scale", "test_key_server_names", "test_ocsp", "test_key_servers",
+           "test_several_key_servers", "test_keyserver_life", "test_lifecycle", "test_chains_kept_out", "test_responder_names",
+           "test_client_certificates", "test_tickets", "test_admin", "test_bench", "test_renewal", "test_hostile_peers",
+           "test_browser", "test_certificate_trials", "test_relay", "test_key_server_away"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.module.__name__) if item.module.__name__ in LONGEST else len(LONGEST))
 
 
 class Stack:

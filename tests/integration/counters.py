@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import re
 
 import kssl_peer
@@ -45,6 +46,7 @@ KEY_FAILURES = ("no_key_server", "key_timeout", "key_error", "key_invalid", "key
                 "too_many_pending", "key_transcript")
 
 
+@functools.cache
 def failure_label(reason):
     """What a handshake is counted under that failed for this reason. Whatever else libssl says of a client is that its
     messages are not as they must be."""

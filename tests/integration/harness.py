@@ -105,6 +105,7 @@ def free_port():
             return port
 
 
+@functools.lru_cache(maxsize=100_000)  # who waits for a line reads the same ones again and again
 def parse_logfmt(line):
     """One log line as a dict. Values are as written, unquoted; escapes stay."""
     fields = {}
@@ -395,18 +396,18 @@ class Program:
     def status(self):
         return json.loads(self.page("/status"))
 
-    def metrics(self):
-        """{'name{labels}': value} of everything at /metrics."""
+    def metrics(self, prefix=""):
+        """{'name{labels}': value} of everything at /metrics whose name begins so."""
         found = Metrics()
         for line in self.page("/metrics").splitlines():
-            if line and not line.startswith("#"):
+            if line and not line.startswith("#") and line.startswith(prefix):
                 series, _, value = line.rpartition(" ")
                 found[series] = float(value)
         return found
 
     def metric(self, name, **labels):
         """The sum of the series of this name whose labels include these."""
-        return self.metrics().sum(name, *(f'{key}="{value}"' for key, value in labels.items()))
+        return self.metrics(name).sum(name, *(f'{key}="{value}"' for key, value in labels.items()))
 
 
 class KeyServer(Program):

@@ -10,17 +10,18 @@ import random
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 import kssl_codec as kssl
-from fake_key_server import Behaviour, find_key, sign_parts
+from fake_key_server import Behaviour, find_key, sign_parts, site_keys
 from kssl_codec import Error, Op, Tag
 
 
 @functools.lru_cache(maxsize=None)
 def another_key(key):
-    """A key of the same kind that is not this one; made once, as RSA keys take their time."""
+    """A key of the same kind that is not this one: of RSA, another site's, since making one takes its time."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return ec.generate_private_key(key.curve)
     if isinstance(key, rsa.RSAPrivateKey):
-        return rsa.generate_private_key(65537, key.key_size)
+        others = (other for other in site_keys().values() if isinstance(other, rsa.RSAPrivateKey))
+        return next(other for other in others if other is not key and other.key_size == key.key_size)
     kind = ed25519.Ed25519PrivateKey if isinstance(key, ed25519.Ed25519PrivateKey) else ed448.Ed448PrivateKey
     return kind.generate()
 

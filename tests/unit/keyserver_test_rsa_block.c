@@ -174,7 +174,7 @@ static void any_exponent_opens(void **state)
 static void faulty_signatures_show(void **state)
 {
     struct world *world = *state;
-    uint8_t block[BLOCK_MAX], signature[BLOCK_MAX];
+    uint8_t block[BLOCK_MAX] = {0}, signature[BLOCK_MAX];
     const struct bytes whole = bytes_of(block, 256);
     struct rsa_public *public = rsa_public_new(world->keys[0]);
     EVP_PKEY *other = EVP_RSA_gen(2048), *curve = EVP_EC_gen("P-256");
