@@ -11,7 +11,7 @@
 /* Seconds that a responder's clock may be ahead of ours. Clients allow as much, and more. */
 #define AHEAD_MAX 300
 /* Seconds that a revocation without an end counts from now. */
-#define REVOKED_FOR (7 * 86400)
+#define REVOKED_FOR (7 * 86400L)
 
 static void free_leaf(X509 **leaf)
 {

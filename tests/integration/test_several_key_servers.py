@@ -105,6 +105,7 @@ class Fault:
     momentary: bool = False  # it is over as soon as it has begun
     network: bool = False  # it needs a network of its own
     unseen: bool = False  # the proxy counts nothing of it, as nothing is wrong
+    met: Callable = World.noticed  # this rises when it is met
 
     def surroundings(self):
         return own_network.own_network() if self.network else contextlib.nullcontext()
@@ -198,6 +199,11 @@ def come_back(world):
     world.first.cut_all()
 
 
+def signatures_asked(world):
+    """Once it has said that it has not got the key, to what another had been asked first, it is asked no more: nothing is counted."""
+    return world.first.signatures_asked()
+
+
 FAULTS = {
     "kill -9": Fault(kill, start_again, first=real),
     "SIGSTOP": Fault(freeze, thaw, first=real),
@@ -217,7 +223,7 @@ FAULTS = {
     "answers twice": behaviour(faults.Twice),
     "never signs": behaviour(faults.NeverSigns),
     "dead": behaviour(faults.Dead),
-    "key not found": Fault(lambda world: setattr(world.first, "behaviour", error(2)), come_back),
+    "key not found": Fault(lambda world: setattr(world.first, "behaviour", error(2)), come_back, met=signatures_asked),
     "internal error": behaviour(lambda: error(8)),
     "overloaded": behaviour(lambda: error(0x44)),
     "unparsable": behaviour(faults.HalfAFrame),
@@ -242,11 +248,11 @@ def happen(stack, fault):
     with world.load:
         if fault.warm:
             world.load.more(40)
-        noticed, began = world.noticed() if fault.warm else 0, time.monotonic()
+        met, began = fault.met(world) if fault.warm else 0, time.monotonic()
         fault.begin(world)
         world.assert_served()
         if not fault.unseen:
-            wait_until(lambda: world.noticed() > noticed, "the fault to be met")
+            wait_until(lambda: fault.met(world) > met, "the fault to be met")
         fault.end(world)
         world.wait_up(2)
         before = world.ok("keys-a")
