@@ -109,8 +109,9 @@ static void write_groups(struct writer *to, const struct ticket_state *state)
 
 bool ticket_state_write(struct writer *to, const struct ticket_state *state)
 {
-    if (!ticket_chain_record_write(to, state) || !ticket_chain_record_write(to, state))
-        return false;
+    for (unsigned copy = 0; copy < 2; copy++)
+        if (!ticket_chain_record_write(to, state))
+            return false;
     const size_t check = to->size;
     write_fill(to, 0, DIGEST_SIZE);
     write_groups(to, state);

@@ -234,7 +234,7 @@ enum result key_client_sign(struct key_client *client, struct key_operation *ope
     struct key_slot *slot = has_place ? slot_take(client) : NULL;
     if (slot == NULL)
         return refuse(client, operation, RESULT_LIMIT, KEY_OUTCOME_TOO_MANY, key_client_full_reason);
-    const char *reason;
+    const char *reason = "";
     enum key_outcome outcome = request_begin(client, slot, operation, &reason);
     if (outcome != KEY_OUTCOME_OK) {
         key_slot_release(client, slot);

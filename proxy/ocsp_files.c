@@ -102,7 +102,7 @@ static enum result take(struct ocsp_files *files, const struct certificate *cert
 static void read_file(struct ocsp_files *files, struct file *file, const struct certificate *certificate,
                       const char *path, struct metrics_row *metrics)
 {
-    struct ocsp_status status;
+    struct ocsp_status status = {0};
     struct failure why;
     if (take(files, certificate, path, &status, &why) != RESULT_OK) {
         metric_add(metrics, PROXY_OCSP_FAILED, 1);

@@ -111,7 +111,7 @@ static void write_failures(const struct proxy_status *status, const struct worke
 {
     const struct proxy_config *config = status->setup->config;
     (void)evbuffer_add_printf(to, NO_KEY_SERVER);
-    for (size_t i = 0; i < config->key_server_count; i++) {
+    for (size_t i = 0; sum->servers != NULL && i < config->key_server_count; i++) {
         const char *name = config->key_servers[i].name, *failure = sum->servers[i].failure;
         (void)evbuffer_add_printf(to, "; ");
         text_write_plain(to, bytes_of(name, strlen(name)));
