@@ -123,7 +123,7 @@ def behave(make):
 
 def behaviour(make, **changes):
     begin, end = behave(make)
-    return Fault(begin=begin, end=end, **changes)
+    return Fault(**{"begin": begin, "end": end, **changes})
 
 
 def error(number):
@@ -223,7 +223,7 @@ FAULTS = {
     "answers twice": behaviour(faults.Twice),
     "never signs": behaviour(faults.NeverSigns),
     "dead": behaviour(faults.Dead),
-    "key not found": Fault(lambda world: setattr(world.first, "behaviour", error(2)), come_back, met=signatures_asked),
+    "key not found": behaviour(lambda: error(2), end=come_back, met=signatures_asked),
     "internal error": behaviour(lambda: error(8)),
     "overloaded": behaviour(lambda: error(0x44)),
     "unparsable": behaviour(faults.HalfAFrame),
