@@ -167,11 +167,9 @@ group_format() {
     record format sh -c 'find common proxy keyserver tests -name "*.[ch]" | xargs clang-format --dry-run --Werror'
 }
 
-# Beside unit tests and integration tests.
-builds_ahead=
+# Beside unit tests and integration tests, whichever come first.
 build_ahead() {
-    [ -z "$builds_ahead" ] || return 0
-    builds_ahead=begun
+    [ -z "$ahead" ] || return 0
     ahead release sh -c 'CMAKE_C_COMPILER_LAUNCHER=ccache cmake --preset release -DKEYLESS_TESTS=OFF && cmake --build --preset release'
     ahead fuzz sh -c 'cmake --preset fuzz && cmake --build --preset fuzz'
     ahead quickstart sh -c 'CMAKE_C_COMPILER_LAUNCHER=ccache cmake --preset release -B build/quickstart -DKEYLESS_TESTS=OFF &&
@@ -186,7 +184,7 @@ group_unit() {
 }
 
 group_integration() {
-    [ -n "$builds_ahead" ] || build dev
+    [ -n "$ahead" ] || build dev # else the unit tests have it, and the builds ahead need not be waited for
     build_ahead
     say "integration tests (ASan, UBSan)"
     if with_browser; then
